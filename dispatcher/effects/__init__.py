@@ -1,0 +1,1 @@
+"""The only place with network, processes and files: each module here makes one port real."""

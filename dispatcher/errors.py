@@ -1,0 +1,89 @@
+"""One error tree: what broke → a code, a cause in public words, a next step and an exit code.
+
+Decisions (denied, malformed, pending) are values and live beside what they decide; exceptions mean that something broke.
+`CATALOGUE` is the only list of codes: `docs/errors.md` is made from it and a test proves that every code is raised somewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What the process tells its caller; documented in `docs/errors.md`."""
+
+    OK = 0
+    RUN_FAILED = 1
+    USAGE = 2
+    CONFIG = 3
+    MALFORMED = 4
+    DENIED = 5
+    GIT = 6
+    SSH = 7
+    CLUSTER = 8
+    GITHUB = 9
+    COMPILE = 10
+    PENDING = 11
+    BUG = 70
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One entry of the catalogue: which family (exit code), what it means, and what to do when nothing better is known."""
+
+    exit: Exit
+    meaning: str
+    next_step: str
+
+
+class DispatchError(Exception):
+    """Something broke. `code` is a key of `CATALOGUE`; `cause` and `next_step` may be shown in public: no secrets in them."""
+
+    def __init__(self, code: str, cause: str, next_step: str | None = None) -> None:
+        super().__init__(cause)
+        kind = CATALOGUE[code]
+        self.code = code
+        self.cause = cause
+        self.next_step = next_step or kind.next_step
+        self.exit = kind.exit
+
+
+class ConfigError(DispatchError):
+    """The policy, a profile or a recipe cannot be used."""
+
+
+class GitError(DispatchError):
+    """The commit could not be fetched, read or packed."""
+
+
+class SshError(DispatchError):
+    """No trusted, authenticated connection to the cluster's login node."""
+
+
+class ClusterError(DispatchError):
+    """The login node was reached, but the run's folder or the scheduler refused."""
+
+
+class ForgeError(DispatchError):
+    """GitHub did not do what was asked."""
+
+
+class CompileError(DispatchError):
+    """NeMo-Run could not render the job."""
+
+
+class InputError(DispatchError):
+    """What the caller handed over (event file, environment, flags) cannot be used."""
+
+
+CATALOGUE: dict[str, Kind] = {
+    # policy, profiles, recipes
+    "config.missing": Kind(Exit.CONFIG, "A file that is needed does not exist on the default branch.", "Add it; `docs/install.md` shows a minimal one."),
+    "config.syntax": Kind(Exit.CONFIG, "The file is not valid YAML or TOML.", "Fix the line that is named."),
+    "config.invalid": Kind(Exit.CONFIG, "A key or a value is not allowed there.", "Fix the line that is named; `docs/policy.md` and `docs/profiles.md` list every key."),
+    "config.extends-cycle": Kind(Exit.CONFIG, "Profiles extend each other in a circle.", "Remove one `extends`."),
+    "config.env-not-listed": Kind(Exit.CONFIG, "`${oc.env:NAME}` asks for a name that the policy does not list.", "Add the name to `env:` in `.github/dispatch.yml`."),
+    "config.env-unset": Kind(Exit.CONFIG, "`${oc.env:NAME}` asks for a variable that is not set on the runner.", "Set it in the workflow's `env:`, or give a default: `${oc.env:NAME,default}`."),
+}
