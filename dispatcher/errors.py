@@ -80,10 +80,22 @@ class InputError(DispatchError):
 
 CATALOGUE: dict[str, Kind] = {
     # policy, profiles, recipes
-    "config.missing": Kind(Exit.CONFIG, "A file that is needed does not exist on the default branch.", "Add it; `docs/install.md` shows a minimal one."),
+    "config.missing": Kind(
+        Exit.CONFIG, "A file that is needed does not exist on the default branch.", "Add it; `docs/install.md` shows a minimal one."
+    ),
     "config.syntax": Kind(Exit.CONFIG, "The file is not valid YAML or TOML.", "Fix the line that is named."),
-    "config.invalid": Kind(Exit.CONFIG, "A key or a value is not allowed there.", "Fix the line that is named; `docs/policy.md` and `docs/profiles.md` list every key."),
+    "config.invalid": Kind(
+        Exit.CONFIG,
+        "A key or a value is not allowed there.",
+        "Fix the line that is named; `docs/policy.md` and `docs/profiles.md` list every key.",
+    ),
     "config.extends-cycle": Kind(Exit.CONFIG, "Profiles extend each other in a circle.", "Remove one `extends`."),
-    "config.env-not-listed": Kind(Exit.CONFIG, "`${oc.env:NAME}` asks for a name that the policy does not list.", "Add the name to `env:` in `.github/dispatch.yml`."),
-    "config.env-unset": Kind(Exit.CONFIG, "`${oc.env:NAME}` asks for a variable that is not set on the runner.", "Set it in the workflow's `env:`, or give a default: `${oc.env:NAME,default}`."),
+    "config.env-not-listed": Kind(
+        Exit.CONFIG, "`${oc.env:NAME}` asks for a name that the policy does not list.", "Add the name to `env:` in `.github/dispatch.yml`."
+    ),
+    "config.env-unset": Kind(
+        Exit.CONFIG,
+        "`${oc.env:NAME}` asks for a variable that is not set on the runner.",
+        "Set it in the workflow's `env:`, or give a default: `${oc.env:NAME,default}`.",
+    ),
 }

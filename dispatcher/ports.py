@@ -407,5 +407,3 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None:
         """Waits."""
-
-
