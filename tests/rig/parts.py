@@ -1,0 +1,40 @@
+"""What a rig needs from the machine → found, or `PartMissing` with words that say how to get it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from contextlib import ExitStack
+
+SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
+
+
+class PartMissing(Exception):
+    """A program, a right or a file that a rig needs is not here; the text says which and how to get it."""
+
+
+def find_program(name: str) -> str:
+    """The absolute path of a program, looked for in PATH and in the sbin folders that a user's PATH often lacks."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), *SYSTEM_FOLDERS))
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise PartMissing(f"`{name}` is not installed (as root, `.ci/rig` installs everything the rigs need)")
+    return found
+
+
+def require_root(what: str) -> None:
+    """Refuses to go on as anybody but root."""
+    if os.geteuid() != 0:
+        raise PartMissing(f"{what} needs root")
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different TCP ports of 127.0.0.1 that nobody listens on at this moment."""
+    with ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            ports.append(int(listener.getsockname()[1]))
+        return ports
