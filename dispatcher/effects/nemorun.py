@@ -1,0 +1,159 @@
+"""A job description (JSON) → the sbatch script and files that NeMo-Run renders; and one local run, through NeMo-Run's own executors.
+
+This is the program of a process of its own (`python -m dispatcher.effects.nemorun`): importing NeMo-Run takes seconds, so
+`compiler.py` starts it first and talks to it in JSON lines while GitHub and the cluster are asked. What NeMo-Run 0.11.1
+leaves open is closed here, each where it is used: unquoted arguments, traced secrets, `$` eaten by its macro templates,
+torchrun's processes per node, random rendezvous ids. Facts were read from the package's source
+(https://github.com/NVIDIA-NeMo/Run/tree/v0.11.1/nemo_run/core/execution).
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import shlex
+import sys
+import tempfile
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class _AbsentLeptonai(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Answers `import leptonai…` with empty modules: half of NeMo-Run's import time is spent there, for an executor that is not asked for."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        if fullname.split(".")[0] != "leptonai":
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        module = types.ModuleType(spec.name)
+        module.__getattr__ = lambda name: type(name, (), {})  # type: ignore[method-assign]
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """There is nothing to run."""
+
+
+def import_nemo_run() -> Any:
+    """NeMo-Run, without the part that only Lepton needs; its home is a folder of its own, so that no state of this machine matters."""
+    if not any(isinstance(finder, _AbsentLeptonai) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AbsentLeptonai())
+    os.environ.setdefault("NEMORUN_HOME", tempfile.mkdtemp(prefix="nemorun-"))
+    import nemo_run
+
+    return nemo_run
+
+
+def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
+    """Renders one Slurm job without any connection.
+
+    Args:
+        job: `JobPlan.for_compiler()`; keys `run_key`, `runs_dir`, `executor` (SlurmExecutor fields), `launcher`, `script`, `module`,
+            `entrypoint`, `args`, `setup_lines`, `torchrun_nproc_per_node`.
+        work: an empty folder on the runner.
+
+    Returns:
+        `{"script": text of the sbatch file, "files": {path in the run folder: text}}`.
+    """
+    run = import_nemo_run()
+    from dispatcher.effects.tunnel import RunFolderTunnel
+
+    key, runs_dir = str(job["run_key"]), str(job["runs_dir"])
+    executor = run.SlurmExecutor(
+        **job["executor"],
+        packager=run.Packager(),  # passthrough: the code travels as a content-addressed package of its own
+        launcher=_launcher(run, job),
+        job_name_prefix="dispatch-",
+        tunnel=RunFolderTunnel(job_dir=runs_dir),
+        setup_lines="\n".join(job["setup_lines"]),
+        torchrun_nproc_per_node=job.get("torchrun_nproc_per_node"),
+    )
+    executor.job_details.folder = f"{runs_dir}/{key}/logs"
+    with run.Experiment(key, base_dir=str(work), skip_status_at_exit=True, enable_goodbye_message=False, log_level="ERROR") as experiment:
+        experiment.add(_script(run, job), executor=executor, name=key)
+        experiment.dryrun(log=False, delete_exp_dir=False)
+        folder = Path(experiment._exp_dir)
+        script = (folder / f"{key}_sbatch.sh").read_text()
+        configs = {path.relative_to(folder / key): path for path in (folder / key / "configs").rglob("*") if path.is_file()}
+        return {"script": script, "files": {str(name): path.read_text() for name, path in sorted(configs.items())}}
+
+
+def _launcher(run: Any, job: Mapping[str, Any]) -> Any:
+    if job["launcher"] != "torchrun":
+        return None
+    # NeMo-Run draws a random rendezvous id; from the run key, the preview and the submission are the same bytes.
+    return run.Torchrun(rdzv_id=int(str(job["run_key"])[:7], 16))
+
+
+def _script(run: Any, job: Mapping[str, Any]) -> Any:
+    """The recipe as `run.Script`, with every argument quoted exactly once on its way through NeMo-Run.
+
+    With torchrun, torchx quotes each argument; without a launcher nobody does. In both cases `string.Template` then turns
+    `$$` into `$` and fills in names that it knows, so every `$` of ours is doubled.
+    """
+    torchrun = job["launcher"] == "torchrun"
+
+    def passed(value: str) -> str:
+        return (value if torchrun else shlex.quote(value)).replace("$", "$$")
+
+    return run.Script(
+        path=passed(str(job["module"] or job["script"])),
+        args=[passed(str(arg)) for arg in job["args"]],
+        entrypoint=str(job["entrypoint"]),
+        m=bool(job["module"]),
+    )
+
+
+def run_local(job: Mapping[str, Any]) -> int:
+    """Runs one recipe here through NeMo-Run's LocalExecutor in the current folder (the unpacked commit); returns its exit status, 0 or 1.
+
+    NeMo-Run itself leaves 0 behind whatever happened, so the job's own status is asked.
+    """
+    run = import_nemo_run()
+    executor = run.LocalExecutor(ntasks_per_node=int(job.get("torchrun_nproc_per_node") or 1), launcher=_launcher(run, job))
+    task = run.Script(
+        path=str(job["module"] or job["script"]),
+        args=[str(arg) for arg in job["args"]],
+        entrypoint=str(job["entrypoint"]),
+        m=bool(job["module"]),
+    )
+    base = Path(str(job["run_dir"])) / "nemo_run"
+    with run.Experiment(str(job["run_key"]), base_dir=str(base), skip_status_at_exit=True, enable_goodbye_message=False) as experiment:
+        experiment.add(task, executor=executor, name="run", tail_logs=True)
+        experiment.run(detach=False, tail_logs=True)
+        states = [str(task.state) if hasattr(task, "state") else str(task.status(runner=experiment._runner)) for task in experiment.jobs]
+    print(f"NeMo-Run says: {', '.join(states)}", flush=True)
+    return 0 if states and all(state.endswith("SUCCEEDED") for state in states) else 1
+
+
+def serve(lines: Sequence[str] | Any, answer: Any) -> None:
+    """Answers each JSON line with one JSON line; says `ready` once NeMo-Run is imported, so that a caller can show where time goes."""
+    import_nemo_run()
+    print(json.dumps({"ready": True}), file=answer, flush=True)
+    for line in lines:
+        with tempfile.TemporaryDirectory(prefix="dispatch-compile-") as work:
+            try:
+                result: dict[str, object] = {"ok": compile_slurm(json.loads(line), Path(work))}
+            except (Exception, SystemExit) as error:  # NeMo-Run calls sys.exit on some paths
+                result = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(result), file=answer, flush=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """`serve`: compile jobs from standard input. `run FILE`: run one local job in the current folder."""
+    if argv[:1] == ["run"]:
+        return run_local(json.loads(Path(argv[1]).read_text()))
+    # NeMo-Run and its libraries print; only answers may go to the real standard output.
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, answer)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""Required runs × records of this head SHA → `Pass`, `Pending` or `Fail`, each with its reasons.
+
+State is trusted only from the ledger: a check or a comment could have been written by a workflow of the pull request itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import pathspec
+
+from dispatcher.policy import Policy
+from dispatcher.record import RunRecord
+from dispatcher.slurm import State
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One run that must have ended well; `because` names the changed path, or the rule, that asks for it."""
+
+    profile: str
+    recipe: str
+    because: str
+
+    @property
+    def name(self) -> str:
+        """As people write it."""
+        return f"{self.profile} / {self.recipe}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """How one requirement stands; `run_key` is empty while there is no run."""
+
+    requirement: Requirement
+    state: State | None
+    run_key: str = ""
+    log_url: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Every required run ended well on this SHA (or none is required)."""
+
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Nothing has failed, but something is still to come; `missing` of the lines have not even been asked for."""
+
+    lines: tuple[Line, ...]
+    missing: int
+
+
+@dataclass(frozen=True)
+class Fail:
+    """At least one required run ended, and not well."""
+
+    lines: tuple[Line, ...]
+
+
+Verdict = Pass | Pending | Fail
+
+
+def required_runs(policy: Policy, base_ref: str, changed: Sequence[str]) -> tuple[Requirement, ...]:
+    """Which runs the policy requires for a pull request into `base_ref` that touches `changed` (paths from the repository's root).
+
+    Patterns are .gitignore's (https://git-scm.com/docs/gitignore#_pattern_format); no patterns means every pull request.
+    """
+    found: dict[tuple[str, str], Requirement] = {}
+    for rule in policy.gate.required:
+        if rule.branches and not _matching(rule.branches, [base_ref]):
+            continue
+        touched = _matching(rule.paths, changed) if rule.paths else ["every pull request"]
+        if touched:
+            profile, recipe = rule.profile or policy.default_profile or "", rule.recipe or policy.default_recipe or ""
+            found.setdefault((profile, recipe), Requirement(profile, recipe, touched[0]))
+    return tuple(found.values())
+
+
+def _matching(patterns: Sequence[str], paths: Sequence[str]) -> list[str]:
+    return sorted(pathspec.PathSpec.from_lines("gitignore", patterns).match_files(paths))
+
+
+def judge(requirements: Sequence[Requirement], records: Sequence[RunRecord], head_sha: str) -> Verdict:
+    """Sums up. Only records of exactly `head_sha`, run as the policy has it (without overrides), count; of several the newest does."""
+    lines = tuple(_line(requirement, records, head_sha) for requirement in requirements)
+    if any(line.state is not None and line.state.ended and line.state is not State.SUCCEEDED for line in lines):
+        return Fail(lines)
+    if any(line.state is not State.SUCCEEDED for line in lines):
+        return Pending(lines, sum(line.state is None for line in lines))
+    return Pass(lines)
+
+
+def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str) -> Line:
+    same = [record for record in records if record.sha == head_sha and (record.profile, record.recipe) == (requirement.profile, requirement.recipe)]
+    plain = [record for record in same if not record.overrides]
+    if not plain:
+        note = "runs with overrides do not count" if same else f"start it with `profile={requirement.profile} recipe={requirement.recipe}`"
+        return Line(requirement, None, note=note)
+    newest = max(plain, key=lambda record: record.submitted_at or datetime.min.replace(tzinfo=timezone.utc))
+    note = newest.results_problem or newest.reason
+    state = State.FAILED if newest.state is State.SUCCEEDED and newest.results_problem else newest.state
+    return Line(requirement, state, newest.run_key, newest.log_url, note)

@@ -1,0 +1,159 @@
+"""The ledger's memory of one run: JSON text ↔ `RunRecord`, and `advance(record, sight, now)` → the next record.
+
+A record is written by us and read back from a file system that others can write to: it is parsed strictly, and what it says is
+shown as untrusted text. Times are UTC, ISO 8601.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import assert_never
+
+from dispatcher.errors import ClusterError
+from dispatcher.slurm import Absent, Observation, Sight, Silent, State
+
+SCHEMA = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Target(_Frozen):
+    """Where a run reports on GitHub; ids are 0 or None until the thing exists."""
+
+    repository: str
+    pull: int | None = None
+    command_comment: int | None = None
+    comment: int | None = None
+    check: int | None = None
+
+
+class Resources(_Frozen):
+    """What was asked of the scheduler; `seconds` is the time limit, 0 when there is none."""
+
+    nodes: int = 1
+    gpus_per_node: int = 0
+    seconds: int = 0
+    partition: str = ""
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours when the whole time limit is used."""
+        return self.nodes * self.gpus_per_node * self.seconds / 3600
+
+
+class RunRecord(_Frozen):
+    """Who asked for what, where it runs, how it stands, and what was last reported."""
+
+    schema_version: int = SCHEMA
+    run_key: str = Field(pattern=r"^[0-9a-f]{16}$")
+    content_key: str
+    digest: str
+    target: Target
+    trigger: str
+    actor: str
+    sha: str
+    profile: str
+    recipe: str
+    program: str
+    overrides: tuple[str, ...] = ()
+    attempt: int = 1
+    executor: str
+    cluster: str
+    run_dir: str
+    results_path: str = ""
+    log_url: str | None = None
+    resources: Resources = Resources()
+    asked_at: datetime
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    estimated_start: datetime | None = None
+    absent_since: datetime | None = None
+    job_id: str = ""
+    state: State = State.SUBMITTING
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    nodes: str = ""
+    evidence: str = ""
+    log_offset: int = 0
+    results: dict[str, float | int | str | None] = Field(default_factory=dict)
+    results_problem: str = ""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return self.model_dump_json()
+
+    @property
+    def elapsed_seconds(self) -> int | None:
+        """How long it ran, when both ends are known."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return max(0, round((self.ended_at - self.started_at).total_seconds()))
+
+
+def parse_record(text: str) -> RunRecord:
+    """JSON text → record.
+
+    Raises:
+        ClusterError: `cluster.bad-record` when the ledger's file is not one of ours.
+    """
+    try:
+        return RunRecord.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ClusterError("cluster.bad-record", f"A record in the ledger cannot be read ({where}: {first['msg']}).") from None
+
+
+def advance(record: RunRecord, sight: Sight, now: datetime, lost_after: timedelta) -> RunRecord:
+    """The record after one look at its job. An end is final; absence becomes `LOST` only after a grace period, silence changes nothing."""
+    if record.state.ended:
+        return record
+    match sight:
+        case Silent():
+            return record
+        case Absent():
+            since = record.absent_since or now
+            if now - since < lost_after:
+                return record.model_copy(update={"absent_since": since})
+            return record.model_copy(
+                update={
+                    "state": State.LOST,
+                    "absent_since": since,
+                    "ended_at": now,
+                    "evidence": "scheduler",
+                    "reason": "the scheduler no longer knows the job",
+                }
+            )
+        case Observation():
+            return _observed(record, sight, now)
+        case _:
+            assert_never(sight)
+
+
+def _observed(record: RunRecord, seen: Observation, now: datetime) -> RunRecord:
+    started = seen.start if seen.state is not State.PENDING else None
+    if seen.state is State.RUNNING and started is None:
+        started = record.started_at or now
+    ended = (seen.end or now) if seen.state.ended else None
+    if ended and started is None and seen.elapsed_seconds is not None:
+        started = ended - timedelta(seconds=seen.elapsed_seconds)
+    return record.model_copy(
+        update={
+            "state": seen.state,
+            "absent_since": None,
+            "exit_code": seen.exit_code,
+            "signal": seen.signal,
+            "reason": seen.reason,
+            "nodes": seen.nodes or record.nodes,
+            "evidence": seen.source,
+            "started_at": started or (record.started_at if seen.state is not State.PENDING else None),
+            "ended_at": ended,
+            "estimated_start": seen.start if seen.state is State.PENDING else None,
+        }
+    )

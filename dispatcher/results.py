@@ -1,0 +1,76 @@
+"""What a job left behind (bytes of its results file) → numbers for the comment and the record.
+
+The file is untrusted: size-capped where it is read, parsed strictly here. A flat JSON object of names to numbers, or of names to
+short texts; one level of nesting is joined with dots. NaN and infinities are results too: training that diverged says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MAX_BYTES = 64 * 1024
+MAX_METRICS = 200
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@ -]{0,99}")
+
+Value = float | int | str | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Metrics by name."""
+
+    metrics: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class NoResults:
+    """The job left no file; that is a problem only where the recipe promises one."""
+
+
+@dataclass(frozen=True)
+class BrokenResults:
+    """There is a file, but it cannot be used; `why` is for people."""
+
+    why: str
+
+
+Outcome = Results | NoResults | BrokenResults
+
+
+def parse_results(content: bytes | None, too_big: bool = False) -> Outcome:
+    """Bytes of a results file → `Results`, `NoResults` or `BrokenResults`; never raises."""
+    if too_big:
+        return BrokenResults(f"the results file is larger than {MAX_BYTES // 1024} KiB")
+    if content is None:
+        return NoResults()
+    try:
+        document = json.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        return BrokenResults(f"the results file is not JSON ({type(error).__name__})")
+    if not isinstance(document, dict):
+        return BrokenResults("the results file must hold one JSON object of names to numbers")
+    metrics: dict[str, Value] = {}
+    for name, value in _flat(document):
+        if not _NAME.fullmatch(name):
+            return BrokenResults("a name in the results file has characters that are not allowed, or is longer than 100")
+        if isinstance(value, bool) or not isinstance(value, (int, float, str, type(None))):
+            return BrokenResults(f"`{name}` in the results file is neither a number nor a short text")
+        if isinstance(value, int) and abs(value) > 2**63:
+            value = float("inf") if value > 0 else float("-inf")
+        metrics[name] = value[:200] if isinstance(value, str) else value
+        if len(metrics) > MAX_METRICS:
+            return BrokenResults(f"the results file has more than {MAX_METRICS} metrics")
+    return Results(metrics)
+
+
+def _flat(document: Mapping[str, object]) -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
+    for name, value in document.items():
+        if isinstance(value, dict):
+            pairs.extend((f"{name}.{inner}", item) for inner, item in value.items())
+        else:
+            pairs.append((name, value))
+    return pairs

@@ -1,0 +1,240 @@
+"""What Slurm's commands print → what is known about a job. Ask and understand side by side; nothing here runs anything.
+
+The argument lists that `effects/cluster.sh` uses are named here as formats, so that a column and its reader cannot drift apart.
+Sources: https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES, https://slurm.schedmd.com/sacct.html, https://slurm.schedmd.com/scontrol.html.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+
+from dispatcher.ports import CommandOutput
+
+SQUEUE_FORMAT = "%i|%T|%r|%S|%j|%N|%Q"
+SACCT_FORMAT = "JobIDRaw,State,ExitCode,Start,End,ElapsedRaw,NodeList,Reason"
+
+
+class State(str, Enum):
+    """Where a run stands. Only `SUCCEEDED` passes a gate; `LOST` and `UNKNOWN` never do."""
+
+    SUBMITTING = "submitting"
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    CANCELLED = "cancelled"
+    PREEMPTED = "preempted"
+    NODE_FAIL = "node_fail"
+    LOST = "lost"
+    UNKNOWN = "unknown"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come. Unknown is not an end: the next look may know more."""
+        return self in _ENDED
+
+
+_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.TIMEOUT, State.OUT_OF_MEMORY, State.CANCELLED, State.PREEMPTED, State.NODE_FAIL, State.LOST})
+
+_WORDS: Mapping[str, State] = {
+    **dict.fromkeys(["PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"], State.PENDING),
+    **dict.fromkeys(["RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"], State.RUNNING),
+    "COMPLETED": State.SUCCEEDED,
+    "FAILED": State.FAILED,
+    "TIMEOUT": State.TIMEOUT,
+    "DEADLINE": State.TIMEOUT,
+    "OUT_OF_MEMORY": State.OUT_OF_MEMORY,
+    "CANCELLED": State.CANCELLED,
+    "REVOKED": State.CANCELLED,
+    "PREEMPTED": State.PREEMPTED,
+    "NODE_FAIL": State.NODE_FAIL,
+    "BOOT_FAIL": State.NODE_FAIL,
+}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One look at one job. `source` says who knew; times are UTC as the scheduler gave them, None when it did not."""
+
+    state: State
+    source: str
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    nodes: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+    elapsed_seconds: int | None = None
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Everybody who could know was asked, answered, and does not know the job."""
+
+
+@dataclass(frozen=True)
+class Silent:
+    """Nobody who could know has answered: nothing follows from that."""
+
+    words: str
+
+
+Sight = Observation | Absent | Silent
+
+
+def state_of(word: str) -> State:
+    """Slurm's word → ours. `CANCELLED by 0` and `COMPLETING+` are the words with their ends cut; an unheard-of one is `UNKNOWN`."""
+    first = re.split(r"[ +]", word.strip(), maxsplit=1)[0].upper()
+    return _WORDS.get(first, State.UNKNOWN)
+
+
+def parse_squeue(output: CommandOutput) -> dict[str, Observation] | None:
+    """Rows of `squeue --noheader -o SQUEUE_FORMAT` by job id; None when squeue did not answer."""
+    if output.status != 0:
+        return None
+    jobs: dict[str, Observation] = {}
+    for line in output.stdout.splitlines():
+        cells = line.split("|")
+        if len(cells) != len(SQUEUE_FORMAT.split("|")):
+            continue
+        job_id, word, reason, start, _, nodes, _ = cells
+        jobs[job_id.strip()] = Observation(
+            state_of(word), "squeue", reason="" if reason in ("None", "") else reason, nodes=nodes.strip(), start=parse_time(start)
+        )
+    return jobs
+
+
+def parse_sacct(output: CommandOutput) -> dict[str, Observation] | None:
+    """Rows of `sacct --noheader --parsable2 --allocations -o SACCT_FORMAT` by job id; None when accounting did not answer.
+
+    A requeued job has a row for every start when `--duplicates` is given; the last row is the newest.
+    """
+    if output.status != 0 or "Slurm accounting storage is disabled" in output.stdout + output.stderr:
+        return None
+    jobs: dict[str, Observation] = {}
+    for line in output.stdout.splitlines():
+        cells = line.split("|")
+        if len(cells) < len(SACCT_FORMAT.split(",")):
+            continue
+        job_id, word, exit_code, start, end, elapsed, nodes = cells[:7]
+        code, signal = parse_exit(exit_code)
+        jobs[job_id.strip()] = Observation(
+            state_of(word),
+            "sacct",
+            exit_code=code,
+            signal=signal,
+            reason=_cancelled_by(word) or "|".join(cells[7:]).replace("None", "").strip(),
+            nodes="" if nodes == "None assigned" else nodes,
+            start=parse_time(start),
+            end=parse_time(end),
+            elapsed_seconds=int(elapsed) if elapsed.isdigit() else None,
+        )
+    return jobs
+
+
+def parse_scontrol(output: CommandOutput) -> dict[str, Observation] | None:
+    """`scontrol -o show job`, one line a job, by job id; None when the controller did not answer.
+
+    "Invalid job id specified" is an answer: the controller has forgotten the job (MinJobAge) or never knew it.
+    """
+    if output.status != 0 and "Invalid job id" not in output.stderr + output.stdout:
+        return None
+    jobs: dict[str, Observation] = {}
+    for line in output.stdout.splitlines():
+        pairs = dict(re.findall(r"(\w+)=(\S*)", line))
+        if "JobId" not in pairs or "JobState" not in pairs:
+            continue
+        code, signal = parse_exit(pairs.get("ExitCode", ""))
+        jobs[pairs["JobId"]] = Observation(
+            state_of(pairs["JobState"]),
+            "scontrol",
+            exit_code=code,
+            signal=signal,
+            reason=pairs.get("Reason", "").replace("None", ""),
+            nodes=pairs.get("NodeList", "").replace("(null)", ""),
+            start=parse_time(pairs.get("StartTime", "")),
+            end=parse_time(pairs.get("EndTime", "")),
+        )
+    return jobs
+
+
+def parse_exit(text: str) -> tuple[int | None, int | None]:
+    """`1:0` → (1, None), `0:9` → (0, 9), anything else → (None, None)."""
+    match = re.fullmatch(r"(\d+):(\d+)", text.strip())
+    if match is None:
+        return None, None
+    return int(match[1]), int(match[2]) or None
+
+
+def parse_time(text: str) -> datetime | None:
+    """Seconds since the epoch (the remote program sets SLURM_TIME_FORMAT=%s) or ISO 8601 → aware UTC; `N/A`, `Unknown`, `None` → None."""
+    text = text.strip()
+    if re.fullmatch(r"\d{9,11}", text):
+        return datetime.fromtimestamp(int(text), tz=timezone.utc)
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+
+
+def observe(
+    job_id: str, squeue: CommandOutput | None, sacct: CommandOutput | None, scontrol: CommandOutput | None, exit_file: str = ""
+) -> Sight:
+    """Convenience of `Sightings` for one job."""
+    return Sightings(squeue, sacct, scontrol).of(job_id, exit_file)
+
+
+class Sightings:
+    """The three commands' answers, parsed once, asked per job: each fills in for the others.
+
+    squeue knows what is active, and wins then, because accounting lags behind by seconds. sacct knows how a job ended. scontrol
+    knows both for a while (MinJobAge). Where there is no accounting at all, the exit status that the batch script itself left
+    behind counts, but only once the controller says that the job is gone.
+    """
+
+    def __init__(self, squeue: CommandOutput | None, sacct: CommandOutput | None, scontrol: CommandOutput | None) -> None:
+        self._squeue = parse_squeue(squeue) if squeue else None
+        self._sacct = parse_sacct(sacct) if sacct else None
+        self._scontrol = parse_scontrol(scontrol) if scontrol else None
+        spoken = [output.stderr.strip() for output in (squeue, sacct, scontrol) if output and output.status != 0 and output.stderr.strip()]
+        self._words = spoken[0].splitlines()[0] if spoken else "the scheduler does not answer"
+
+    def of(self, job_id: str, exit_file: str = "") -> Sight:
+        """What is known of one job."""
+        queued = (self._squeue or {}).get(job_id)
+        if queued and not queued.state.ended and queued.state is not State.UNKNOWN:
+            return queued
+        accounted = (self._sacct or {}).get(job_id)
+        if accounted and accounted.state.ended:
+            return accounted
+        controlled = (self._scontrol or {}).get(job_id)
+        ended = [seen for seen in (controlled, queued) if seen and seen.state.ended]
+        if ended:
+            return ended[0]
+        known = [seen for seen in (controlled, accounted, queued) if seen]
+        if self._squeue is None and self._scontrol is None:
+            # Only accounting spoke: an unfinished row may be an old one, so it is shown but decides nothing.
+            return accounted or Silent(self._words)
+        if self._sacct is None and exit_file.strip().isdigit():
+            code = int(exit_file)
+            return Observation(State.SUCCEEDED if code == 0 else State.FAILED, "exit file", exit_code=code)
+        if known and known[0].source != "sacct":
+            return known[0]
+        return Absent()
+
+
+def _cancelled_by(word: str) -> str:
+    match = re.match(r"CANCELLED by (\S+)", word)
+    return f"cancelled by user id {match[1]}" if match else ""
+
+
+def parse_job_id(text: str) -> str | None:
+    """What `sbatch --parsable` prints, `123` or `123;cluster`, → `123`."""
+    match = re.fullmatch(r"(\d+)(;\S+)?", text.strip())
+    return match[1] if match else None
