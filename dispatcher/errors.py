@@ -98,4 +98,10 @@ CATALOGUE: dict[str, Kind] = {
         "`${oc.env:NAME}` asks for a variable that is not set on the runner.",
         "Set it in the workflow's `env:`, or give a default: `${oc.env:NAME,default}`.",
     ),
+    # events
+    "input.event": Kind(
+        Exit.USAGE,
+        "The event file is not the payload that its event name promises.",
+        "Look at `GITHUB_EVENT_NAME` and `GITHUB_EVENT_PATH`; under GitHub Actions both are set by the runner.",
+    ),
 }

@@ -1,0 +1,127 @@
+"""Text from outside (comments, logs, results, a scheduler's words) → text that can be shown, logged or stored without acting.
+
+Mentions notify nobody, markup renders as characters, workflow commands are no commands, secrets are gone, sizes are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection
+from typing import Literal
+from urllib.parse import quote
+
+MASK = "***"
+
+# ECMA-48: CSI sequences, OSC/DCS/PM/APC strings (ended by BEL or ST, or by the end of the line), other two-character escapes.
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]|\x9b[0-?]*[ -/]*[@-~]")
+
+# ASCII punctuation that CommonMark lets a backslash escape and that would start markup in running text.
+_MARKUP = re.compile(r"([\\`*_{}\[\]()|~!$])")
+
+# A zero-width space breaks a mention, an issue reference, an autolink or a workflow command without being seen.
+_ZERO_WIDTH_SPACE = "\u200b"
+_ACTIVE = re.compile(r"@(?=\w)|#(?=\d|\[)|(?<=\bGH)-(?=\d)|:(?=:)|:(?=//)|(?<=\bwww)\.", re.IGNORECASE | re.ASCII)
+
+_TOKEN_SHAPES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # GitHub: https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
+        r"\bgh[pousr]_[A-Za-z0-9]{20,255}",
+        r"\bgithub_pat_[A-Za-z0-9_]{20,255}",
+        r"\bghs_[A-Za-z0-9._-]{20,}",
+        r"\bhf_[A-Za-z0-9]{20,}",
+        r"\bwandb_v\d_[A-Za-z0-9_]{20,}",
+        r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+        r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
+        r"\bnvapi-[A-Za-z0-9_-]{20,}",
+        r"\bsk-[A-Za-z0-9_-]{20,}",
+        r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}",
+    )
+)
+_PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL)
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s:@]{0,256}:[^/\s@]{1,512}(?=@)|(?<=://)[^/\s:@]{16,512}(?=@)")
+# A value after a word that says it is a secret: `WANDB_API_KEY=…`, `password: …`, `Authorization: Bearer …`.
+_NAMED = re.compile(
+    r"((?<![A-Za-z0-9])[A-Za-z0-9_-]{0,64}?(?:api[_-]?key|secret|token|passw(?:or)?d|passphrase|access[_-]?key)[\"']?\s{0,4}[=:]\s{0,4}[\"']?)"
+    r"([^\s\"',;]{8,})|(\bauthorization[\"']?\s{0,4}[=:]\s{0,4}[\"']?(?:bearer|basic|token)\s{1,4})([^\s\"',;]{8,})",
+    re.IGNORECASE,
+)
+# Weights & Biases' keys are 40 hex digits like a commit's SHA, so they are recognised only near their name.
+_WANDB = re.compile(r"((?:wandb|weights ?& ?biases)[^\n]{0,60}?(?<![0-9a-f]))([0-9a-f]{40})(?![0-9a-f])", re.IGNORECASE)
+
+
+def strip_ansi(text: str) -> str:
+    """Terminal text → the same text without colours, cursor movements and titles."""
+    return _ANSI.sub("", text)
+
+
+def printable(text: str) -> str:
+    """Text → the same without control, format (zero-width, bidirectional) and unassigned characters; newline and tab stay."""
+    return "".join(ch for ch in text if ch in "\n\t" or unicodedata.category(ch) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+
+
+def neutralise(text: str, limit: int = 2000) -> str:
+    """Text → one line of Markdown that shows the same characters and does nothing: at most `limit` characters are kept.
+
+    Mentions, issue references, links and `::commands` are broken by a zero-width space (an HTML entity would not do: GitHub looks for
+    mentions after decoding). For preformatted text use `code` or `fence`.
+    """
+    line = " ".join(printable(strip_ansi(text)).split())
+    if len(line) > limit:
+        line = line[: max(limit - 1, 0)] + "…"
+    line = _MARKUP.sub(r"\\\1", line.replace("&", "&amp;"))
+    line = line.replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"^([#+=-]|\d{1,9}(?=[.)]))", lambda found: ("&#8203;" if found[0].isdigit() else "\\") + found[0], line)
+    return _ACTIVE.sub(lambda found: found[0] + _ZERO_WIDTH_SPACE, line)
+
+
+def code(text: str, limit: int = 200) -> str:
+    """Text → an inline Markdown code span, in which neither mentions nor markup act; empty text becomes a visible pair of quotes."""
+    line = " ".join(printable(strip_ansi(text)).split()) or '""'
+    if len(line) > limit:
+        line = line[: max(limit - 1, 0)] + "…"
+    # A pipe would end a table's cell even inside a code span; GitHub's escape for it is a backslash.
+    line = line.replace("|", "\\|")
+    ticks = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{ticks}{pad}{line}{pad}{ticks}"
+
+
+def fence(text: str, language: str = "text") -> str:
+    """Text → a fenced Markdown block that the text cannot close, without terminal and control characters."""
+    clean = printable(strip_ansi(text.replace("\r\n", "\n").replace("\r", "\n"))).strip("\n")
+    ticks = "`" * max(3, max((len(run) for run in re.findall(r"`+", clean)), default=0) + 1)
+    return f"{ticks}{language}\n{clean}\n{ticks}"
+
+
+def for_log(text: str) -> str:
+    """Text → lines for the Actions log in which no workflow command is understood (`::name::` and the older `##[name]`)."""
+    clean = printable(strip_ansi(text.replace("\r\n", "\n").replace("\r", "\n")))
+    return clean.replace("::", f":{_ZERO_WIDTH_SPACE}:").replace("##[", f"##{_ZERO_WIDTH_SPACE}[")
+
+
+def cap(text: str, limit: int, keep: Literal["head", "tail"] = "head") -> str:
+    """Text → at most `limit` bytes of UTF-8, cut between characters, with a note of how much is missing where it was cut."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return data.decode("utf-8")
+    note = f"… ({len(data) - limit:,} bytes or more left out)"
+    room = max(limit - len(note.encode()) - 1, 0)
+    if keep == "head":
+        return f"{data[:room].decode('utf-8', 'ignore')}\n{note}".encode()[:limit].decode("utf-8", "ignore")
+    return f"{note}\n{data[len(data) - room :].decode('utf-8', 'ignore')}".encode()[:limit].decode("utf-8", "ignore")
+
+
+def redact(text: str, secrets: Collection[str] = ()) -> str:
+    """Text → the same text with every given secret (each of its lines, also URL-quoted) and everything shaped like a token masked."""
+    known = {part for secret in secrets for part in (secret, *secret.splitlines()) if len(part.strip()) >= 4}
+    known |= {quote(part, safe="") for part in known}
+    for part in sorted(known, key=len, reverse=True):
+        text = text.replace(part, MASK)
+    text = _PEM.sub(MASK, text)
+    for shape in _TOKEN_SHAPES:
+        text = shape.sub(MASK, text)
+    text = _URL_CREDENTIALS.sub(MASK, text)
+    text = _WANDB.sub(lambda found: found[1] + MASK, text)
+    return _NAMED.sub(lambda found: (found[1] or found[3]) + MASK, text)
