@@ -104,4 +104,29 @@ CATALOGUE: dict[str, Kind] = {
         "The event file is not the payload that its event name promises.",
         "Look at `GITHUB_EVENT_NAME` and `GITHUB_EVENT_PATH`; under GitHub Actions both are set by the runner.",
     ),
+    # inputs
+    "input.event-file": Kind(
+        Exit.USAGE,
+        "The event file is missing, too large or not JSON.",
+        "Under GitHub Actions it is there by itself; elsewhere give `--event FILE`.",
+    ),
+    "input.flag": Kind(Exit.USAGE, "An input takes true or false.", "Write `true` or `false`."),
+    "input.missing": Kind(
+        Exit.USAGE, "Something that this command needs was not given.", "`nemotron-dispatch COMMAND --help` says where it comes from."
+    ),
+    # NeMo-Run
+    "compile.no-nemo-run": Kind(
+        Exit.COMPILE,
+        "NeMo-Run cannot be imported.",
+        "Install from `requirements.lock`; `pip install nemo_run` alone picks a leptonai that breaks it.",
+    ),
+    "compile.failed": Kind(
+        Exit.COMPILE, "NeMo-Run did not render the job.", "Read its words; `nemotron-dispatch plan` shows the resolved profile."
+    ),
+    # the ledger
+    "cluster.bad-record": Kind(
+        Exit.CLUSTER,
+        "A record in the ledger is not one that this version wrote.",
+        "Look at `runs/<run key>/record.json` in job_dir; a newer version may have written it.",
+    ),
 }

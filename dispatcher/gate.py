@@ -97,7 +97,11 @@ def judge(requirements: Sequence[Requirement], records: Sequence[RunRecord], hea
 
 
 def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str) -> Line:
-    same = [record for record in records if record.sha == head_sha and (record.profile, record.recipe) == (requirement.profile, requirement.recipe)]
+    same = [
+        record
+        for record in records
+        if record.sha == head_sha and (record.profile, record.recipe) == (requirement.profile, requirement.recipe)
+    ]
     plain = [record for record in same if not record.overrides]
     if not plain:
         note = "runs with overrides do not count" if same else f"start it with `profile={requirement.profile} recipe={requirement.recipe}`"

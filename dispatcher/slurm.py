@@ -40,7 +40,9 @@ class State(str, Enum):
         return self in _ENDED
 
 
-_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.TIMEOUT, State.OUT_OF_MEMORY, State.CANCELLED, State.PREEMPTED, State.NODE_FAIL, State.LOST})
+_ENDED = frozenset(
+    {State.SUCCEEDED, State.FAILED, State.TIMEOUT, State.OUT_OF_MEMORY, State.CANCELLED, State.PREEMPTED, State.NODE_FAIL, State.LOST}
+)
 
 _WORDS: Mapping[str, State] = {
     **dict.fromkeys(["PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"], State.PENDING),

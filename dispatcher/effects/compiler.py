@@ -1,0 +1,97 @@
+"""The `Compiler` port: a job description → what NeMo-Run renders, through a process that imports NeMo-Run while others wait for networks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import IO
+
+from dispatcher.errors import CompileError
+from dispatcher.ports import Compiled, CompiledFile
+
+# What the child may see of the environment: nothing in it is needed to render, and a token that is not there cannot leak into a config.
+_PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
+
+
+class CompilerProcess:
+    """Starts `python -m dispatcher.effects.nemorun` on `start()` and asks it one JSON line at a time."""
+
+    def __init__(self, python: str = sys.executable) -> None:
+        self._python = python
+        self._process: subprocess.Popen[str] | None = None
+        self._log: IO[str] | None = None
+        self._home: tempfile.TemporaryDirectory[str] | None = None
+
+    def start(self) -> None:
+        """Begins importing NeMo-Run and returns at once."""
+        if self._process is not None:
+            return
+        self._home = tempfile.TemporaryDirectory(prefix="dispatch-nemorun-")
+        self._log = tempfile.TemporaryFile("w+")
+        environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+        environment["NEMORUN_HOME"] = self._home.name
+        self._process = subprocess.Popen(
+            [self._python, "-m", "dispatcher.effects.nemorun"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+        )
+
+    def compile(self, job: Mapping[str, object]) -> Compiled:
+        """Renders one job.
+
+        Raises:
+            CompileError: `compile.failed` when NeMo-Run refuses the job, `compile.no-nemo-run` when it cannot even be imported.
+        """
+        self.start()
+        assert self._process is not None
+        ready = self._read()
+        if not ready.get("ready"):
+            raise CompileError("compile.no-nemo-run", f"NeMo-Run could not be imported: {self._last_words()}")
+        assert self._process.stdin is not None
+        try:
+            print(json.dumps(job), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            raise CompileError("compile.failed", f"NeMo-Run ended before it was asked: {self._last_words()}") from None
+        answer = self._read()
+        if "ok" not in answer:
+            raise CompileError("compile.failed", f"NeMo-Run refused the job: {answer.get('error') or self._last_words()}")
+        return _compiled(answer["ok"])
+
+    def close(self) -> None:
+        """Ends the process and removes its folders."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+        if self._log is not None:
+            self._log.close()
+        if self._home is not None:
+            self._home.cleanup()
+
+    def _read(self) -> dict[str, object]:
+        assert self._process is not None and self._process.stdout is not None
+        line = self._process.stdout.readline()
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            return {}
+        return answer if isinstance(answer, dict) else {}
+
+    def _last_words(self) -> str:
+        assert self._log is not None
+        self._log.seek(0)
+        lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+        return lines[-1][:300] if lines else "it said nothing"
+
+
+def _compiled(answer: object) -> Compiled:
+    assert isinstance(answer, dict)
+    files = tuple(CompiledFile(f"configs/{name}", text.encode()) for name, text in sorted(answer["files"].items()))
+    return Compiled(answer["script"], files)

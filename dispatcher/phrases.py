@@ -1,0 +1,46 @@
+"""Numbers → the words that people read: durations, sizes, times, counts. Nothing here decides anything."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+def duration(seconds: float) -> str:
+    """724 → `12m 04s`, 8 → `8s`, 14400 → `4h`, 93784 → `26h 03m`."""
+    whole = max(0, round(seconds))
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours:
+        return f"{hours}h {minutes:02d}m" if minutes else f"{hours}h"
+    if minutes:
+        return f"{minutes}m {rest:02d}s" if rest else f"{minutes}m"
+    return f"{rest}s"
+
+
+def size(count: int) -> str:
+    """54_800_000 → `54.8 MB`; decimal units, as disks and networks have them."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def plural(count: int, noun: str) -> str:
+    """1, `node` → `1 node`; 3412, `file` → `3,412 files`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def clock(moment: datetime, now: datetime) -> str:
+    """`14:02 UTC` today, `2026-11-19 14:02 UTC` otherwise."""
+    same_day = moment.date() == now.date()
+    return moment.strftime("%H:%M UTC" if same_day else "%Y-%m-%d %H:%M UTC")
+
+
+def number(value: float | int | str | None) -> str:
+    """A metric as people compare it: four significant digits for fractions, thousands separated."""
+    if value is None or isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}"

@@ -1,0 +1,254 @@
+"""A run's record (or a decision not to run) → what people read: the comment, the check, the summary, the outputs, the reaction.
+
+Whoever reads wants, in this order: did it pass, why not, what can I do, where is the log. Everything that came from a job, a
+scheduler or a person is neutralised here. Nothing is sent from here: `flow.py` does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from dispatcher.phrases import clock, duration, number, plural
+from dispatcher.ports import Check, Conclusion, Reaction
+from dispatcher.record import RunRecord
+from dispatcher.slurm import State
+from dispatcher.untrusted import cap, code, fence, neutralise
+
+DOCS = "https://github.com/org/nemotron-dispatch/blob/main/docs"
+TAIL_LINES = 40
+TAIL_BYTES = 12_000
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one moment of a run has to say, for every place where it is said."""
+
+    comment: str
+    check: Check
+    summary: str
+    outputs: Mapping[str, str]
+    reaction: Reaction | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said when nothing was started: the comment, the same words for the log, the outputs and a reaction."""
+
+    reason: str
+    comment: str
+    summary: str
+    outputs: Mapping[str, str]
+    reaction: Reaction
+
+
+_ICONS: Mapping[State, str] = {
+    State.SUBMITTING: "⏳",
+    State.PENDING: "⏳",
+    State.RUNNING: "🏃",
+    State.SUCCEEDED: "✅",
+    State.CANCELLED: "🛑",
+    State.TIMEOUT: "⌛",
+    State.LOST: "❓",
+    State.UNKNOWN: "❓",
+}
+
+_CONCLUSIONS: Mapping[State, Conclusion] = {
+    State.SUCCEEDED: "success",
+    State.CANCELLED: "cancelled",
+    State.TIMEOUT: "timed_out",
+}
+
+
+def marker(trigger: str) -> str:
+    """The hidden line by which our own comment is found again: one for each command, whatever it started."""
+    return f"<!-- nemotron-dispatch {hashlib.sha256(trigger.encode()).hexdigest()[:24]} -->"
+
+
+def headline(record: RunRecord, now: datetime) -> str:
+    """How it stands, in one line without markup: `passed in 12m 04s`."""
+    job = f"job {record.job_id} " if record.job_id else ""
+    ran = record.elapsed_seconds
+    after = f" after {duration(ran)}" if ran is not None else ""
+    match record.state:
+        case State.SUBMITTING:
+            return "is being submitted"
+        case State.PENDING:
+            return f"{job}is waiting for {plural(record.resources.nodes, 'node')}"
+        case State.RUNNING:
+            since = f" for {duration((now - record.started_at).total_seconds())}" if record.started_at else ""
+            return f"{job}is running{since}"
+        case State.SUCCEEDED if record.results_problem:
+            return f"ended well, but {record.results_problem}"
+        case State.SUCCEEDED:
+            return f"passed in {duration(ran)}" if ran is not None else "passed"
+        case State.FAILED:
+            how = f"was ended by signal {record.signal}" if record.signal else f"failed with exit code {record.exit_code}"
+            return f"{how}{after}" if record.signal or record.exit_code is not None else f"failed{after}"
+        case State.TIMEOUT:
+            return f"was ended at its time limit{after}"
+        case State.OUT_OF_MEMORY:
+            return f"ran out of memory{after}"
+        case State.CANCELLED:
+            return f"was cancelled{after}"
+        case State.PREEMPTED:
+            return f"was preempted by another job{after}"
+        case State.NODE_FAIL:
+            return f"was ended by the failure of a node{after}"
+        case State.LOST:
+            return f"{job}is lost: the scheduler no longer knows it"
+        case State.UNKNOWN:
+            return f"{job}is in a state that is not known here: {record.reason or 'no reason given'}"
+    raise AssertionError(record.state)
+
+
+def next_step(record: RunRecord, word: str) -> str:
+    """What the reader can do now; empty when there is nothing to do."""
+    again = f"Comment `{command_line(record, word)}` to run it once more."
+    match record.state:
+        case State.FAILED | State.OUT_OF_MEMORY:
+            return f"The end of the log below usually names the reason. {again}"
+        case State.SUCCEEDED if record.results_problem:
+            return f"Write the results file that the recipe `{record.recipe}` promises. {again}"
+        case State.TIMEOUT:
+            return f"It needs more than its {duration(record.resources.seconds)}: ask for less work, or raise `time` in profile `{record.profile}`."
+        case State.NODE_FAIL | State.PREEMPTED:
+            return f"This is the machine, not the change. {again}"
+        case State.CANCELLED:
+            return again
+        case State.LOST:
+            return f"Its end is unknown, so it does not count as passed. Look at the log on the cluster (`{record.run_dir}/logs`). {again}"
+        case _:
+            return ""
+
+
+def command_line(record: RunRecord, word: str) -> str:
+    """The command that asks for the same thing."""
+    return " ".join([word, f"profile={record.profile}", f"recipe={record.recipe}", *record.overrides])
+
+
+def run_report(record: RunRecord, tail: str, now: datetime, word: str = "/train", summary_url: str | None = None) -> Report:
+    """The whole report on a run. `tail` is the end of its log, already redacted; `summary_url` is used where there is no log link."""
+    log_url = record.log_url or summary_url
+    failed = record.state.ended and record.state is not State.SUCCEEDED or bool(record.results_problem)
+    lines = [f"### {_icon(record)} {word.lstrip('/')} · {record.profile} · {headline(record, now)}", ""]
+    if record.reason and record.state is not State.UNKNOWN:
+        lines += [f"{'Reason' if failed else 'Waiting for'}: {neutralise(record.reason, 300)}", ""]
+    if record.results:
+        lines += [_metrics_line(record), ""]
+    if failed and (step := next_step(record, word)):
+        lines += [f"**Next:** {step}", ""]
+    lines += _table(record, now, log_url)
+    if failed and tail.strip():
+        lines += ["", "<details open><summary>The end of the log</summary>", "", fence(last_lines(tail)), "", "</details>"]
+    if len(record.results) > 4:
+        lines += ["", "<details><summary>All metrics</summary>", "", *_metrics_table(record), "", "</details>"]
+    cancel = "" if record.state.ended else f" · cancel with `{word} cancel {record.run_key[:8]}`"
+    lines += ["", f"<sub>Updated {clock(now, now)}{cancel} · run `{record.run_key}` · [how this works]({DOCS}/commands.md)</sub>"]
+    body = "\n".join([*lines, "", marker(record.trigger)])
+    return Report(body, _check(record, now, lines, log_url), "\n".join(lines), outputs(record, log_url), _reaction(record))
+
+
+def last_lines(tail: str) -> str:
+    """The part of a log's end that a comment shows."""
+    return cap("\n".join(tail.rstrip().splitlines()[-TAIL_LINES:]), TAIL_BYTES, keep="tail")
+
+
+def check_name(profile: str, recipe: str) -> str:
+    """One check for each kind of run on a commit."""
+    return f"dispatch / {profile} / {recipe}"
+
+
+def outputs(record: RunRecord, log_url: str | None) -> dict[str, str]:
+    """The action's outputs for a run that exists; `docs/install.md` lists them."""
+    return {
+        "decision": "run",
+        "reason-code": "submitted" if not record.state.ended else record.state.value,
+        "run-key": record.run_key,
+        "job-id": record.job_id,
+        "state": record.state.value,
+        "log-url": log_url or "",
+        "result": json.dumps(record.results, sort_keys=True),
+    }
+
+
+def refusal(
+    title: str, reason: str, words: str, step: str, trigger: str, decision: str, icon: str = "🚫", reaction: Reaction = "-1"
+) -> Answer:
+    """What is said when nothing was started: a headline, why, and the next step. `words` and `step` are Markdown and safe already."""
+    lines = [f"### {icon} Not started: {title}", ""]
+    lines += [words, ""] if words else []
+    lines += [f"**Next:** {step}", ""] if step else []
+    lines += [f"<sub>reason `{reason}` · nothing was submitted · [how this works]({DOCS}/commands.md)</sub>"]
+    told = {"decision": decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
+    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, reaction)
+
+
+def _icon(record: RunRecord) -> str:
+    return "❌" if record.results_problem else _ICONS.get(record.state, "❌")
+
+
+def _table(record: RunRecord, now: datetime, log_url: str | None) -> list[str]:
+    repository, sha = record.target.repository, record.sha
+    what = f"`{record.recipe}` ({code(record.program)}) at [`{sha[:7]}`](https://github.com/{repository}/commit/{sha})"
+    if record.overrides:
+        what += " · " + " ".join(code(override) for override in record.overrides)
+    asked = record.resources
+    where = [f"`{record.profile}`"]
+    if asked.partition:
+        where.append(f"partition {neutralise(asked.partition)}")
+    where.append(f"{asked.nodes} × {plural(asked.gpus_per_node, 'GPU')}" if asked.gpus_per_node else plural(asked.nodes, "node"))
+    if asked.seconds:
+        hours = f" = {asked.gpu_hours:.3g} GPU-hours" if asked.gpu_hours else ""
+        where.append(f"at most {duration(asked.seconds)}{hours}")
+    if record.nodes:
+        where.append(f"on {code(record.nodes)}")
+    when = [f"asked by {code(record.actor)} {clock(record.asked_at, now)}"]
+    if record.state is State.PENDING and record.estimated_start and record.estimated_start > now:
+        when.append(f"the scheduler estimates a start at {clock(record.estimated_start, now)}")
+    if record.started_at and record.state is not State.PENDING:
+        when.append(f"started {clock(record.started_at, now)}")
+    if record.ended_at:
+        when.append(f"ended {clock(record.ended_at, now)}")
+    rows = [("What", what), ("Where", " · ".join(where)), ("When", " · ".join(when))]
+    if record.job_id:
+        rows.append(("Job", f"`{record.job_id}` on {code(record.cluster)}"))
+    rows.append(("Log", f"[open the log]({log_url})" if log_url else code(f"{record.run_dir}/logs")))
+    return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def _metrics_line(record: RunRecord) -> str:
+    shown = list(record.results.items())[:4]
+    return " · ".join(f"**{neutralise(name)} {neutralise(number(value))}**" for name, value in shown)
+
+
+def _metrics_table(record: RunRecord) -> list[str]:
+    rows = [f"| {neutralise(name)} | {neutralise(number(value))} |" for name, value in record.results.items()]
+    return ["| metric | value |", "|---|---:|", *rows]
+
+
+def _check(record: RunRecord, now: datetime, lines: list[str], log_url: str | None) -> Check:
+    ended = record.state.ended
+    conclusion: Conclusion | None = None
+    if ended:
+        conclusion = "failure" if record.results_problem else _CONCLUSIONS.get(record.state, "failure")
+    status = "completed" if ended else "in_progress" if record.state is State.RUNNING else "queued"
+    return Check(
+        name=check_name(record.profile, record.recipe),
+        sha=record.sha,
+        external_id=record.run_key,
+        status=status,  # type: ignore[arg-type]  # the three words above are the three that Check has
+        conclusion=conclusion,
+        title=headline(record, now)[:200],
+        summary="\n".join(lines),
+        details_url=log_url,
+    )
+
+
+def _reaction(record: RunRecord) -> Reaction | None:
+    if not record.state.ended:
+        return None
+    return "rocket" if record.state is State.SUCCEEDED and not record.results_problem else "confused"
