@@ -129,4 +129,25 @@ CATALOGUE: dict[str, Kind] = {
         "A record in the ledger is not one that this version wrote.",
         "Look at `runs/<run key>/record.json` in job_dir; a newer version may have written it.",
     ),
+    # GitHub
+    "github.unauthorized": Kind(
+        Exit.GITHUB, "GitHub does not accept the token.", "Pass a valid token: `github.token`, or one of an app that is installed here."
+    ),
+    "github.forbidden": Kind(
+        Exit.GITHUB, "The token may not do that.", "Give the job `contents: read`, `checks: write` and `pull-requests: write`."
+    ),
+    "github.not-found": Kind(
+        Exit.GITHUB, "There is no such thing, or the token cannot see it.", "Check the name and what the token may see."
+    ),
+    "github.invalid": Kind(Exit.GITHUB, "GitHub refused the request as it is.", "GitHub's own words say which value it does not take."),
+    "github.rate-limited": Kind(Exit.GITHUB, "The token has used up its requests for now.", "Try again later: deliver the event again."),
+    "github.unavailable": Kind(
+        Exit.GITHUB, "GitHub answered with an error of its own, several times.", "Look at https://www.githubstatus.com and try again."
+    ),
+    "github.unreachable": Kind(
+        Exit.GITHUB, "There was no answer from GitHub.", "Check the runner's network and proxy, and GITHUB_API_URL."
+    ),
+    "github.bad-answer": Kind(
+        Exit.GITHUB, "GitHub's answer cannot be used.", "Check GITHUB_API_URL; a proxy may answer in GitHub's place."
+    ),
 }

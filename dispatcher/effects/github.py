@@ -1,0 +1,330 @@
+"""What the story wants to know and to say → requests to GitHub's REST API, through PyGithub: the real `Forge`.
+
+One method is one request (one per page of 100 where there are pages), because a repository's token has 1,000 an hour:
+PyGithub's objects are made lazily, from an address alone. Importing PyGithub takes 0.4 s, so only the constructor does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from dispatcher.effects.clock import SystemClock
+from dispatcher.errors import ForgeError
+from dispatcher.fit import CHECK_BYTES, COMMENT_CHARACTERS, fit
+from dispatcher.ports import Annotation, Check, CheckRef, Clock, Comment, PullRequest, Reaction
+
+if TYPE_CHECKING:
+    from github.CheckRun import CheckRun
+    from github.IssueComment import IssueComment
+    from github.PullRequest import PullRequest as RemotePullRequest
+
+ANNOTATIONS_PER_REQUEST = 50
+
+T = TypeVar("T")
+
+
+class GitHubForge:
+    """Implements the `Forge` port for one repository (`owner/name`).
+
+    `identity` is the login our comments are written under (a bot's ends with `[bot]`) and `app_slug` the app our checks are
+    made by: those of the token. `api_url` may be a GitHub Enterprise Server's (`https://host/api/v3`). `timeout`: seconds to
+    wait for a connection and for each piece of an answer. `patience`: seconds one request may spend waiting for better times.
+    """
+
+    def __init__(
+        self,
+        repository: str,
+        token: str,
+        api_url: str = "https://api.github.com",
+        identity: str = "github-actions[bot]",
+        app_slug: str = "github-actions",
+        timeout: float = 20.0,
+        patience: float = 60.0,
+        clock: Clock | None = None,
+    ) -> None:
+        from github.Repository import Repository
+
+        from dispatcher.effects.github_http import Transport
+
+        self._clock = clock or SystemClock()
+        self._http = Transport(token, api_url, timeout, patience, self._clock)
+        self._repository = Repository(self._http, url="/repos/" + "/".join(map(_segment, repository.split("/", 1))))
+        self._identity = identity
+        self._app_slug = app_slug
+
+    @property
+    def requests(self) -> int:
+        """How many HTTP requests were sent, redirects and repeats included."""
+        return self._http.sent
+
+    # ------------------------------------------------------------------- who and what
+
+    def pull(self, number: int) -> PullRequest | None:
+        """https://docs.github.com/rest/pulls/pulls#get-a-pull-request"""
+        with _answer_of("the pull request"):
+            return _missing_is_none(lambda: _pull_request(self._repository.get_pull(number)))
+
+    def role(self, login: str) -> str | None:
+        """https://docs.github.com/rest/collaborators/collaborators#get-repository-permissions-for-a-user
+
+        `role_name`, because `permission` calls maintain write and triage read.
+        """
+        with _answer_of("the collaborator's role"):
+            name = _missing_is_none(lambda: self._repository.get_collaborator_role_name(_segment(login)))
+        return name if name and name != "none" else None
+
+    def team_member(self, org: str, team: str, login: str) -> bool:
+        """https://docs.github.com/rest/teams/members#get-team-membership-for-a-user
+
+        A token that may not see the team gets 403 or 404, and both are a no. A GITHUB_TOKEN sees no teams.
+        """
+        from github.Organization import Organization
+
+        with _answer_of("the team membership"):
+            found = Organization(self._http, url=f"/orgs/{_segment(org)}").get_team_by_slug(_segment(team))
+            state = _missing_is_none(lambda: str(found.get_team_membership(_segment(login)).state), also=("github.forbidden",))
+        return state == "active"
+
+    # ------------------------------------------------------------------- what is in the repository
+
+    def commit_sha(self, ref: str) -> str | None:
+        """https://docs.github.com/rest/commits/commits#get-a-commit
+
+        422 is "No commit found", 409 an empty repository. The page of one file keeps a large commit's answer small.
+        """
+        with _answer_of("the commit"):
+            commit = self._repository.get_commit(_segment(ref), commit_files_per_page=1)
+            return _missing_is_none(lambda: str(commit.sha), also=("github.invalid",))
+
+    def read_text(self, path: str, ref: str) -> str | None:
+        """https://docs.github.com/rest/repos/contents#get-repository-content (at most 1 MB, UTF-8)"""
+        found = self._contents(path, ref)
+        if found is None or isinstance(found, list) or found.type != "file":
+            return None
+        if found.encoding != "base64":
+            raise ForgeError("github.bad-answer", f"`{path}` is too large to be read through GitHub's API ({found.size:,} bytes).")
+        try:
+            return str(found.decoded_content, "utf-8")
+        except ValueError:
+            raise ForgeError("github.bad-answer", f"`{path}` is not UTF-8 text.") from None
+
+    def list_files(self, path: str, ref: str) -> tuple[str, ...]:
+        """https://docs.github.com/rest/repos/contents#get-repository-content (GitHub lists at most 1,000)"""
+        found = self._contents(path, ref)
+        return tuple(sorted(entry.name for entry in found if entry.type == "file")) if isinstance(found, list) else ()
+
+    def _contents(self, path: str, ref: str) -> Any:
+        """A `ContentFile`, a list of them for a folder, or None. No path leads out of the repository's contents."""
+        parts = [part for part in path.split("/") if part]
+        if any(part in (".", "..") for part in parts):
+            return None
+        with _answer_of(f"`{path}`"):
+            return _missing_is_none(lambda: self._repository.get_contents("/".join(parts), ref=ref))
+
+    def changed_files(self, number: int) -> tuple[str, ...]:
+        """https://docs.github.com/rest/pulls/pulls#list-pull-requests-files, sorted; a renamed file counts under both names."""
+        with _answer_of("the list of changed files"):
+            files = list(self._repository.get_pull(number).get_files())
+            names = {file.filename for file in files}
+            return tuple(sorted(names | {file.previous_filename for file in files if file.status == "renamed"}))
+
+    # ------------------------------------------------------------------- what we say
+
+    def react(self, comment_id: int, content: Reaction) -> None:
+        """https://docs.github.com/rest/reactions/reactions#create-reaction-for-an-issue-comment; nothing when the comment is gone."""
+        with _answer_of("the reaction"):
+            _missing_is_none(lambda: self._comment(comment_id).create_reaction(content))
+
+    def find_comment(self, number: int, marker: str, since: datetime | None = None) -> Comment | None:
+        """https://docs.github.com/rest/issues/comments#list-issue-comments; the oldest that matches.
+
+        `since` (aware) leaves out comments that were not changed after it.
+        """
+        with _answer_of("the comments"):
+            issue = self._repository.get_issue(number)
+            comments = issue.get_comments(since.astimezone(timezone.utc)) if since else issue.get_comments()
+            return next((_comment_of(one) for one in comments if marker in (one.body or "") and self._is_ours(one)), None)
+
+    def _is_ours(self, comment: IssueComment) -> bool:
+        """Whether our identity wrote it: anybody can write a marker, and a user could be named like an app."""
+        user = comment.user
+        is_bot = self._identity.endswith("[bot]")
+        return user is not None and user.login.lower() == self._identity.lower() and (not is_bot or user.type == "Bot")
+
+    def create_comment(self, number: int, body: str, marker: str) -> Comment:
+        """https://docs.github.com/rest/issues/comments#create-an-issue-comment"""
+        text = fit(body if marker in body else f"{body}\n\n{marker}", COMMENT_CHARACTERS, "characters")
+        with _answer_of("the new comment"):
+            return self._http.once(
+                lambda: _comment_of(self._repository.get_issue(number).create_comment(text)), lambda: self.find_comment(number, marker)
+            )
+
+    def update_comment(self, comment_id: int, body: str) -> Comment | None:
+        """https://docs.github.com/rest/issues/comments#update-an-issue-comment"""
+        text = fit(body, COMMENT_CHARACTERS, "characters")
+
+        def change() -> Comment:
+            comment = self._comment(comment_id)
+            comment.edit(text)
+            return _comment_of(comment)
+
+        with _answer_of("the comment"):
+            return _missing_is_none(change)
+
+    def _comment(self, comment_id: int) -> IssueComment:
+        from github.IssueComment import IssueComment
+
+        return IssueComment(self._http, url=f"{self._repository.url}/issues/comments/{comment_id}")
+
+    def remove_label(self, number: int, label: str) -> None:
+        """https://docs.github.com/rest/issues/labels#remove-a-label-from-an-issue
+
+        Sent by hand: PyGithub leaves the slash of a name like `train/cluster` as it is, which is another address.
+        """
+        url = f"{self._repository.url}/issues/{number}/labels/{quote(_segment(label), safe='')}"
+        _missing_is_none(lambda: self._http.requestJsonAndCheck("DELETE", url))
+
+    # ------------------------------------------------------------------- checks
+
+    def find_checks(self, sha: str, name: str | None = None) -> tuple[CheckRef, ...]:
+        """https://docs.github.com/rest/checks/runs#list-check-runs-for-a-git-reference, all of them, not only the latest."""
+        with _answer_of("the checks"):
+            return tuple(_check_ref(run) for run in self._our_runs(sha, name))
+
+    def _our_runs(self, sha: str, name: str | None) -> list[CheckRun]:
+        commit = self._repository.get_commit(_segment(sha))
+        runs = commit.get_check_runs(check_name=name, filter="all") if name else commit.get_check_runs(filter="all")
+        ours = [run for run in runs if run.app is not None and run.app.slug == self._app_slug]
+        return sorted(ours, key=lambda run: run.id, reverse=True)
+
+    def create_check(self, check: Check) -> CheckRef:
+        """https://docs.github.com/rest/checks/runs#create-a-check-run"""
+        first, rest = check.annotations[:ANNOTATIONS_PER_REQUEST], check.annotations[ANNOTATIONS_PER_REQUEST:]
+        with _answer_of("the new check"):
+            made = self._http.once(
+                lambda: self._repository.create_check_run(head_sha=check.sha, **_check_fields(check, first)),
+                lambda: next((run for run in self._our_runs(check.sha, check.name) if run.external_id == check.external_id), None),
+            )
+            return _check_ref(self._annotate(made, check, rest))
+
+    def update_check(self, check_id: int, check: Check) -> CheckRef | None:
+        """https://docs.github.com/rest/checks/runs#update-a-check-run
+
+        GitHub adds annotations to those that are there: give each only once.
+        """
+        first, rest = check.annotations[:ANNOTATIONS_PER_REQUEST], check.annotations[ANNOTATIONS_PER_REQUEST:]
+        with _answer_of("the check"):
+            run = _missing_is_none(lambda: self._edit_check(check_id, check, first, None))
+            return _check_ref(self._annotate(run, check, rest)) if run is not None else None
+
+    def _annotate(self, run: CheckRun, check: Check, annotations: Sequence[Annotation]) -> CheckRun:
+        """Adds annotations to a check that is otherwise as wanted, 50 a request."""
+        for start in range(0, len(annotations), ANNOTATIONS_PER_REQUEST):
+            some = annotations[start : start + ANNOTATIONS_PER_REQUEST]
+            run = self._edit_check(run.id, check, some, run.output.annotations_count + len(some))
+        return run
+
+    def _edit_check(self, check_id: int, check: Check, annotations: Sequence[Annotation], expected: int | None) -> CheckRun:
+        """One PATCH. `expected`: how many annotations there will be, if known, to recognise that a lost answer's PATCH was heard."""
+        from github.CheckRun import CheckRun
+
+        def change() -> CheckRun:
+            run = CheckRun(self._http, url=f"{self._repository.url}/check-runs/{check_id}")
+            run.edit(**_check_fields(check, annotations))
+            return run
+
+        def look() -> CheckRun | None:
+            run = self._repository.get_check_run(check_id)
+            shown = (run.status, run.conclusion, run.output.title, run.output.annotations_count if expected is not None else None)
+            return run if shown == (check.status, check.conclusion, check.title, expected) else None
+
+        return self._http.once(change, look)
+
+
+# --------------------------------------------------------------------- PyGithub's objects → ours, and back
+
+
+def _pull_request(remote: RemotePullRequest) -> PullRequest:
+    return PullRequest(
+        number=remote.number,
+        state="open" if remote.state == "open" else "closed",
+        draft=bool(remote.draft),
+        head_sha=remote.head.sha,
+        head_ref=remote.head.ref,
+        head_repository=remote.head.repo.full_name if remote.head.repo else "",
+        base_ref=remote.base.ref,
+        base_sha=remote.base.sha,
+        base_repository=remote.base.repo.full_name,
+        author=remote.user.login if remote.user else "ghost",
+        labels=tuple(label.name for label in remote.labels),
+    )
+
+
+def _comment_of(remote: IssueComment) -> Comment:
+    return Comment(id=remote.id, url=remote.html_url, body=remote.body or "")
+
+
+def _check_ref(run: CheckRun) -> CheckRef:
+    return CheckRef(id=run.id, url=run.html_url or "", external_id=run.external_id or "", status=run.status, conclusion=run.conclusion)
+
+
+def _check_fields(check: Check, annotations: Sequence[Annotation]) -> dict[str, Any]:
+    """The arguments that PyGithub's create_check_run and edit share; what is None is left out, for GitHub refuses null."""
+    output: dict[str, Any] = {"title": check.title, "summary": fit(check.summary, CHECK_BYTES, "bytes")}
+    if annotations:
+        output["annotations"] = [
+            {
+                "path": one.path,
+                "start_line": max(one.line, 1),
+                "end_line": max(one.line, 1),
+                "annotation_level": one.level,
+                "message": fit(one.message, CHECK_BYTES, "bytes"),
+            }
+            for one in annotations
+        ]
+    fields = {
+        "name": check.name,
+        "external_id": check.external_id,
+        "status": check.status,
+        "conclusion": check.conclusion,
+        "details_url": check.details_url,
+        "output": output,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+# --------------------------------------------------------------------- answers that are not what was asked for
+
+
+def _missing_is_none(ask: Callable[[], T], also: tuple[str, ...] = ()) -> T | None:
+    """What `ask` gives; None where GitHub says that there is no such thing (or one of the other codes)."""
+    try:
+        return ask()
+    except ForgeError as problem:
+        if problem.code in ("github.not-found", *also):
+            return None
+        raise
+
+
+@contextmanager
+def _answer_of(what: str) -> Iterator[None]:
+    """Turns what PyGithub raises over an answer of an unexpected shape into `github.bad-answer`."""
+    from github.GithubException import BadAttributeException, GithubException
+
+    try:
+        yield
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError, BadAttributeException, GithubException) as problem:
+        raise ForgeError(
+            "github.bad-answer", f"GitHub's answer about {what} does not look as documented ({type(problem).__name__})."
+        ) from problem
+
+
+def _segment(text: str) -> str:
+    """The text, if it is safe as one part of an address: `..` would lead to another one. PyGithub quotes the rest."""
+    if text in ("", ".", "..") or any(ord(letter) < 32 for letter in text):
+        raise ForgeError("github.invalid", f"{text!r} cannot be part of a GitHub address.")
+    return text
