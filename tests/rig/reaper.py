@@ -1,4 +1,4 @@
-"""Lines on standard input (`pid N`, `gone N`, `folder PATH`, `done`) → when it closes without `done`, those processes end and the folders go.
+"""Lines on standard input (`pid N`, `gone N`, `folder PATH`) → when it closes without `done`, those processes and folders go.
 
 Runs as a process of its own, so that a test run that is killed leaves no daemons behind. It starts as a plain file, before
 anything of this repository can be imported.
@@ -9,32 +9,48 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def job_steps(folder: str) -> list[int]:
-    """Process ids of the Slurm job steps whose configuration lies in `folder`, and of everything that they started."""
-    parents: dict[int, int] = {}
-    roots: set[int] = set()
+def process_table() -> dict[int, tuple[str, int]]:
+    """Process id → (name, parent's id), for every process that can be seen."""
+    table = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            name, rest = entry.joinpath("stat").read_text().split("(", 1)[1].rsplit(")", 1)
-            parents[int(entry.name)] = int(rest.split()[1])
-            if name == "slurmstepd" and f"SLURM_CONF={folder}/".encode() in entry.joinpath("environ").read_bytes():
-                roots.add(int(entry.name))
-        except OSError:
-            continue
+        if entry.name.isdigit():
+            try:
+                name, rest = entry.joinpath("stat").read_text().split("(", 1)[1].rsplit(")", 1)
+            except OSError:
+                continue
+            table[int(entry.name)] = (name, int(rest.split()[1]))
+    return table
+
+
+def with_descendants(roots: Iterable[int]) -> list[int]:
+    """These processes and everything that they started and that has not been orphaned since."""
+    table = process_table()
     found = set(roots)
     while True:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
+        more = {pid for pid, (_, parent) in table.items() if parent in found} - found
         if not more:
             return sorted(found)
         found |= more
 
 
-def end(pids: list[int], number: signal.Signals) -> None:
+def job_steps(folder: str) -> list[int]:
+    """The Slurm job steps whose configuration lies in `folder`, and everything that they started."""
+    marker = f"SLURM_CONF={folder}/".encode()
+    steps = []
+    for pid, (name, _) in process_table().items():
+        try:
+            if name.startswith("slurmstepd") and marker in Path(f"/proc/{pid}/environ").read_bytes():
+                steps.append(pid)
+        except OSError:
+            continue
+    return with_descendants(steps) if steps else []
+
+
+def end(pids: Iterable[int], number: int = signal.SIGKILL) -> None:
     """Signals each process that is still there."""
     for pid in pids:
         try:
@@ -58,11 +74,12 @@ def main() -> None:
             pids.remove(int(value))
         elif value not in folders:
             folders.append(value)
-    end(pids[::-1], signal.SIGTERM)
+    everything = with_descendants(pids)
     for folder in folders:
-        end(job_steps(folder), signal.SIGKILL)
-    time.sleep(1)
-    end(pids, signal.SIGKILL)
+        everything += job_steps(folder)
+    end(pids[::-1], signal.SIGTERM)
+    time.sleep(0.5)
+    end(everything)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -138,8 +138,7 @@ class SlurmRig:
             return
         for node in NODES:
             self._processes.stop(f"slurmd-{node}", hard=True)
-        steps = reaper.job_steps(str(self.folder))
-        reaper.end(steps, reaper.signal.SIGKILL)
+        reaper.end(reaper.job_steps(str(self.folder)))
         self._processes.stop("slurmctld", hard=True)
         self._processes.stop("slurmdbd", hard=True)
         self._processes.stop("mariadbd", hard=True)
@@ -155,7 +154,7 @@ class SlurmRig:
         return done.stdout
 
     def wait_for_state(self, job_id: str, *states: str, timeout: float = 60.0) -> str:
-        """Polls slurmctld until the job is in one of `states` (COMPLETED, RUNNING, …); returns the state. AssertionError when time is up."""
+        """Polls slurmctld until the job is in one of `states` (COMPLETED, RUNNING, …) and returns it; AssertionError when time is up."""
         deadline = time.monotonic() + timeout
         state = ""
         while time.monotonic() < deadline:

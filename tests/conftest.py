@@ -1,0 +1,126 @@
+"""The real parts that tests ask for by name → started once, or a loud skip; with `DISPATCH_RIG=required` a missing part is a failure.
+
+| fixture | what it is |
+|---|---|
+| `slurm` | a Slurm cluster with accounting |
+| `sshd` | an OpenSSH server |
+| `cluster_sshd` | an OpenSSH server whose sessions reach the `slurm` cluster: a login node |
+| `latency` | makes a proxy that adds a round-trip time in front of a port |
+| `act` | the path of act, which runs GitHub workflows locally |
+| `torch_python` | a Python that has torch; always a skip where there is none |
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.rig.latency import LatencyProxy
+from tests.rig.parts import PartMissing, find_program
+from tests.rig.slurm import SlurmRig
+from tests.rig.sshd import Sshd
+
+ROOT = Path(__file__).parent.parent
+MISSING = "missing part: "
+MARKS = {"slurm": "slurm", "cluster_sshd": "slurm", "sshd": "sshd", "act": "act", "torch_python": "torch"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test with the parts that it asks for, so that `-m "not slurm"` works without writing the mark twice."""
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKS:
+                item.add_marker(MARKS[fixture])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Lists at the end, apart from everything else, what was not tested here and why."""
+    reasons: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        words = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if MISSING in words:
+            reasons.setdefault(words.split(MISSING, 1)[1], []).append(report.nodeid)
+    if not reasons:
+        return
+    terminalreporter.section("NOT TESTED HERE: parts are missing", sep="!", red=True, bold=True)
+    for reason, tests in reasons.items():
+        terminalreporter.line(f"{len(tests)} not run: {reason}", yellow=True)
+        for test in tests:
+            terminalreporter.line(f"    {test}")
+
+
+def missing(why: object, *, may_be_required: bool = True) -> NoReturn:
+    """Skips the test for want of a part; fails it where `DISPATCH_RIG=required` promises that all parts are there."""
+    if may_be_required and os.environ.get("DISPATCH_RIG") == "required":
+        pytest.fail(f"DISPATCH_RIG=required, but {why}", pytrace=False)
+    pytest.skip(f"{MISSING}{why}")
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[SlurmRig]:
+    """A Slurm cluster of this test run; tests that need another kind of cluster start a `SlurmRig` of their own."""
+    rig = SlurmRig()
+    try:
+        rig.start()
+    except PartMissing as why:
+        missing(why)
+    with ExitStack() as stack:
+        stack.callback(rig.stop)
+        yield rig
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[Sshd]:
+    """An OpenSSH server of this test run, without a scheduler behind it."""
+    yield from _started(Sshd())
+
+
+@pytest.fixture(scope="session")
+def cluster_sshd(slurm: SlurmRig) -> Iterator[Sshd]:
+    """The login node of the `slurm` cluster."""
+    yield from _started(Sshd(env=slurm.env))
+
+
+def _started(server: Sshd) -> Iterator[Sshd]:
+    try:
+        server.start()
+    except PartMissing as why:
+        missing(why)
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        yield server
+
+
+@pytest.fixture
+def latency() -> Iterator[Callable[..., LatencyProxy]]:
+    """`latency(port, rtt=0.1)` → a started proxy in front of that port of 127.0.0.1, gone when the test ends."""
+    with ExitStack() as stack:
+        yield lambda port, rtt=0.0: stack.enter_context(LatencyProxy(port, rtt=rtt))
+
+
+@pytest.fixture(scope="session")
+def act() -> Path:
+    """The path of act (https://github.com/nektos/act), which `.ci/rig` puts into `.cache/bin`."""
+    own = ROOT / ".cache" / "bin" / "act"
+    try:
+        return own if own.exists() else Path(find_program("act"))
+    except PartMissing as why:
+        missing(why)
+
+
+@pytest.fixture(scope="session")
+def torch_python() -> Path:
+    """A Python that can import torch: `DISPATCH_TORCH_PYTHON`, or the one that runs the tests."""
+    named = os.environ.get("DISPATCH_TORCH_PYTHON")
+    if named:
+        return Path(named)
+    if importlib.util.find_spec("torch") is None:
+        missing("torch is not installed; DISPATCH_TORCH_PYTHON can name a Python that has a CPU build", may_be_required=False)
+    return Path(sys.executable)
