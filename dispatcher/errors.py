@@ -114,6 +114,50 @@ CATALOGUE: dict[str, Kind] = {
     "input.missing": Kind(
         Exit.USAGE, "Something that this command needs was not given.", "`nemotron-dispatch COMMAND --help` says where it comes from."
     ),
+    # git
+    "git.not-found": Kind(Exit.GIT, "git cannot be started.", "Install git 2.31 or newer, or put it on PATH."),
+    "git.cache": Kind(Exit.GIT, "The folder for fetched objects cannot be written.", "Name another cache folder, or none."),
+    "git.bad-sha": Kind(Exit.GIT, "That is not the full SHA of a commit.", "Give the 40 hex digits of a commit, not a branch or a tag."),
+    "git.bad-url": Kind(Exit.GIT, "The repository's address cannot be used.", "Give an https:// or ssh address."),
+    "git.bad-path": Kind(
+        Exit.GIT, "A path leads out of the repository.", "Write it relative to the repository's top folder, without `..`."
+    ),
+    "git.commit-missing": Kind(
+        Exit.GIT,
+        "The repository does not have that commit, or not all of it.",
+        "Push the commit; after a force-push, comment again so that the new head is taken.",
+    ),
+    "git.denied": Kind(
+        Exit.GIT,
+        "The repository does not exist, or the token cannot read it.",
+        "Check its name, and give the job `contents: read`; another private repository needs a token that can read it.",
+    ),
+    "git.moved": Kind(
+        Exit.GIT, "The repository has another address now, and tokens do not follow redirections.", "Use its present address."
+    ),
+    "git.fetch-failed": Kind(
+        Exit.GIT, "Fetching from the repository failed, several times where that can help.", "Read git's words; then try again."
+    ),
+    "git.timeout": Kind(Exit.GIT, "The repository took too long.", "Try again, or check the runner's network and proxy."),
+    "git.corrupt": Kind(
+        Exit.GIT, "An object is damaged: its content does not fit its id.", "Delete the checkout or the cache folder, and run again."
+    ),
+    "git.unsafe-tree": Kind(
+        Exit.GIT,
+        "The commit has names that would be dangerous to unpack.",
+        "Nothing was sent. Ordinary tools do not write such trees: look closely at who made the commit.",
+    ),
+    "git.no-subpath": Kind(Exit.GIT, "The commit has no folder of that name.", "Correct `subpath` in the profile."),
+    "git.nothing-packed": Kind(Exit.GIT, "`include_pattern` chooses no file of the commit.", "Correct the patterns, or leave them out."),
+    "git.submodule": Kind(
+        Exit.GIT,
+        "A submodule cannot be packed.",
+        "Correct its url in .gitmodules (https, or relative), or set `include_submodules: false`.",
+    ),
+    "git.too-big": Kind(
+        Exit.GIT, "The commit has more than is ever packed or read.", "Pack less of it with `subpath` or `include_pattern`."
+    ),
+    "git.not-text": Kind(Exit.GIT, "A file that should be text is not UTF-8.", "Save it as UTF-8."),
     # NeMo-Run
     "compile.no-nemo-run": Kind(
         Exit.COMPILE,
