@@ -1,0 +1,315 @@
+"""`.github/dispatch.yml` on the default branch → who may run what, with which overrides, on which schedule, and what gates what."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from typing_extensions import Self
+
+from dispatcher.command import Malformed, Override, Run, parse_override
+from dispatcher.document import Loc, ProblemsError, check, load_document
+from dispatcher.recipe import Recipe
+from dispatcher.values import Duration, EnvName, GlobPattern, Line, Login, Model, ProfileName, RecipeName, Ref, RoleName, Team, _as_list
+
+POLICY_PATH = ".github/dispatch.yml"
+DEFAULT_ROLES = ("admin", "maintain", "write")
+# GitHub's own roles, each with everything that those before it may do; others are an organisation's custom roles.
+STANDARD_ROLES = ("read", "triage", "write", "maintain", "admin")
+# The dispatcher's own credentials and what the runner holds: neither a profile nor a job may have them.
+RESERVED_NAMES = re.compile(
+    r"(?:DISPATCH|ACTIONS|INPUT|RUNNER|GITHUB)_.*|GH_TOKEN|SSH_AUTH_SOCK|LD_.*|PYTHON(?:PATH|STARTUP|HOME)|PATH|BASH_ENV|ENV|IFS"
+)
+_NAMES_A_SECRET = re.compile(r".*(?:TOKEN|SECRET|PASSWORD|PASSPHRASE|KEY|CREDENTIALS?)")
+
+
+def _override_word(value: str) -> str:
+    found = parse_override(value)
+    if isinstance(found, Malformed):
+        raise ValueError(f"is not an override: {found.message} {found.hint}")
+    return value
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from error
+    return value
+
+
+def _not_reserved(value: str) -> str:
+    if RESERVED_NAMES.fullmatch(value):
+        raise ValueError(f"`{value}` belongs to the runner or the dispatcher and is never handed on")
+    return value
+
+
+def _no_secret(value: str) -> str:
+    if _NAMES_A_SECRET.fullmatch(value.upper()):
+        raise ValueError(f"`{value}` sounds like a secret, and what a profile reads is shown in previews: list it under `secrets:`")
+    return value
+
+
+Names = Annotated[tuple[Annotated[EnvName, AfterValidator(_not_reserved)], ...], BeforeValidator(_as_list)]
+OverrideWord = Annotated[Line, AfterValidator(_override_word)]
+Regex = Annotated[Line, AfterValidator(_regex)]
+Patterns = Annotated[tuple[Line, ...], BeforeValidator(_as_list)]
+
+
+class Allow(Model):
+    """Who may: anybody with one of the roles, or listed by name, or in one of the teams, and not in `deny`.
+
+    A role includes the higher ones. When users or teams are listed and roles are not, only those users and teams may.
+    """
+
+    roles: Annotated[tuple[RoleName, ...], BeforeValidator(_as_list)] = Field(
+        default=DEFAULT_ROLES, description="Repository roles; `write` includes maintain and admin."
+    )
+    users: Annotated[tuple[Login, ...], BeforeValidator(_as_list)] = Field(default=(), description="Account names.")
+    teams: Annotated[tuple[Team, ...], BeforeValidator(_as_list)] = Field(default=(), description="Teams, written `org/team`.")
+    deny: Annotated[tuple[Login, ...], BeforeValidator(_as_list)] = Field(
+        default=(), description="Account names that may not, whatever else says so."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_the_listed(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "roles" not in given and (given.get("users") or given.get("teams")):
+            return {**given, "roles": ()}
+        return given
+
+    def admits_role(self, role: str | None) -> bool:
+        """Whether the role is listed, or stands above a listed one."""
+        if role in STANDARD_ROLES:
+            return any(role in STANDARD_ROLES[STANDARD_ROLES.index(least) :] for least in self.roles if least in STANDARD_ROLES)
+        return role is not None and role in self.roles
+
+    def admits_user(self, login: str) -> bool:
+        """Whether the account is listed; GitHub's account names ignore case."""
+        return login.lower() in {name.lower() for name in self.users}
+
+    def denies(self, login: str) -> bool:
+        """Whether the account is refused by name."""
+        return login.lower() in {name.lower() for name in self.deny}
+
+
+class Overrides(Model):
+    """Which overrides may be given. In a pattern `*` stands for anything; `run.…` keys are met only by patterns that begin with `run.`."""
+
+    allow: Patterns = Field(default=("*",), description="Patterns of keys that may be set, for example `train.*` or `run.nodes`.")
+    deny: Patterns = Field(default=(), description="Patterns of keys that may not, whatever `allow` says.")
+    values: dict[Line, Regex] = Field(
+        default_factory=dict, description="Pattern of keys → regular expression that the whole value must match."
+    )
+
+    def refusal(self, override: Override) -> str | None:
+        """Why an override may not be given (the rule, in words), or None when it may."""
+        if any(_meets(override, pattern) for pattern in self.deny):
+            return "overrides.deny"
+        if not any(_meets(override, pattern) for pattern in self.allow):
+            return "overrides.allow"
+        for pattern, shape in self.values.items():
+            if _meets(override, pattern) and not re.fullmatch(shape, override.value):
+                return f"overrides.values: {shape}"
+        return None
+
+
+def _meets(override: Override, pattern: str) -> bool:
+    if override.target == "profile" and not pattern.startswith("run."):
+        return False
+    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), override.key) is not None
+
+
+class ProfileRule(Model):
+    """What one profile asks for beyond the general rules; each part that is given replaces the general one (`deny` adds up)."""
+
+    allow: Allow | None = None
+    overrides: Overrides | None = None
+
+
+class Schedule(Model):
+    """One run that a cron expression of the workflow starts. Without ref: the default branch."""
+
+    name: ProfileName
+    cron: Line = Field(description="Exactly as in the workflow's `on.schedule`.")
+    profile: ProfileName | None = None
+    recipe: RecipeName | None = None
+    ref: Ref | None = None
+    overrides: Annotated[tuple[OverrideWord, ...], BeforeValidator(_as_list)] = Field(default=(), description="Words `key=value`.")
+
+    @property
+    def run(self) -> Run:
+        """The command that it stands for."""
+        parsed = tuple(found for found in map(parse_override, self.overrides) if isinstance(found, Override))
+        return Run(profile=self.profile, recipe=self.recipe, ref=self.ref, overrides=parsed)
+
+
+class Required(Model):
+    """A run that must have passed before a pull request may be merged, when it touches `paths` and goes into `branches` (all if empty)."""
+
+    profile: ProfileName | None = None
+    recipe: RecipeName | None = None
+    paths: Annotated[tuple[GlobPattern, ...], BeforeValidator(_as_list)] = Field(
+        default=(), description="gitignore patterns of changed files."
+    )
+    branches: Annotated[tuple[Line, ...], BeforeValidator(_as_list)] = Field(
+        default=(), description="Patterns of base branches, `*` for anything."
+    )
+
+
+class Gate(Model):
+    """What stands between a pull request and its merge."""
+
+    required: tuple[Required, ...] = ()
+
+
+class Labels(Model):
+    """Labels as a trigger."""
+
+    prefix: Line = Field(
+        default="train:", min_length=1, max_length=40, description="What a label begins with; then `<profile>[/<recipe>]`."
+    )
+
+
+class Watch(Model):
+    """How running jobs are looked after."""
+
+    profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_as_list)] = Field(
+        default=(), description="Profiles whose clusters are swept."
+    )
+    lost_after: Duration = Field(default=600, ge=60, description="How long a job may be unknown to the scheduler before it counts as lost.")
+
+
+class Policy(Model):
+    """The whole of `.github/dispatch.yml`. Every key is optional."""
+
+    version: Literal[1] = 1
+    command: Annotated[Line, Field(pattern=r"^/[A-Za-z][A-Za-z0-9_-]{0,30}$")] = Field(
+        default="/train", description="The word that a comment begins with."
+    )
+    default_profile: ProfileName | None = Field(default=None, description="The profile when none is named.")
+    default_recipe: RecipeName | None = Field(default=None, description="The recipe when none is named; else `default`, else the only one.")
+    allow: Allow = Allow()
+    forks: Literal["off", "sha"] = Field(
+        default="off", description="Pull requests from forks: never, or when the command carries the head's full SHA."
+    )
+    env: Annotated[Names, Field(description="Runner variables that profiles may read by `${oc.env:NAME}`.")] = ()
+    secrets: Annotated[Names, Field(description="Secrets that are handed to jobs when the runner has them.")] = (
+        "WANDB_API_KEY",
+        "HF_TOKEN",
+    )
+    overrides: Overrides = Overrides()
+    profiles: dict[ProfileName, ProfileRule] = Field(default_factory=dict, description="Rules for single profiles.")
+    recipes: dict[RecipeName, Recipe] = Field(default_factory=dict, description="What can be run.")
+    schedules: tuple[Schedule, ...] = ()
+    gate: Gate = Gate()
+    labels: Labels = Labels()
+    watch: Watch = Watch()
+
+    @field_validator("env")
+    @classmethod
+    def _env_is_no_secret(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_no_secret(name) for name in names)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_default_recipe(cls, given: Any) -> Any:
+        """Without `default_recipe` it is the recipe called `default`, or the only one."""
+        recipes = given.get("recipes") if isinstance(given, dict) else None
+        if not isinstance(recipes, dict) or given.get("default_recipe") is not None:
+            return given
+        name = "default" if "default" in recipes else next(iter(recipes)) if len(recipes) == 1 else None
+        return {**given, "default_recipe": name}
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        """Every recipe that is named exists, every default that is relied on is there, no name means two things."""
+        problems = [*self._unknown_recipes(), *self._unnamed()]
+        for index, schedule in enumerate(self.schedules):
+            if schedule.name in {other.name for other in self.schedules[:index]}:
+                problems.append((("schedules", index, "name"), f"the name `{schedule.name}` stands under `schedules` twice"))
+        problems += [(("secrets",), f"`{name}` stands under both `env` and `secrets`") for name in self.env if name in self.secrets]
+        if problems:
+            raise ProblemsError(problems)
+        return self
+
+    def _users(self) -> list[tuple[Loc, Schedule | Required]]:
+        """Everything that starts or asks for a run, and where it stands."""
+        return [
+            *((("schedules", index), item) for index, item in enumerate(self.schedules)),
+            *((("gate", "required", index), item) for index, item in enumerate(self.gate.required)),
+        ]
+
+    def _unknown_recipes(self) -> list[tuple[Loc, str]]:
+        named: list[tuple[Loc, str | None]] = [(("default_recipe",), self.default_recipe)]
+        named += [((*loc, "recipe"), item.recipe) for loc, item in self._users()]
+        return [(loc, self.unknown_recipe(name).words) for loc, name in named if name and name not in self.recipes]
+
+    def _unnamed(self) -> list[tuple[Loc, str]]:
+        found: list[tuple[Loc, str]] = []
+        for loc, item in self._users():
+            if not (item.profile or self.default_profile):
+                found.append((loc, "no profile is named here, and there is no `default_profile`"))
+            if not (item.recipe or self.default_recipe):
+                found.append((loc, "no recipe is named here, and there is no `default_recipe`"))
+        return found
+
+    def allowed(self, profile: str | None) -> Allow:
+        """Who may use a profile: its own rule where there is one, with everybody that is refused in general refused too."""
+        rule = self.profiles.get(profile or "")
+        if rule is None or rule.allow is None:
+            return self.allow
+        return rule.allow.model_copy(update={"deny": (*self.allow.deny, *rule.allow.deny)})
+
+    def allowed_overrides(self, profile: str | None) -> Overrides:
+        """Which overrides a profile takes: its own rule where there is one, with everything that is refused in general refused too."""
+        rule = self.profiles.get(profile or "")
+        if rule is None or rule.overrides is None:
+            return self.overrides
+        given = rule.overrides
+        allow = given.allow if "allow" in given.model_fields_set else self.overrides.allow
+        return Overrides(allow=allow, deny=(*self.overrides.deny, *given.deny), values={**self.overrides.values, **given.values})
+
+    def recipe(self, name: str | None) -> Recipe | UnknownRecipe:
+        """The recipe by name, or the default one."""
+        wanted = name or self.default_recipe or ""
+        return self.recipes[wanted] if wanted in self.recipes else self.unknown_recipe(wanted)
+
+    def unknown_recipe(self, name: str) -> UnknownRecipe:
+        """The answer to a recipe that does not exist."""
+        near = difflib.get_close_matches(name, self.recipes, 1, 0.5)
+        return UnknownRecipe(name, near[0] if near else None, tuple(sorted(self.recipes)))
+
+    def scheduled(self, cron: str) -> tuple[Schedule, ...]:
+        """The schedules that a cron expression starts."""
+        return tuple(item for item in self.schedules if item.cron.split() == cron.split())
+
+    def rule_name(self, profile: str | None) -> str:
+        """Where the rule about a profile stands, for people."""
+        rule = self.profiles.get(profile or "")
+        return f"profiles.{profile}.allow" if rule is not None and rule.allow is not None else "allow"
+
+
+@dataclass(frozen=True)
+class UnknownRecipe:
+    """There is no such recipe; `nearest` is the name that was probably meant."""
+
+    name: str
+    nearest: str | None
+    known: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The answer, for people."""
+        if not self.name:
+            return "no recipe is named, and there is no default"
+        meant = f"; did you mean `{self.nearest}`?" if self.nearest else ""
+        return f"there is no recipe `{self.name}`{meant}"
+
+
+def load_policy(text: str, path: str = POLICY_PATH) -> Policy:
+    """The policy's text → the policy. Raises `ConfigError` (`config.syntax`, `config.invalid`) naming file, line and nearest known key."""
+    return check(Policy, load_document(text, path))

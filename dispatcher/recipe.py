@@ -1,0 +1,48 @@
+"""What to run: a table of `recipes:` in the policy → a validated `Recipe`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import Self
+
+from dispatcher.values import Count, EnvName, GlobPattern, Image, Line, Model, Module, Program, RelativePath, TextList, _as_list
+
+
+class Recipe(Model):
+    """A script or a module with its entry point, arguments and launcher.
+
+    Shapes that a recipe leaves open (None) are the profile's; what it sets wins over the profile, and overrides win over both.
+    """
+
+    script: RelativePath | None = Field(default=None, description="The script to run, from the repository's root (or from `subpath`).")
+    module: Module | None = Field(default=None, description="Instead of a script: a module, run as `python -m`.")
+    entrypoint: Program = Field(default="python", description="The program that runs the script.")
+    args: TextList = Field(default=(), description="Arguments before the overrides.")
+    launcher: Literal["none", "torchrun"] = Field(default="none", description="What starts the processes.")
+    results: RelativePath = Field(default="results.json", description="The file in which the job leaves its metrics, in the run's folder.")
+    subpath: RelativePath | Literal[""] = Field(default="", description="Pack only this folder; it becomes the root.")
+    include_pattern: Annotated[tuple[GlobPattern, ...], BeforeValidator(_as_list)] = Field(
+        default=(), description="Pack only files that match one of these gitignore patterns; all when empty."
+    )
+    include_submodules: bool = Field(default=True, description="Pack submodules at the commits that are pinned.")
+    nodes: Count | None = Field(default=None, ge=1, le=10_000)
+    gpus_per_node: Count | None = Field(default=None, ge=0, le=64)
+    ntasks_per_node: Count | None = Field(default=None, ge=1, le=1024)
+    nproc_per_node: Count | None = Field(default=None, ge=1, le=1024, description="Processes that torchrun starts on each node.")
+    container_image: Image | None = None
+    env_vars: dict[EnvName, Line] = Field(default_factory=dict, description="Environment of the job, over the profile's. No secrets here.")
+
+    @model_validator(mode="after")
+    def _one_program(self) -> Self:
+        if (self.script is None) == (self.module is None):
+            raise ValueError("needs exactly one of `script` and `module`")
+        if self.module is not None and self.entrypoint != "python":
+            raise ValueError("`module` is run by `python -m`: leave `entrypoint` out")
+        return self
+
+    @property
+    def program(self) -> str:
+        """What is run, as people call it."""
+        return self.script or f"-m {self.module}"

@@ -1,0 +1,160 @@
+"""The shapes of single configuration values: text from a reviewed file → a value that may reach a shell script, Slurm or SSH.
+
+What NeMo-Run writes unquoted into the job's script (srun's arguments, images, mounts) is restricted here to characters that need no quotes.
+Each shape says in words what it takes; the words are the error's text, the pattern is the JSON Schema's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+
+from dispatcher.command import FULL_SHA, NAME, RECIPE_NAME, REF
+
+
+class Model(BaseModel):
+    """What every table in a configuration file is: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_text(value: Any) -> Any:
+    """A number or a truth value → its text; the loaders keep numbers as they were written."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else value
+
+
+def _as_list(value: Any) -> Any:
+    """One text → a list of it."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _no_truth(value: Any) -> Any:
+    """Refuses `true` where a number is meant; digits in text are fine (they come from `${oc.env:…}` and overrides)."""
+    if isinstance(value, bool) or (isinstance(value, str) and not re.fullmatch(r"[0-9]{1,18}", value)):
+        raise ValueError("is not a whole number")
+    return value
+
+
+def shaped(pattern: str, words: str, limit: int = 1024) -> Any:
+    """An annotated `str` that must match the pattern wholly; `words` complete the sentence “is not …”."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if len(value) > limit or not compiled.fullmatch(value):
+            raise ValueError(f"is not {words}")
+        return value
+
+    schema = {"type": "string", "pattern": f"^(?:{pattern})$", "maxLength": limit, "description": words[0].upper() + words[1:] + "."}
+    return Annotated[str, BeforeValidator(_as_text), AfterValidator(check), WithJsonSchema(schema)]
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("contains a NUL character")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if re.search(r"[\0\r\n]", value):
+        raise ValueError("is not one line")
+    return value
+
+
+def parse_duration(value: Any) -> Any:
+    """`90s`, `10m`, `4h`, `2d` (or several: `1h30m`) → seconds; a bare number is seconds."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", value.strip()) if isinstance(value, str) else None
+    if not found or not any(found.groups()) or len(value) > 32:
+        raise ValueError("is not a duration such as `90s`, `10m` or `4h`")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def slurm_seconds(value: str) -> int:
+    """Slurm's time formats → seconds; https://slurm.schedmd.com/sbatch.html#OPT_time lists the six. Raises ValueError."""
+    days, dash, rest = value.partition("-") if "-" in value else ("0", "", value)
+    parts = rest.split(":")
+    if not re.fullmatch(r"\d{1,4}", days) or len(parts) > 3 or not all(re.fullmatch(r"\d{1,6}", part) for part in parts):
+        raise ValueError("is not a time in one of Slurm's forms, such as `04:00:00`, `1-12` or `90` (minutes)")
+    numbers = [int(part) for part in parts]
+    if dash:
+        hours, minutes, seconds = (*numbers, 0, 0)[:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:
+        hours, (minutes, seconds) = 0, (*numbers, 0)[:2]
+    total = ((int(days) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if total == 0:
+        raise ValueError("is no time limit: zero means unlimited to Slurm")
+    return total
+
+
+def _slurm_time(value: str) -> str:
+    slurm_seconds(value)
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_no_nul), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
+Line = Annotated[str, BeforeValidator(_as_text), AfterValidator(_one_line), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
+Count = Annotated[int, BeforeValidator(_no_truth)]
+Duration = Annotated[int, BeforeValidator(parse_duration), WithJsonSchema({"type": ["string", "integer"], "examples": ["10m", "4h"]})]
+SlurmTime = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    AfterValidator(_slurm_time),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["04:00:00", "1-12:00:00", 90], "description": "Slurm's time formats."}),
+]
+
+ProfileName = shaped(NAME.pattern, "a profile's name (letters, digits, `_`, `-`, `.`)", 64)
+RecipeName = shaped(RECIPE_NAME.pattern, "a recipe's name (letters, digits, `_`, `-`, `.`, `/`)", 260)
+Ref = shaped(REF.pattern, "the name of a branch or tag", 255)
+Sha = shaped(FULL_SHA.pattern, "a full commit SHA")
+EnvName = shaped(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name", 128)
+Login = shaped(r"[A-Za-z0-9][A-Za-z0-9_-]*(\[bot\])?", "an account name (without `@`)", 64)
+Team = shaped(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*", "a team, written `org/team`", 200)
+RoleName = shaped(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", "a repository role", 64)
+
+# A path inside the repository: no way up, none absolute, none that an option parser or a shell could take for something else.
+RelativePath = shaped(
+    r"(?!.*(?:^|/)\.\.(?:/|$))[A-Za-z0-9_.][A-Za-z0-9_.@+=,-]*(?:/[A-Za-z0-9_.@+=,-]+)*",
+    "a relative path inside the repository (no `..`, no spaces)",
+)
+GlobPattern = shaped(r"(?!/?\.\./)[^\x00-\x1f\x7f]+", "a pattern in gitignore's form", 512)
+# It becomes a folder in #SBATCH lines (where % is a placeholder) and one side of a container mount (where , and : separate).
+AbsolutePath = shaped(
+    r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9_.@+-]+(?:/[A-Za-z0-9_.@+-]+)*/?", "an absolute path (no `..`, no spaces, no `~`, no variables)"
+)
+
+Account = shaped(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a Slurm account (letters, digits, `_`, `.`, `-`)", 128)
+Partitions = shaped(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:,[A-Za-z0-9_][A-Za-z0-9_.-]*)*", "a partition, or several with commas between", 512)
+Memory = shaped(r"[0-9]{1,9}[KMGTkmgt]?[Bb]?", "an amount of memory such as `64G`", 16)
+Gres = shaped(
+    r"[A-Za-z][A-Za-z0-9_]*(?:[:/=][A-Za-z0-9_.-]+)*(?:,[A-Za-z][A-Za-z0-9_]*(?:[:/=][A-Za-z0-9_.-]+)*)*", "a gres such as `gpu:a100:8`"
+)
+Constraint = shaped(r"[A-Za-z0-9_!\[(][A-Za-z0-9_.,:&|!*()\[\]-]*", "a Slurm constraint such as `h100&ib`", 512)
+NodeList = shaped(
+    r"[A-Za-z0-9](?:[A-Za-z0-9_.-]|\[[0-9,-]+\])*(?:,[A-Za-z0-9](?:[A-Za-z0-9_.-]|\[[0-9,-]+\])*)*", "a node list such as `n[1-4],n7`"
+)
+Image = shaped(r"[A-Za-z0-9/][A-Za-z0-9_./:@#+-]*", "a container image (a reference or a path, no spaces)")
+_MOUNT_PATH = r"/[A-Za-z0-9_./@+-]*"
+Mount = shaped(
+    rf"{_MOUNT_PATH}:{_MOUNT_PATH}(?::[A-Za-z0-9=_+-]+)?", "a mount, written `/from:/to` or `/from:/to:ro` (no spaces, no commas)"
+)
+SrunArgument = shaped(r"--?[A-Za-z][A-Za-z0-9_.,:/@=+-]*", "an srun argument that needs no quotes, such as `--mpi=pmix`", 256)
+SbatchName = shaped(r"[a-z][a-z0-9_-]*", "an sbatch option without dashes in front, such as `mail_type`", 64)
+SbatchValue = shaped(r"[A-Za-z0-9_.,:/@=+\[\]-]*", "a value that needs no quotes", 256)
+Program = shaped(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*", "a program's name or path (no spaces)", 256)
+Module = shaped(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", "a Python module's dotted name", 256)
+
+_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"
+_USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+Host = shaped(rf"{_HOST}|[0-9A-Fa-f:]{{2,45}}", "a host name or address", 254)
+User = shaped(_USER, "a login name", 64)
+Jump = shaped(rf"(?:{_USER}@)?{_HOST}(?::[0-9]{{1,5}})?", "a jump host, written `user@host:port`", 330)
+
+TextList = Annotated[tuple[Line, ...], BeforeValidator(_as_list)]
