@@ -114,8 +114,8 @@ def needed_facts(command: Asked, event: AskedBy) -> Needed:
             ref = (command.ref if isinstance(command, Run) else None) or _short_ref(event.ref) or event.default_branch
             return Needed(event.sender, pull, None if pull else ref, role=True)
         case ScheduleEvent():
-            ref = command.ref if isinstance(command, Run) else None
-            return Needed(None, None, ref or event.default_branch, role=False)
+            wanted = command.ref if isinstance(command, Run) else None
+            return Needed(None, None, wanted or event.default_branch, role=False)
         case MergeGroupEvent():
             return Needed(None, None, None, role=False)
         case _:
@@ -173,7 +173,8 @@ def _admitted(profile: str, facts: Facts, policy: Policy) -> str | Denial:
     """The rule that lets the actor use the profile (or, for an empty name, the dispatcher at all)."""
     allow, rule = policy.allowed(profile), policy.rule_name(profile)
     if allow.denies(facts.actor):
-        words = f"**{code(facts.actor)} may not use {_of(profile)}.** The account stands under `deny` (rule `{rule}` in `.github/dispatch.yml`)."
+        where = f"(rule `{rule}` in `.github/dispatch.yml`)"
+        words = f"**{code(facts.actor)} may not use {_of(profile)}.** The account stands under `deny` {where}."
         return Denial("denied-user", words, "Ask somebody with write access to run it.")
     if allow.admits_user(facts.actor):
         return f"{rule}.users"
@@ -234,7 +235,8 @@ def _pinned_pull(command: Asked, event: AskedBy, facts: Facts, policy: Policy, n
         return Denial("fork-off", words, "Push the branch to this repository, or set `forks: sha` on the default branch.")
     if pull.from_fork and command.sha is None:
         again = render(Run(command.profile, command.recipe, pull.head_sha, overrides=command.overrides, dry_run=command.dry_run))
-        words = f"**A fork's commit must be vouched for.** The head is {code(pull.head_sha)}; it can change at any time, so the command must name it."
+        why = f"The head is {code(pull.head_sha)}; it can change at any time, so the command must name it."
+        words = f"**A fork's commit must be vouched for.** {why}"
         return Denial("fork-needs-sha", words, f"Read the change, then comment {code(again, 2000)}.")
     if command.sha is not None and command.sha != pull.head_sha:
         return _sha_mismatch(command.sha, pull.head_sha)
