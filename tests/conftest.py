@@ -16,9 +16,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -63,38 +63,40 @@ def missing(why: object, *, may_be_required: bool = True) -> NoReturn:
     pytest.skip(f"{MISSING}{why}")
 
 
-@pytest.fixture(scope="session")
-def slurm() -> Iterator[SlurmRig]:
-    """A Slurm cluster of this test run; tests that need another kind of cluster start a `SlurmRig` of their own."""
-    rig = SlurmRig()
+Rig = TypeVar("Rig", SlurmRig, Sshd)
+
+
+@contextmanager
+def started(rig: Rig) -> Iterator[Rig]:
+    """A rig for as long as the block runs; a missing part skips the test (see `missing`)."""
     try:
         rig.start()
     except PartMissing as why:
         missing(why)
-    with ExitStack() as stack:
-        stack.callback(rig.stop)
+    try:
+        yield rig
+    finally:
+        rig.stop()
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[SlurmRig]:
+    """A Slurm cluster of this test run; tests that break it start a `SlurmRig` of their own."""
+    with started(SlurmRig()) as rig:
         yield rig
 
 
 @pytest.fixture(scope="session")
 def sshd() -> Iterator[Sshd]:
     """An OpenSSH server of this test run, without a scheduler behind it."""
-    yield from _started(Sshd())
+    with started(Sshd()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def cluster_sshd(slurm: SlurmRig) -> Iterator[Sshd]:
     """The login node of the `slurm` cluster."""
-    yield from _started(Sshd(env=slurm.env))
-
-
-def _started(server: Sshd) -> Iterator[Sshd]:
-    try:
-        server.start()
-    except PartMissing as why:
-        missing(why)
-    with ExitStack() as stack:
-        stack.callback(server.stop)
+    with started(Sshd(env=slurm.env)) as server:
         yield server
 
 

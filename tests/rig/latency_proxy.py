@@ -52,15 +52,14 @@ class Wire:
             client_writer.transport.abort()
             return
         self._adopt(server_writer)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):  # the process is ending
             await asyncio.gather(
                 self._direction("up", client_reader, server_writer, not_before=begun + self.rtt),
                 self._direction("down", server_reader, client_writer, not_before=begun),
             )
-        finally:
-            for writer in (client_writer, server_writer):
-                self.writers.discard(writer)
-                writer.close()
+        for writer in (client_writer, server_writer):
+            self.writers.discard(writer)
+            writer.close()
 
     def cut(self) -> int:
         """Breaks every connection at once, both sides get a reset; returns how many."""

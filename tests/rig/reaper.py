@@ -37,17 +37,28 @@ def with_descendants(roots: Iterable[int]) -> list[int]:
         found |= more
 
 
-def job_steps(folder: str) -> list[int]:
-    """The Slurm job steps whose configuration lies in `folder`, and everything that they started."""
-    marker = f"SLURM_CONF={folder}/".encode()
-    steps = []
+def job_processes(folder: str) -> list[int]:
+    """The Slurm job steps whose configuration lies in `folder`, and everything that runs in their jobs, orphans too."""
+    configured = f"SLURM_CONF={folder}/".encode()
+    found = []
     for pid, (name, _) in process_table().items():
         try:
-            if name.startswith("slurmstepd") and marker in Path(f"/proc/{pid}/environ").read_bytes():
-                steps.append(pid)
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
-    return with_descendants(steps) if steps else []
+        if any(each.startswith(configured) for each in variables):
+            in_job = any(each.startswith(b"SLURM_JOB_ID=") for each in variables)
+            if in_job or name.startswith("slurmstepd"):
+                found.append(pid)
+    return with_descendants(found)
+
+
+def end_jobs(folder: str) -> None:
+    """Kills every job of the cluster in `folder`; once more for what was started meanwhile."""
+    deadline = time.monotonic() + 5
+    while (pids := job_processes(folder)) and time.monotonic() < deadline:
+        end(pids)
+        time.sleep(0.05)
 
 
 def end(pids: Iterable[int], number: int = signal.SIGKILL) -> None:
@@ -75,12 +86,11 @@ def main() -> None:
         elif value not in folders:
             folders.append(value)
     everything = with_descendants(pids)
-    for folder in folders:
-        everything += job_steps(folder)
     end(pids[::-1], signal.SIGTERM)
     time.sleep(0.5)
     end(everything)
     for folder in folders:
+        end_jobs(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,7 +1,8 @@
 """Debian's Slurm packages → a cluster on loopback: accounting, four nodes of eight pretended GPUs, Pyxis' options, and its faults.
 
 Everything is this object's own (munge key and socket, database, ports, spool folders), so that several clusters run side by
-side, beside one that the machine may have. Reached through `SLURM_CONF`.
+side, beside one that the machine may have. Reached through `SLURM_CONF`. Without cgroups, a job over its memory ends FAILED
+with "Exceeded job memory limit" in its log; OUT_OF_MEMORY takes a machine whose cgroups Slurm may use.
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ SlurmdParameters=config_overrides
 PlugStackConfig={folder}/plugstack.conf
 GresTypes=gpu
 ReturnToService=2
+EnforcePartLimits=ALL
+FirstJobId={first_job_id}
 MinJobAge={min_job_age}
 KillWait=2
+MessageTimeout=5
 InactiveLimit=0
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=1
@@ -100,6 +104,7 @@ class SlurmRig:
         self.accounting = accounting
         self.min_job_age = min_job_age
         self.folder = Path()
+        self._first_job_id = 1
         self._processes: Processes | None = None
 
     @property
@@ -115,6 +120,7 @@ class SlurmRig:
         self._processes = Processes(self.folder)
         try:
             self._ports = free_ports(3 + len(NODES))
+            self._make_folders()
             self._write_configuration()
             self._start_munged()
             if self.accounting:
@@ -138,7 +144,7 @@ class SlurmRig:
             return
         for node in NODES:
             self._processes.stop(f"slurmd-{node}", hard=True)
-        reaper.end(reaper.job_steps(str(self.folder)))
+        reaper.end_jobs(str(self.folder))
         self._processes.stop("slurmctld", hard=True)
         self._processes.stop("slurmdbd", hard=True)
         self._processes.stop("mariadbd", hard=True)
@@ -182,13 +188,22 @@ class SlurmRig:
         self._running.wait_until("slurmdbd", lambda: _listens(self._ports[1]) and self._answers("sacctmgr", "-n", "list", "cluster"))
 
     def stop_slurmctld(self) -> None:
-        """The controller goes away: squeue, sbatch, scontrol fail; jobs run on."""
-        self._running.stop("slurmctld", hard=True)
+        """The controller goes away, its state saved: squeue, sbatch, scontrol fail after 4 s of trying; jobs run on."""
+        self._running.stop("slurmctld")
 
     def start_slurmctld(self) -> None:
         """The controller comes (back) with its saved state; returns when it answers."""
         self._running.start("slurmctld", [find_program("slurmctld"), "-D"], self.env)
         self._running.wait_until("slurmctld", lambda: _listens(self._ports[0]) and self._answers("scontrol", "ping"))
+
+    def forget_jobs(self) -> None:
+        """slurmctld forgets every job at once, as it does with ended ones after MinJobAge and up to a minute; sacct knows them."""
+        self.cancel_all()
+        self.stop_slurmctld()
+        self._first_job_id += 10_000  # ids are not given out twice, or sacct would mix the jobs up
+        self._write_configuration()
+        self._running.start("slurmctld", [find_program("slurmctld"), "-D", "-c"], self.env)
+        self._running.wait_until("slurmctld", lambda: _listens(self._ports[0]) and self._all_nodes_idle())
 
     def set_node(self, node: str, state: str, reason: str = "rig") -> None:
         """`scontrol update` of a node: DRAIN, RESUME, DOWN, …"""
@@ -209,6 +224,7 @@ class SlurmRig:
             "dbd_port": self._ports[1],
             "sql_port": self._ports[2],
             "min_job_age": self.min_job_age,
+            "first_job_id": self._first_job_id,
         }
         accounting = WITH_ACCOUNTING.format(**values) if self.accounting else WITHOUT_ACCOUNTING
         nodes = "\n".join(
@@ -217,12 +233,14 @@ class SlurmRig:
         )
         self._write("slurm.conf", SLURM_CONF.format(accounting=accounting, nodes=nodes, **values))
         self._write("slurmdbd.conf", SLURMDBD_CONF.format(**values), mode=0o600)
-        self._write("cgroup.conf", "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
+
+    def _make_folders(self) -> None:
         for name in ("state", "munge", "sql", "devices", "layers"):
             (self.folder / name).mkdir()
-        self._write("gres.conf", "".join(self._make_gpus(node) for node in NODES))
         for node in NODES:
             (self.folder / "spool" / node).mkdir(parents=True)
+        self._write("gres.conf", "".join(self._make_gpus(node) for node in NODES))
+        self._write("cgroup.conf", "CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
 
     def _write(self, name: str, text: str, mode: int = 0o644) -> None:
         path = self.folder / name
