@@ -173,6 +173,49 @@ CATALOGUE: dict[str, Kind] = {
         "A record in the ledger is not one that this version wrote.",
         "Look at `runs/<run key>/record.json` in job_dir; a newer version may have written it.",
     ),
+    "cluster.not-writable": Kind(
+        Exit.CLUSTER, "job_dir cannot be written to.", "Give the login's user the right to write there, or change `remote_job_dir`."
+    ),
+    "cluster.disk-full": Kind(
+        Exit.CLUSTER,
+        "There is no room left in job_dir (disk or quota). Nothing was submitted.",
+        "Make room, for instance by deleting old `runs/` and `packages/`, and run it again.",
+    ),
+    "cluster.no-sbatch": Kind(
+        Exit.CLUSTER, "The login node has no `sbatch` in its PATH.", "Check `host`; or put Slurm's folder into the PATH of `~/.bashrc`."
+    ),
+    "cluster.scheduler-silent": Kind(
+        Exit.CLUSTER,
+        "The scheduler does not answer, so nobody can tell whether an interrupted submission reached it.",
+        "Run it again when the scheduler answers: it finds the job, or submits it.",
+    ),
+    "cluster.claim-lost": Kind(
+        Exit.CLUSTER,
+        "Another delivery of the same command took the submission over, because this one was silent for two minutes.",
+        "Look at the other delivery; run it again if that one failed.",
+    ),
+    "cluster.broken-run": Kind(
+        Exit.CLUSTER,
+        "The run's folder exists, but nothing in it says whose it is: files were deleted from outside.",
+        "If no such job runs, delete that folder and run it again.",
+    ),
+    "cluster.run-unknown": Kind(Exit.CLUSTER, "The ledger has no such run, or the run has no job.", "Check the run key and the profile."),
+    "cluster.bad-request": Kind(
+        Exit.CLUSTER, "A name contains characters that are not allowed.", "Check account, partition and paths in the profile."
+    ),
+    "cluster.job-dir": Kind(Exit.CLUSTER, "`remote_job_dir` is not an absolute path.", "Write it from the root, without `~` and variables."),
+    "cluster.failed": Kind(Exit.CLUSTER, "A step on the login node failed. Nothing was submitted.", "Read its words, then run it again."),
+    "cluster.bad-answer": Kind(
+        Exit.CLUSTER,
+        "The login node answered something else than the dispatcher's remote program.",
+        "Log in by hand with the same user: forced commands, a nologin shell or an expired account look like this.",
+    ),
+    "cluster.timeout": Kind(
+        Exit.CLUSTER, "The login node did not answer in time.", "Run it again: what was begun is found, and nothing happens twice."
+    ),
+    "cluster.cut": Kind(
+        Exit.CLUSTER, "The remote program ended before it had answered.", "Run it again: what was begun is found, and nothing happens twice."
+    ),
     # GitHub
     "github.unauthorized": Kind(
         Exit.GITHUB, "GitHub does not accept the token.", "Pass a valid token: `github.token`, or one of an app that is installed here."

@@ -245,6 +245,8 @@ class Claimed:
     has_package: bool
     base: tuple[FileEntry, ...] | None
     """What the cluster has of an earlier package of the same group: the difference to it can be sent; None when it has none."""
+    base_digest: str | None = None
+    """Names that base, for `Upload.base_digest`."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,695 @@
+# The program that runs on the login node: lines and bytes on standard input -> work in job_dir -> marked lines on standard output.
+#
+# It is constant; everything variable is data. POSIX sh, tar, gzip, head, stat and Slurm's own commands are all that it uses.
+# Every request is a verb on a line and then its arguments, a line each. Every answer is sections, `MARK data NAME` ... `MARK end NAME`,
+# and then one line, `MARK done WORDS` or `MARK fail CODE`. MARK is random, so what a login shell or a job prints is never an answer.
+#
+# A run's folder always says who has it, in the name of one file, which only rename(2) changes:
+#   claim.BOOT.PID.START    somebody prepares a submission; nothing has reached the scheduler
+#   commit.BOOT.PID.START   that very process is (or was, before it became) sbatch; perhaps there is a job
+#   job                     the job's id
+# Whoever renames a file away has taken the run from its holder, whose own next rename then fails: so there is one submission.
+
+umask 077
+trap '' HUP INT TERM PIPE
+unset CDPATH IFS
+exec 3<&0 4>&1 </dev/null >/dev/null 2>&1
+outer_locale=${LC_ALL-} outer_locale_set=${LC_ALL+yes}
+LC_ALL=C
+export LC_ALL
+held=
+exact=
+
+say() { printf '\n%s %s\n' "$mark" "$*" >&4; }
+begin() { printf '\n%s data %s\n' "$mark" "$1" >&4; }
+end() { printf '\n%s end %s\n' "$mark" "$1" >&4; }
+text() { # name text -> a section
+    begin "$1"
+    printf '%s' "$2" >&4
+    end "$1"
+}
+fail() { # code words
+    text words "$2"
+    say fail "$1"
+}
+code_of() { # what a command said when it failed -> $code
+    case $1 in
+    *'No space left'* | *'uota exceeded'*) code=cluster.disk-full ;;
+    *'ermission denied'* | *'ead-only file system'* | *'not permitted'*) code=cluster.not-writable ;;
+    *) code=cluster.failed ;;
+    esac
+}
+failed() { # words
+    code_of "$1"
+    if [ "$code" = cluster.failed ]; then # a shell's own words may be "I/O error"; others say what it really was
+        trial=$(head -c 65536 /dev/zero 2>&1 >"tmp/trial.$token")
+        rm -f "tmp/trial.$token"
+        code_of "$trial"
+        [ "$code" = cluster.failed ] || set -- "$1 $trial"
+    fi
+    fail "$code" "$(printf '%s' "$1" | head -c 4000)"
+}
+is_hex() { case $1 in '' | *[!0-9a-f]*) return 1 ;; esac; }
+is_name() { case $1 in '' | -* | *[!0-9a-z-]*) return 1 ;; esac; }
+is_number() { case $1 in '' | *[!0-9]*) return 1 ;; esac; }
+is_inside() { case "/$1/" in // | //* | */../*) return 1 ;; esac; }
+
+# ------------------------------------------------------------------ standard input, exactly
+
+exactly() { # finds out whether head reads no more than it is asked to; busybox' does
+    [ -z "$exact" ] || return 0
+    if [ "$(printf abcd | { head -c 1; head -c 1; })" = ab ]; then exact=head; else exact=dd; fi
+}
+take() { # exactly $1 bytes of the conversation -> standard output
+    if [ "$exact" = head ]; then
+        head -c "$1" <&3
+    else
+        [ "$1" -lt 65536 ] || dd bs=65536 count=$(($1 / 65536)) iflag=fullblock <&3
+        [ $(($1 % 65536)) = 0 ] || dd bs=$(($1 % 65536)) count=1 iflag=fullblock <&3
+    fi
+}
+store() { # $length bytes of the conversation -> a file; all of them are read even when it cannot be written
+    exactly
+    words=$(take "$length" | { cat >"$1" || { echo =failed >&2; cat >/dev/null; }; } 2>&1)
+    case $words in *=failed*) ;; *) words= ;; esac
+}
+gone() { # the client went away in the middle of a request
+    release
+    exit 0
+}
+chunks() { # frames (a length, then so many bytes) until length 0 -> standard output; 1 when they end too early
+    while IFS= read -r length <&3; do
+        [ "$length" != 0 ] || return 0
+        is_number "$length" || return 1 # the client gave up, and says so
+        take "$length"
+        touch -c "runs/$held/claim.$token"
+    done
+    return 1
+}
+limited() { # seconds command... -> runs it, but not for longer
+    limit=$1
+    shift
+    if command -v timeout >/dev/null; then
+        timeout -k 2 "$limit" "$@"
+        return
+    fi
+    "$@" &
+    child=$!
+    (sleep "$limit" && kill -9 "$child") >/dev/null 2>&1 &
+    watchdog=$!
+    wait "$child"
+    set -- $?
+    kill -9 "$watchdog" 2>/dev/null
+    return "$1"
+}
+
+# ------------------------------------------------------------------ who has a run
+
+started() { # pid -> $start, its start time; 1 when there is no such process (a zombie is none)
+    start=
+    if IFS= read -r stat <"/proc/$1/stat"; then
+        set -- ${stat##*) }
+        case $1 in Z | X) return 1 ;; esac
+        start=${20}
+        return 0
+    fi
+    [ ! -e /proc/self/stat ] && kill -0 "$1" && start=0
+}
+lives() { # BOOT.PID.START -> 0 alive, 1 dead, 2 on another machine
+    other=${1#"$boot".}
+    [ "$other" != "$1" ] || return 2
+    started "${other%%.*}" && [ "$start" = "${other##*.}" ]
+}
+age() { # file -> $seconds since it was touched
+    seconds=$(($(date +%s) - $(stat -c %Y "$1"))) || seconds=0
+}
+holder() { # key -> $state (claim, commit or nothing), $owner
+    state= owner=
+    for file in "runs/$1"/claim.* "runs/$1"/commit.*; do
+        [ -e "$file" ] || continue
+        owner=${file##*/}
+        state=${owner%%.*}
+        owner=${owner#*.}
+    done
+}
+release() { # gives the claimed run back: its folder goes away as a whole
+    [ -n "$held" ] || return 0
+    if [ -e "runs/$held/claim.$token" ]; then
+        mv "runs/$held" "tmp/gone.$token.$held"
+        if [ -e "tmp/gone.$token.$held/claim.$token" ]; then
+            rm -rf "tmp/gone.$token.$held"
+        elif [ ! -e "runs/$held" ]; then
+            mv "tmp/gone.$token.$held" "runs/$held"
+        fi
+    fi
+    held=
+}
+enter_job() { # key id -> writes the job id and lists the run
+    enlist "$1"
+    printf '%s\n' "$2" >"runs/$1/job.new" && mv "runs/$1/job.new" "runs/$1/job"
+}
+enlist() { # key -> active/ and tags/ have it (the tags stand in the run's folder)
+    [ -e "active/$1" ] || { printf '%s\n\n' "$(date +%s)" >"active/.$1" && mv "active/.$1" "active/$1"; }
+    [ -e "active/$1" ] || return 1
+    IFS= read -r tags <"runs/$1/tags" || tags=
+    for tag in $tags; do
+        is_name "$tag" && mkdir -p "tags/$tag" && true >"tags/$tag/$1" || return 1
+    done
+}
+job_of() { # key -> $job
+    job=
+    IFS= read -r job <"runs/$1/job"
+}
+answered() { # key -> $job from what sbatch printed before everybody was killed (job_submit plugins may talk too)
+    job=
+    while IFS= read -r line || [ -n "$line" ]; do
+        ! is_number "${line%%;*}" || job=${line%%;*}
+    done <"runs/$1/answer"
+    [ -n "$job" ]
+}
+look_up() { # key seconds -> $job; 0 found, 1 there is none, 2 nobody can tell ($words)
+    answered "$1" && return 0
+    job=$(limited 15 squeue --me --noheader --states=all --name="dispatch-$1" -o %A 2>&1) || { words=$job; return 2; }
+    for job in $job; do ! is_number "$job" || return 0; done
+    if command -v sacct >/dev/null; then
+        job=$(limited 15 sacct -n -P -X -S now-30days --name="dispatch-$1" --format=JobIDRaw 2>&1)
+        case $?$job in
+        0*) for job in $job; do ! is_number "$job" || return 0; done ;;
+        *disabled*) ;;
+        # the controller remembers for MinJobAge, usually 300 s; later only accounting knows
+        *) [ "$2" -lt 240 ] || { words=$job; return 2; } ;;
+        esac
+    fi
+    for file in "runs/$1/logs"/*_[0-9]*.out; do # a job that wrote a log has run
+        job=${file%.out}
+        job=${job%_[0-9]}
+        job=${job##*_}
+        [ -e "$file" ] && is_number "$job" && return 0
+    done
+    job=
+    return 1
+}
+
+# ------------------------------------------------------------------ claim
+
+claim() {
+    IFS= read -r key <&3 && IFS= read -r digest <&3 && IFS= read -r group <&3 && IFS= read -r wanted_tags <&3 || gone
+    is_hex "$key" && is_hex "$digest" && is_name "$group" || { fail cluster.bad-request "claim"; return; }
+    [ "$kind" = local ] || command -v sbatch >/dev/null || { fail cluster.no-sbatch "sbatch is not in $PATH"; return; }
+    release
+    resumed=no tries=0 fresh="tmp/new.$token.$key"
+    while :; do
+        if [ -e "runs/$key/job" ]; then
+            already
+            return
+        elif [ ! -e "runs/$key" ]; then
+            # The folder appears with its owner in it, or not at all; where one exists, mv puts ours inside it.
+            words=$(mkdir -p "$fresh" 2>&1 && { true >"$fresh/claim.$token"; } 2>&1 && mv "$fresh" "runs/$key" 2>&1) || {
+                [ -e "runs/$key" ] || [ -z "$words" ] || { rm -rf "$fresh"; failed "$words"; return; }
+            }
+            [ ! -e "runs/$key/claim.$token" ] || break
+            rm -rf "runs/$key/${fresh##*/}" "$fresh"
+        else
+            take_over && break
+            [ ! -e "runs/$key/job" ] || continue
+            [ "$tries" != stop ] || return
+        fi
+        tries=$((tries + 1))
+        if [ "$tries" -gt 60 ]; then
+            age "runs/$key"
+            if [ -n "$state" ] || [ "$seconds" -lt 300 ]; then say done busy "$seconds"; else fail cluster.broken-run "$PWD/runs/$key"; fi
+            return
+        fi
+        sleep 0.3 || sleep 1
+    done
+    held=$key
+    printf '%s\n' "$wanted_tags" >"runs/$key/tags"
+    offer
+}
+take_over() { # 0: the run is ours now; 1: it is not (sets $tries to stop when the answer has been given)
+    holder "$key"
+    [ -n "$state" ] || return 1
+    lives "$owner"
+    alive=$?
+    age "runs/$key/$state.$owner"
+    if [ "$state" = claim ]; then
+        [ "$alive" = 1 ] || [ "$seconds" -gt 120 ] || return 1
+        mv "runs/$key/claim.$owner" "runs/$key/claim.$token"
+    else
+        # Its sbatch may have been killed in mid-request: what the controller took in has to become visible first.
+        { [ "$alive" = 1 ] && [ "$seconds" -gt 3 ]; } || { [ "$alive" = 2 ] && [ "$seconds" -gt 300 ]; } || return 1
+        mv "runs/$key/commit.$owner" "runs/$key/commit.$token"
+        [ -e "runs/$key/commit.$token" ] || return 1
+        if [ "$kind" = slurm ]; then
+            look_up "$key" "$seconds"
+            case $? in
+            0) enter_job "$key" "$job"; return 1 ;;
+            2) tries=stop; fail cluster.scheduler-silent "$words"; return 1 ;;
+            esac
+        fi
+        mv "runs/$key/commit.$token" "runs/$key/claim.$token"
+    fi
+    [ -e "runs/$key/claim.$token" ] || return 1
+    touch -c "runs/$key/claim.$token"
+    for file in "runs/$key"/* "runs/$key"/.[!.]*; do
+        [ "$file" = "runs/$key/claim.$token" ] || rm -rf "$file"
+    done
+    resumed=yes
+}
+already() {
+    enlist_missing "$key"
+    job_of "$key"
+    begin record
+    cat "runs/$key/record.json" >&4
+    end record
+    say done already "$job"
+}
+enlist_missing() { # a submission that was killed after it wrote the job id; not one whose end has been reported
+    [ -e "runs/$1/listed" ] || { enlist "$1" && true >"runs/$1/listed"; }
+}
+offer() { # says what the cluster has of the code, and unpacks that already while the client is busy elsewhere
+    mkdir "runs/$key/code" "runs/$key/logs"
+    ready= base=
+    IFS= read -r base <"packages/$digest.base" || base=
+    if [ -e "packages/$digest.tar" ] || { [ -e "packages/$digest.delta.tar" ] && [ -e "packages/$base.tar" ]; }; then
+        say done claimed "$resumed" have -
+        words=$(unpack "$digest" 2>&1) && ready=$digest
+        words="${words:-tar} =failed"
+        return
+    fi
+    IFS= read -r base <"packages/groups/$group" || base=
+    if is_hex "$base" && [ -e "packages/$base.tar" ] && [ -e "packages/$base.files.gz" ]; then
+        begin base
+        cat "packages/$base.files.gz" >&4
+        end base
+        say done claimed "$resumed" need "$base"
+        words=$(unpack "$base" 2>&1) && ready=$base
+    else
+        say done claimed "$resumed" need -
+    fi
+}
+unpack() { # digest -> code/
+    if [ -e "packages/$1.tar" ]; then
+        tar -xmof "packages/$1.tar" -C "runs/$key/code" && touch -c "packages/$1.tar"
+    else
+        IFS= read -r under <"packages/$1.base" && is_hex "$under" && tar -xmof "packages/$under.tar" -C "runs/$key/code" &&
+            without "packages/$1.delete" && tar -xmof "packages/$1.delta.tar" -C "runs/$key/code" &&
+            touch -c "packages/$under.tar" "packages/$1.delta.tar"
+    fi
+}
+without() { # list of paths, each ended by NUL -> they are no longer in code/
+    [ ! -s "$1" ] || (cd "runs/$key/code" && xargs -0 rm -rf --) <"$1"
+}
+
+# ------------------------------------------------------------------ submit
+
+submit() {
+    IFS= read -r wanted <&3 && IFS= read -r mode <&3 && IFS= read -r length <&3 && is_number "$length" || gone
+    exactly
+    key=$wanted bad=
+    [ "$key" = "$held" ] && [ -e "runs/$key/claim.$token" ] || bad=lost
+    if [ -z "$bad" ]; then
+        bad=$(take "$length" | { { tar -xmof - -C "runs/$key" || echo =failed >&2; cat >/dev/null; } 2>&1; })
+        judge
+    else
+        take "$length" >/dev/null
+    fi
+    case $mode in
+    have) [ -n "$bad" ] || [ "$ready" = "$digest" ] || bad="$words" ;;
+    whole | delta) receive ;;
+    *) gone ;;
+    esac
+    IFS= read -r go <&3 || gone
+    if [ "$go" != go ]; then # the archive could not be made
+        rm -f "tmp/package.$token"
+        release
+        say done stopped
+        return
+    fi
+    # From here on everything is here, and it is finished even when nobody listens any more.
+    [ -n "$bad" ] || [ "$mode" = have ] || { bad=$(keep 2>&1 || echo =failed); judge; }
+    [ -n "$bad" ] || { bad=$(enlist "$key" 2>&1 || echo =failed); judge; }
+    if [ "$bad" = lost ]; then
+        lost
+    elif [ -n "$bad" ]; then
+        rm -f "tmp/package.$token"
+        unlist "$key"
+        release
+        failed "$bad"
+    elif [ "$kind" = local ]; then
+        start_local
+    else
+        run_sbatch
+    fi
+}
+judge() { # tar and its like also warn: $bad counts only where somebody said so
+    case $bad in *=failed*) bad=${bad%=failed*} bad=${bad:-failed} ;; *) bad= ;; esac
+}
+receive() { # the archive's frames -> code/ and tmp/, all at once; $bad says what went wrong
+    if [ -n "$bad" ]; then
+        chunks >/dev/null
+        return
+    fi
+    if [ "$mode" = whole ]; then
+        [ -z "$ready$base" ] || { rm -rf "runs/$key/code" && mkdir "runs/$key/code"; }
+    elif [ "$ready" != "$base" ] || [ -z "$base" ]; then
+        bad="$words =failed"
+    else
+        bad=$(without "runs/$key/.delete" 2>&1 || echo =failed)
+    fi
+    bad=$bad$({
+        { chunks || echo =failed >&5; } 2>&5 | { gzip -dc || echo =failed >&5; cat >/dev/null; } 2>&5 |
+            { tee "tmp/package.$token" || echo =failed >&5; } 2>&5 | { tar -xmof - -C "runs/$key/code" || echo =failed >&5; cat >/dev/null; } 2>&5
+    } 5>&1 >/dev/null)
+    judge
+}
+keep() { # the archive that has arrived whole -> packages/, whole or as a difference to its base
+    if [ "$mode" = delta ]; then
+        printf '%s\n' "$base" >"tmp/base.$token" && mv "tmp/base.$token" "packages/$digest.base" &&
+            mv "runs/$key/.delete" "packages/$digest.delete" && mv "tmp/package.$token" "packages/$digest.delta.tar"
+    else
+        mv "runs/$key/.files.gz" "packages/$digest.files.gz" && mv "tmp/package.$token" "packages/$digest.tar" &&
+            printf '%s\n' "$digest" >"tmp/group.$token" && mv "tmp/group.$token" "packages/groups/$group"
+    fi
+}
+lost() { # somebody else took the run over, because we were silent for too long: their job is the answer
+    held= tries=0
+    while [ ! -e "runs/$key/job" ] && [ "$tries" -lt 60 ]; do
+        tries=$((tries + 1))
+        sleep 0.3 || sleep 1
+    done
+    if [ -e "runs/$key/job" ]; then
+        job_of "$key"
+        say done submitted "$job"
+    else
+        fail cluster.claim-lost "$key"
+    fi
+}
+unlist() {
+    rm -f "active/$1" "tags"/*/"$1"
+}
+# Becomes sbatch, or the local job, under the identity that it has put into the run's folder. Arguments: old claim, boot, locale, is it set.
+become='
+since() { start=${20}; }
+start=0
+! IFS= read -r stat <"/proc/$$/stat" || since ${stat##*) }
+mv "$1" "commit.$2.$$.$start"
+[ -e "commit.$2.$$.$start" ] || exit 1
+if [ -n "$4" ]; then LC_ALL=$3; else unset LC_ALL; fi
+'
+run_sbatch() {
+    (
+        cd "runs/$key" && exec sh -c "${become}exec sbatch --parsable job.sbatch" sh "claim.$token" "$boot" "$outer_locale" "$outer_locale_set" 3<&- 4>&- >answer 2>words
+    ) &
+    wait $!
+    status=$?
+    holder "$key"
+    if [ "$state" != commit ]; then
+        lost
+        return
+    fi
+    held=
+    words=$(head -c 4000 "runs/$key/words")
+    if [ "$status" = 0 ] && answered "$key"; then
+        enter_job "$key" "$job"
+    else
+        case $status$words in
+        # it may have got through nevertheless
+        0* | 1[3-9]?* | *'imed out'* | *'onnect'* | *'contact'* | *'ommunication'*)
+            sleep 2
+            look_up "$key" 0
+            case $? in
+            0) enter_job "$key" "$job" ;;
+            2) fail cluster.scheduler-silent "$words"; return ;;
+            *) refused; return ;;
+            esac
+            ;;
+        *) refused; return ;;
+        esac
+    fi
+    true >"runs/$key/listed"
+    say done submitted "$job"
+}
+refused() {
+    mv "runs/$key" "tmp/gone.$token.$key"
+    unlist "$key"
+    case $words in
+    '') words="sbatch ended with status $status" ;;
+    esac
+    text words "$words"
+    say done refused
+    rm -rf "tmp/gone.$token.$key"
+}
+start_local() {
+    IFS= read -r first <"runs/$key/job.sbatch" || first=
+    shell=sh
+    case $first in '#!'*bash*) ! command -v bash >/dev/null || shell=bash ;; esac
+    if command -v setsid >/dev/null; then session=setsid; else session=; fi
+    (
+        trap - INT TERM PIPE QUIT # what is ignored now could never be caught by the job
+        cd "runs/$key" && exec $session sh -c "$become"'
+            printf "%s\n" "$$-$start" >job.new && mv job.new job || exit 1
+            shell=$5
+            "$shell" job.sbatch >logs/local.log 2>&1
+            printf "%s\n" $? >exit.new && mv exit.new exit
+        ' sh "claim.$token" "$boot" "$outer_locale" "$outer_locale_set" "$shell" 3<&- 4>&- </dev/null
+    ) &
+    child=$!
+    while [ ! -e "runs/$key/job" ] && started "$child"; do sleep 0.02 || sleep 1; done
+    if [ -e "runs/$key/job" ]; then
+        held=
+        job_of "$key"
+        true >"runs/$key/listed"
+        say done submitted "$job"
+    else
+        lost
+    fi
+}
+
+# ------------------------------------------------------------------ look
+
+log_of() { # key -> $log, the newest log that the job writes
+    log=
+    for pattern in 'log-*.out' 'sbatch_*.out' '*.out' '*.log'; do
+        for file in "runs/$1/logs"/$pattern; do
+            case ${file##*/} in *[!A-Za-z0-9._%+-]*) continue ;; esac
+            [ -f "$file" ] || continue
+            [ -n "$log" ] && [ ! "$file" -nt "$log" ] || log=$file
+        done
+        [ -z "$log" ] || return 0
+    done
+    return 1
+}
+answer_of() { # name command... -> both its streams and its status, never for longer than 10 s
+    section=$1
+    shift
+    begin "$section"
+    words=$({ limited 10 "$@" >&4; } 2>&1)
+    status=$?
+    end "$section"
+    text "$section.words" "$(printf '%s' "$words" | head -c 4000)"
+    text "$section.status" "$status"
+}
+sweep() {
+    ids= logs=
+    set --
+    begin runs
+    for file in active/*; do
+        key=${file##*/}
+        is_hex "$key" || continue
+        if [ ! -e "runs/$key" ]; then
+            rm -f "$file"
+            continue
+        fi
+        since=0 reported=- exit=- alive=no
+        { IFS= read -r since; IFS= read -r reported; } <"$file"
+        job_of "$key" || { answered "$key" && enter_job "$key" "$job"; }
+        ! read -r exit <"runs/$key/exit" || :
+        if [ "$kind" = local ] && [ "$exit" = - ] && started "${job%%-*}" && [ "$start" = "${job##*-}" ]; then alive=yes; fi
+        ! log_of "$key" || set -- "$@" "$log"
+        printf '%s %s %s %s %s %s\n' "$key" "${job:--}" "${since:-0}" "$exit" "$alive" "$reported" >&4
+        case $job in '' | *[!0-9]*) ;; *) ids=$ids,$job ;; esac
+    done
+    end runs
+    begin sizes
+    [ $# = 0 ] || printf '%s\n' "$@" | xargs stat -L -c '%s %n' >&4
+    end sizes
+    if [ "$kind" = slurm ] && [ -n "$ids" ]; then
+        SLURM_TIME_FORMAT=%s
+        export SLURM_TIME_FORMAT
+        answer_of squeue squeue --me --noheader --states=all -o '%i|%T|%r|%S|%j|%N|%Q'
+        answer_of sacct sacct -n -P -X -j "${ids#,}" --format=JobIDRaw,State,ExitCode,Start,End,ElapsedRaw,NodeList,Reason
+        unset SLURM_TIME_FORMAT
+    fi
+    find tmp -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {} +
+    say done "$(date +%s)"
+}
+details() { # scontrol for a few jobs that neither squeue nor sacct knows
+    IFS= read -r ids <&3 || gone
+    SLURM_TIME_FORMAT=%s
+    export SLURM_TIME_FORMAT
+    begin scontrol
+    words= status=0
+    for job in $ids; do
+        is_number "$job" || continue
+        error=$({ limited 5 scontrol -o show job "$job" >&4; } 2>&1) || { status=$? words="$words$error
+"; }
+        case $status in 124 | 137) break ;; esac
+    done
+    end scontrol
+    unset SLURM_TIME_FORMAT
+    text scontrol.words "$words"
+    text scontrol.status "$status"
+    say done
+}
+fetch() {
+    IFS= read -r key <&3 && IFS= read -r offset <&3 && IFS= read -r log_cap <&3 && IFS= read -r results_cap <&3 && IFS= read -r results <&3 || gone
+    is_hex "$key" && is_number "${offset#-}" && is_number "$log_cap" && is_number "$results_cap" && is_inside "$results" || { fail cluster.bad-request fetch; return; }
+    [ -e "runs/$key/record.json" ] || { say done unknown; return; }
+    begin record
+    cat "runs/$key/record.json" >&4
+    end record
+    size=0
+    if log_of "$key"; then
+        size=$(stat -L -c %s "$log") || size=0
+        [ "$offset" -ge 0 ] || offset=$((size + offset))
+        [ "$offset" -ge 0 ] || offset=0
+        [ "$offset" -le "$size" ] || offset=$size
+        begin log
+        [ "$offset" = "$size" ] || tail -c "+$((offset + 1))" "$log" | head -c "$log_cap" >&4
+        end log
+    else
+        offset=0
+    fi
+    length=-
+    if [ -f "runs/$key/$results" ]; then
+        length=$(stat -L -c %s "runs/$key/$results") || length=0
+        if [ "$length" -le "$results_cap" ]; then
+            begin results
+            head -c "$results_cap" "runs/$key/$results" >&4
+            end results
+        fi
+    fi
+    say done known "$offset" "$size" "$length"
+}
+find_tag() {
+    IFS= read -r tag <&3 || gone
+    is_name "$tag" || { fail cluster.bad-request find; return; }
+    for file in "tags/$tag"/*; do
+        key=${file##*/}
+        [ -e "$file" ] && [ -e "runs/$key/record.json" ] || continue
+        begin record
+        cat "runs/$key/record.json" >&4
+        end record
+    done
+    say done
+}
+
+# ------------------------------------------------------------------ change
+
+save() {
+    IFS= read -r key <&3 && IFS= read -r reported <&3 && IFS= read -r length <&3 && is_hex "$key" && is_number "$length" || gone
+    store "tmp/record.$token"
+    IFS= read -r go <&3 && [ "$go" = go ] || gone
+    [ -d "runs/$key" ] || { rm -f "tmp/record.$token"; fail cluster.run-unknown "$key"; return; }
+    if [ -z "$words" ] && [ -e "active/$key" ]; then
+        IFS= read -r since <"active/$key"
+        words=$({ printf '%s\n%s\n' "$since" "$reported" >"tmp/active.$token"; } 2>&1 && mv "tmp/active.$token" "active/$key" 2>&1)
+    fi
+    [ -n "$words" ] || words=$(mv "tmp/record.$token" "runs/$key/record.json" 2>&1)
+    if [ -z "$words" ]; then say done; else failed "$words"; fi
+}
+retire() {
+    IFS= read -r key <&3 || gone
+    is_hex "$key" || { fail cluster.bad-request retire; return; }
+    [ ! -d "runs/$key" ] || true >"runs/$key/listed"
+    words=$(rm -f "active/$key" 2>&1)
+    if [ -z "$words" ]; then say done; else failed "$words"; fi
+}
+cancel() {
+    IFS= read -r key <&3 || gone
+    is_hex "$key" || { fail cluster.bad-request cancel; return; }
+    job_of "$key" || { fail cluster.run-unknown "$key"; return; }
+    if [ "$kind" = slurm ]; then
+        answer_of command scancel "$job"
+    elif started "${job%%-*}" && [ "$start" = "${job##*-}" ]; then
+        # the job's whole session, or at least the job
+        answer_of command sh -c 'kill -TERM "-$1" 2>/dev/null || kill -TERM "$1"' sh "${job%%-*}"
+    else
+        answer_of command true
+    fi
+    say done
+}
+abandon() {
+    IFS= read -r key <&3 || gone
+    [ "$key" != "$held" ] || release
+    say done
+}
+estimate() {
+    IFS= read -r length <&3 && is_number "$length" || gone
+    store "tmp/script.$token"
+    IFS= read -r go <&3 && [ "$go" = go ] || gone
+    [ -z "$words" ] || { failed "$words"; return; }
+    answer_of command sbatch --test-only "tmp/script.$token"
+    rm -f "tmp/script.$token"
+    say done
+}
+probe() {
+    IFS= read -r account <&3 && IFS= read -r partition <&3 || gone
+    case $account$partition in *[!A-Za-z0-9._,@-]* | -*) fail cluster.bad-request probe; return ;; esac
+    answer_of job_dir sh -c 'mkdir "$1" && echo x >"$1/x" && rm -rf "$1" && pwd' sh "tmp/probe.$token"
+    answer_of space df -Pk .
+    if command -v lfs >/dev/null; then answer_of quota lfs quota -q -u "$(id -un)" .; else answer_of quota quota -w; fi
+    answer_of system sh -c 'uname -snrm; id -un; tar --version | head -n 1; gzip --version | head -n 1'
+    if [ "$kind" = slurm ]; then
+        answer_of sbatch sbatch --version
+        answer_of squeue squeue --me --noheader -o %i
+        answer_of sacct sacct -n -P -X --format=JobIDRaw
+        answer_of partition scontrol -o show partition "$partition"
+        answer_of partitions sinfo -h -o '%P|%a|%l|%D|%G|%t'
+        answer_of account sacctmgr -n -P show assoc "user=$(id -un)" format=Account,Partition,QOS
+        answer_of pyxis sh -c 'srun --help | grep -e --container-image'
+    fi
+    say done "$(date +%s)"
+}
+
+# ------------------------------------------------------------------ the conversation
+
+IFS= read -r mark <&3 && IFS= read -r version <&3 && IFS= read -r kind <&3 && IFS= read -r job_dir <&3 || exit 0
+case $kind in slurm | local) ;; *) exit 0 ;; esac
+if ! IFS= read -r boot </proc/sys/kernel/random/boot_id; then boot=$(uname -n | tr . -); fi
+started $$
+token=$boot.$$.$start
+
+# A session's own Slurm settings would change what is submitted and what is printed; where the cluster is stays.
+for name in $(env | sed -n 's/^\(S[A-Z]*_[A-Z0-9_]*\)=.*/\1/p'); do
+    case $name in
+    SLURM_CONF | SLURM_CONF_SERVER | SLURM_JWT) ;;
+    SLURM_* | SBATCH_* | SQUEUE_* | SACCT_* | SCANCEL_* | SCONTROL_* | SINFO_*) unset "$name" ;;
+    esac
+done
+# Only login shells have Slurm's folder in PATH on some clusters.
+if [ "$kind" = slurm ] && ! command -v sbatch >/dev/null; then
+    for folder in /opt/slurm/bin /usr/local/slurm/bin /opt/slurm/current/bin /cm/shared/apps/slurm/current/bin; do
+        [ ! -x "$folder/sbatch" ] || PATH=$PATH:$folder
+    done
+    if ! command -v sbatch >/dev/null; then
+        found=$(limited 10 "${SHELL:-sh}" -lc 'command -v sbatch' | sed -n '$p')
+        case $found in /*/sbatch) PATH=$PATH:${found%/*} ;; esac
+    fi
+fi
+words=$(mkdir -p "$job_dir" 2>&1) && words=$(cd "$job_dir" 2>&1) && cd "$job_dir" &&
+    words=$(mkdir -p packages/groups runs active tags tmp 2>&1) || {
+    failed "$words"
+    exit 0
+}
+say hello 1 "$kind" "$PWD"
+
+while IFS= read -r verb <&3; do
+    case $verb in
+    claim | submit | abandon | sweep | details | fetch | save | retire | cancel | probe | estimate) "$verb" ;;
+    find) find_tag ;;
+    *) exit 0 ;;
+    esac
+done
+release
