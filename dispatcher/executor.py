@@ -1,0 +1,283 @@
+"""Where and how a job runs: a resolved profile's table → `SlurmProfile` or `LocalProfile`, every value checked for where it ends up.
+
+Names are NeMo-Run's and Nemotron's (`env.toml`); what needs no counterpart there is ours: `attach`, `log_url`, `known_hosts`, `jump`.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from typing_extensions import Self
+
+from dispatcher.document import Loc, ProblemsError
+from dispatcher.values import (
+    AbsolutePath,
+    Account,
+    Constraint,
+    Count,
+    EnvName,
+    Gres,
+    Host,
+    Image,
+    Jump,
+    Line,
+    Memory,
+    Model,
+    Mount,
+    NodeList,
+    Partitions,
+    SbatchName,
+    SbatchValue,
+    SlurmTime,
+    SrunArgument,
+    Text,
+    User,
+    _as_list,
+    slurm_seconds,
+)
+
+LOG_URL_FIELDS = ("job_id", "run_key", "user", "path", "host")
+
+# What the dispatcher finds a job again by, or where it puts things: an option here would break one of its promises.
+OWN_SBATCH_OPTIONS = frozenset(
+    {"array", "batch", "chdir", "comment", "dependency", "error", "export", "export-file", "get-user-env", "gid", "hold", "input"}
+    | {
+        "job-name",
+        "kill-on-invalid-dep",
+        "no-requeue",
+        "open-mode",
+        "output",
+        "parsable",
+        "requeue",
+        "test-only",
+        "time",
+        "uid",
+        "wait",
+        "wrap",
+    }
+)
+
+# Names that the job's own environment is built from; another value would run other programs than the recipe's before it starts.
+OWN_ENV_NAMES = re.compile(r"PATH|IFS|ENV|BASH_ENV|BASH_FUNC_.*|SHELLOPTS|BASHOPTS|PS4|LD_PRELOAD|LD_AUDIT|SLURM_.*|SBATCH_.*|DISPATCH_.*")
+
+
+def _lines(value: Any) -> Any:
+    """Shell lines as one text, however they were written."""
+    return "\n".join(value) if isinstance(value, list | tuple) and all(isinstance(line, str) for line in value) else value
+
+
+def _line_list(value: Any) -> Any:
+    """Shell lines as a list, however they were written."""
+    return tuple(value.splitlines()) if isinstance(value, str) else value
+
+
+def _log_url(value: str) -> str:
+    """Only known placeholders, and nothing that would end the link in Markdown."""
+    if not re.fullmatch(r"https?://[^\s<>\"'`()\[\]\\|\x00-\x1f\x7f]{1,1000}", value):
+        raise ValueError("is not an http(s) address without spaces, quotes or brackets")
+    try:
+        parts = list(string.Formatter().parse(value))
+    except ValueError as error:
+        raise ValueError("has an unmatched `{` or `}`") from error
+    for _, name, spec, conversion in parts:
+        if name is not None and (name not in LOG_URL_FIELDS or spec or conversion):
+            raise ValueError(f"has a placeholder `{{{name}}}`; known are {', '.join(f'`{{{known}}}`' for known in LOG_URL_FIELDS)}")
+    return value
+
+
+def _known_hosts(value: str) -> str:
+    """Entries as in OpenSSH's known_hosts file: names, key type, key."""
+    entries = [line for line in value.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    if not entries or not all(re.fullmatch(r"\s*(@[a-z-]+\s+)?\S+\s+[a-z0-9@.-]+\s+[A-Za-z0-9+/=]+(\s.*)?", line) for line in entries):
+        raise ValueError("is not lines of a known_hosts file (`host key-type key`), as `ssh-keyscan` prints them")
+    return value
+
+
+def _env_name(value: str) -> str:
+    if OWN_ENV_NAMES.fullmatch(value):
+        raise ValueError(f"`{value}` is set by the system or the dispatcher; change it in `setup_lines` if it must be")
+    return value
+
+
+EnvVars = dict[Annotated[EnvName, AfterValidator(_env_name)], Line]
+
+
+class Wandb(Model):
+    """Weights & Biases: becomes WANDB_* in the job's environment. The key itself is a secret and stays one."""
+
+    project: Line | None = None
+    entity: Line | None = None
+    group: Line | None = None
+    name: Line | None = None
+    tags: Annotated[tuple[Line, ...], BeforeValidator(_as_list)] = ()
+    mode: Literal["online", "offline", "disabled", "shared"] | None = None
+    base_url: Annotated[Line, Field(pattern=r"^https?://[^\s]+$")] | None = None
+
+    def environment(self) -> dict[str, str]:
+        """https://docs.wandb.ai/guides/track/environment-variables/."""
+        given = {"PROJECT": self.project, "ENTITY": self.entity, "RUN_GROUP": self.group, "NAME": self.name}
+        given |= {"TAGS": ",".join(self.tags) or None, "MODE": self.mode, "BASE_URL": self.base_url}
+        return {f"WANDB_{name}": value for name, value in given.items() if value is not None}
+
+
+class _Common(Model):
+    """What every executor has."""
+
+    job_dir: AbsolutePath | None = Field(default=None, description="Where runs, packages and the ledger live. Also: `remote_job_dir`.")
+    time: SlurmTime = Field(default="04:00:00", description="Time limit, in Slurm's forms.")
+    env_vars: EnvVars = Field(
+        default_factory=dict, description="Environment of the job: a table, or a list of `NAME=value`. No secrets here."
+    )
+    setup_lines: Annotated[Text, BeforeValidator(_lines)] = Field(default="", description="Shell lines before the program starts.")
+    startup_commands: Annotated[tuple[Line, ...], BeforeValidator(_line_list)] = Field(
+        default=(), description="More shell lines, after `setup_lines`."
+    )
+    wandb: Wandb = Wandb()
+    log_url: Annotated[Line, AfterValidator(_log_url)] | None = Field(
+        default=None, description="Link to the log; {job_id}, {run_key}, {user}, {path} and {host} are filled in."
+    )
+    results_cap: Count = Field(
+        default=1024 * 1024, ge=1024, le=16 * 1024 * 1024, description="Bytes of results that are read back at most."
+    )
+    nproc_per_node: Count | None = Field(default=None, ge=1, le=1024, description="Processes that torchrun starts on each node.")
+    dry_run: bool = Field(default=False, description="Only ever show what would be submitted.")
+    packager: Literal["git"] = Field(default="git", description="The commit's files, from git objects; there is no other.")
+
+    @property
+    def seconds(self) -> int:
+        """The time limit."""
+        return slurm_seconds(self.time)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The job's environment without secrets: WANDB_* from `wandb`, then `env_vars`."""
+        return {**self.wandb.environment(), **self.env_vars}
+
+    @property
+    def shell_lines(self) -> tuple[str, ...]:
+        """`setup_lines` and `startup_commands`, one line each."""
+        return (*self.setup_lines.splitlines(), *self.startup_commands)
+
+    def _link(self, **fields: str) -> str | None:
+        return self.log_url and self.log_url.format(
+            **{name: quote(value, safe="/" if name == "path" else "") for name, value in fields.items()}
+        )
+
+
+class SlurmProfile(_Common):
+    """A Slurm cluster, reached over SSH or from a runner that is one of its own nodes (`tunnel: local`)."""
+
+    executor: Literal["slurm"] = "slurm"
+    account: Account
+    partition: Partitions | None = None
+    run_partition: Partitions | None = Field(default=None, description="The partition when somebody waits for the job (attached).")
+    batch_partition: Partitions | None = Field(default=None, description="The partition when nobody waits (detached).")
+    nodes: Count = Field(default=1, ge=1, le=10_000)
+    ntasks_per_node: Count = Field(default=1, ge=1, le=1024)
+    gpus_per_node: Count | None = Field(default=None, ge=0, le=64)
+    cpus_per_task: Count | None = Field(default=None, ge=1, le=4096)
+    mem: Memory | None = None
+    mem_per_cpu: Memory | None = None
+    mem_per_gpu: Memory | None = None
+    exclusive: bool | Literal["user", "mcs"] = False
+    qos: Account | None = None
+    gres: Gres | None = None
+    constraint: Constraint | None = None
+    exclude: NodeList | None = None
+    reservation: Account | None = None
+    container_image: Image | None = Field(default=None, description="Image for Pyxis. Also: `container`.")
+    mounts: Annotated[tuple[Mount, ...], BeforeValidator(_as_list)] = Field(default=(), description="Also: `container_mounts`.")
+    lustre_mount: Mount | None = Field(default=None, description="One more mount, as Nemotron calls it.")
+    additional_parameters: dict[SbatchName, SbatchValue] = Field(default_factory=dict, description="More sbatch options, without dashes.")
+    srun_args: Annotated[tuple[SrunArgument, ...], BeforeValidator(_as_list)] = ()
+    retries: Count = Field(default=0, ge=0, le=10, description="How often Slurm starts the job again when it fails.")
+    tunnel: Literal["ssh", "local"] = "ssh"
+    host: Host | None = None
+    port: Count = Field(default=22, ge=1, le=65535)
+    user: User | None = None
+    known_hosts: Annotated[Text, AfterValidator(_known_hosts)] | None = Field(
+        default=None, description="Host keys; without it `DISPATCH_SSH_KNOWN_HOSTS`."
+    )
+    jump: Jump | None = Field(default=None, description="A host to go through, written `user@host:port`.")
+    attach: bool = Field(default=False, description="Wait for the job and show its log.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        problems: list[tuple[Loc, str]] = []
+        if self.job_dir is None:
+            problems.append(((), "`remote_job_dir` is missing: the folder on the cluster in which runs are kept"))
+        for name in ("host", "user"):
+            if self.tunnel == "ssh" and getattr(self, name) is None:
+                problems.append(((), f"`{name}` is missing, which `tunnel: ssh` needs"))
+        if len([name for name in ("mem", "mem_per_cpu", "mem_per_gpu") if getattr(self, name) is not None]) > 1:
+            problems.append((("mem",), "`mem`, `mem_per_cpu` and `mem_per_gpu` exclude each other"))
+        own = sorted(name for name in self.additional_parameters if name.replace("_", "-") in OWN_SBATCH_OPTIONS)
+        problems += [(("additional_parameters", name), f"`{name}` is set by the dispatcher itself") for name in own]
+        if problems:
+            raise ProblemsError(problems)
+        return self
+
+    @property
+    def remote_job_dir(self) -> str:
+        """The folder on the cluster, without a slash at the end."""
+        return (self.job_dir or "").rstrip("/")
+
+    @property
+    def container_mounts(self) -> tuple[str, ...]:
+        """All mounts."""
+        return (*self.mounts, *([self.lustre_mount] if self.lustre_mount else []))
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the whole job."""
+        return self.nodes * (self.gpus_per_node or 0)
+
+    def partition_for(self, attached: bool) -> str | None:
+        """The partition; None leaves it to the cluster."""
+        return (self.run_partition if attached else self.batch_partition) or self.partition
+
+    @property
+    def address(self) -> str:
+        """The cluster, for people."""
+        return f"{self.user}@{self.host}" if self.tunnel == "ssh" else "this machine's Slurm"
+
+    def log_link(self, job_id: str, run_key: str, path: str) -> str | None:
+        """The log's address; None when the profile has no template."""
+        return self._link(job_id=job_id, run_key=run_key, path=path, user=self.user or "", host=self.host or "")
+
+
+class LocalProfile(_Common):
+    """This machine, through NeMo-Run's LocalExecutor. Without `job_dir` the runner's own temporary folder is used."""
+
+    executor: Literal["local"] = "local"
+    time: SlurmTime = Field(default="01:00:00", description="Time limit, in Slurm's forms.")
+    attach: bool = Field(default=True, description="Wait for the job and show its log.")
+
+    @property
+    def nodes(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def gpus(self) -> int:
+        """None are reserved."""
+        return 0
+
+    @property
+    def address(self) -> str:
+        """The machine, for people."""
+        return "this machine"
+
+    def log_link(self, job_id: str, run_key: str, path: str) -> str | None:
+        """The log's address; None when the profile has no template."""
+        return self._link(job_id=job_id, run_key=run_key, path=path, user="", host="localhost")
+
+
+Profile = SlurmProfile | LocalProfile
+
+EXECUTORS: Mapping[str, type[SlurmProfile] | type[LocalProfile]] = {"slurm": SlurmProfile, "local": LocalProfile}
