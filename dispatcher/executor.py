@@ -66,11 +66,6 @@ OWN_SBATCH_OPTIONS = frozenset(
 OWN_ENV_NAMES = re.compile(r"PATH|IFS|ENV|BASH_ENV|BASH_FUNC_.*|SHELLOPTS|BASHOPTS|PS4|LD_PRELOAD|LD_AUDIT|SLURM_.*|SBATCH_.*|DISPATCH_.*")
 
 
-def _lines(value: Any) -> Any:
-    """Shell lines as one text, however they were written."""
-    return "\n".join(value) if isinstance(value, list | tuple) and all(isinstance(line, str) for line in value) else value
-
-
 def _line_list(value: Any) -> Any:
     """Shell lines as a list, however they were written."""
     return tuple(value.splitlines()) if isinstance(value, str) else value
@@ -133,7 +128,9 @@ class _Common(Model):
     env_vars: EnvVars = Field(
         default_factory=dict, description="Environment of the job: a table, or a list of `NAME=value`. No secrets here."
     )
-    setup_lines: Annotated[Text, BeforeValidator(_lines)] = Field(default="", description="Shell lines before the program starts.")
+    setup_lines: Annotated[tuple[Line, ...], BeforeValidator(_line_list)] = Field(
+        default=(), description="Shell lines before the program starts: a text, or a list of lines."
+    )
     startup_commands: Annotated[tuple[Line, ...], BeforeValidator(_line_list)] = Field(
         default=(), description="More shell lines, after `setup_lines`."
     )
@@ -160,8 +157,8 @@ class _Common(Model):
 
     @property
     def shell_lines(self) -> tuple[str, ...]:
-        """`setup_lines` and `startup_commands`, one line each."""
-        return (*self.setup_lines.splitlines(), *self.startup_commands)
+        """`setup_lines`, then `startup_commands`."""
+        return (*self.setup_lines, *self.startup_commands)
 
     def _link(self, **fields: str) -> str | None:
         return self.log_url and self.log_url.format(

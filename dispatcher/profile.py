@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -106,33 +106,29 @@ def resolve_profile(
     return ResolvedProfile(name, _checked(merged), merged, tuple(dict.fromkeys(document.path for document in chain)))
 
 
-def with_recipe(resolved: ResolvedProfile, recipe: Recipe) -> ResolvedProfile:
-    """The profile as a recipe wants it: its shape and image win, its environment lies under the profile's."""
-    table = dict(resolved.document.value)
+def with_recipe(profile: Profile, recipe: Recipe) -> Profile:
+    """The profile as a recipe wants it: its shape and image win, its environment lies under the profile's. Overrides come after this."""
+    table = profile.model_dump(exclude_unset=True)
     for name in ("container_image", "nodes", "gpus_per_node", "ntasks_per_node", "nproc_per_node"):
         value = getattr(recipe, name)
-        if value is not None and name in type(resolved.profile).model_fields:
+        if value is not None and name in type(profile).model_fields:
             table[name] = value
-    table["env_vars"] = {**recipe.env_vars, **table.get("env_vars", {})}
-    document = Document(resolved.document.path, table, resolved.document.places)
-    return replace(resolved, profile=_checked(document), document=document)
+    table["env_vars"] = {**recipe.env_vars, **profile.env_vars}
+    return type(profile).model_validate(table)
 
 
-def apply_overrides(resolved: ResolvedProfile, overrides: Sequence[Override]) -> ResolvedProfile | Malformed:
+def apply_overrides(profile: Profile, overrides: Sequence[Override]) -> Profile | Malformed:
     """`run.…` overrides → the profile with those fields changed and everything checked again; others are left to the script."""
-    table = dict(resolved.document.value)
+    table = profile.model_dump(exclude_unset=True)
     for override in overrides:
         if override.target == "profile":
             problem = _set(table, override)
             if problem:
                 return problem
-    model = type(resolved.profile)
     try:
-        profile = model.model_validate(table)
+        return type(profile).model_validate(table)
     except ValidationError as error:
-        return _blame(model, table, error, overrides)
-    document = Document(resolved.document.path, table, resolved.document.places)
-    return replace(resolved, profile=profile, document=document)
+        return _blame(type(profile), table, error, overrides)
 
 
 # --------------------------------------------------------------------------- files

@@ -32,7 +32,7 @@ class Recipe(Model):
     ntasks_per_node: Count | None = Field(default=None, ge=1, le=1024)
     nproc_per_node: Count | None = Field(default=None, ge=1, le=1024, description="Processes that torchrun starts on each node.")
     container_image: Image | None = None
-    env_vars: dict[EnvName, Line] = Field(default_factory=dict, description="Environment of the job, over the profile's. No secrets here.")
+    env_vars: dict[EnvName, Line] = Field(default_factory=dict, description="Environment of the job; the profile's wins. No secrets here.")
 
     @model_validator(mode="after")
     def _one_program(self) -> Self:
