@@ -94,11 +94,12 @@ class GitHubForge:
     def commit_sha(self, ref: str) -> str | None:
         """https://docs.github.com/rest/commits/commits#get-a-commit
 
-        422 is "No commit found", 409 an empty repository. The page of one file keeps a large commit's answer small.
+        422 is "No commit found", 409 an empty repository. The page of one file keeps a large commit's answer small. `complete`,
+        because PyGithub takes a commit's SHA from the address it was made with.
         """
         with _answer_of("the commit"):
             commit = self._repository.get_commit(_segment(ref), commit_files_per_page=1)
-            return _missing_is_none(lambda: str(commit.sha), also=("github.invalid",))
+            return _missing_is_none(lambda: str(commit.complete().sha), also=("github.invalid",))
 
     def read_text(self, path: str, ref: str) -> str | None:
         """https://docs.github.com/rest/repos/contents#get-repository-content (at most 1 MB, UTF-8)"""
