@@ -51,9 +51,7 @@ FULL_SHA = re.compile(r"[0-9a-f]{40}")
 RUN_KEY = re.compile(r"[0-9a-f]{4,16}")
 TOPIC = re.compile(r"[a-z][a-z0-9-]{0,31}")
 # https://git-scm.com/docs/git-check-ref-format; what looks like a SHA or a pull request's ref could name a fork's commit.
-REF = re.compile(
-    r"(?!refs/pull/|pull/|[0-9a-f]{7,64}\Z|[-/.])(?!.*(?:\.\.|//|@\{|\.lock(?:/|\Z)|/\.|[/.]\Z))[^\x00-\x20\x7f~^:?*\[\\]{1,255}"
-)
+REF = re.compile(r"(?!refs/pull/|pull/|[0-9a-f]{7,64}$|[-/.])(?!.*(?:\.\.|//|@\{|\.lock(?:/|$)|/\.|[/.]$))[^\x00-\x20\x7f~^:?*\[\\]{1,255}")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from dispatcher.values import (
     Model,
     Mount,
     NodeList,
+    OneOrMore,
     Partitions,
     SbatchName,
     SbatchValue,
@@ -37,7 +38,6 @@ from dispatcher.values import (
     SrunArgument,
     Text,
     User,
-    _as_list,
     slurm_seconds,
 )
 
@@ -109,7 +109,7 @@ class Wandb(Model):
     entity: Line | None = None
     group: Line | None = None
     name: Line | None = None
-    tags: Annotated[tuple[Line, ...], BeforeValidator(_as_list)] = ()
+    tags: OneOrMore[Line] = ()
     mode: Literal["online", "offline", "disabled", "shared"] | None = None
     base_url: Annotated[Line, Field(pattern=r"^https?://[^\s]+$")] | None = None
 
@@ -188,10 +188,10 @@ class SlurmProfile(_Common):
     exclude: NodeList | None = None
     reservation: Account | None = None
     container_image: Image | None = Field(default=None, description="Image for Pyxis. Also: `container`.")
-    mounts: Annotated[tuple[Mount, ...], BeforeValidator(_as_list)] = Field(default=(), description="Also: `container_mounts`.")
+    mounts: OneOrMore[Mount] = Field(default=(), description="Also: `container_mounts`.")
     lustre_mount: Mount | None = Field(default=None, description="One more mount, as Nemotron calls it.")
     additional_parameters: dict[SbatchName, SbatchValue] = Field(default_factory=dict, description="More sbatch options, without dashes.")
-    srun_args: Annotated[tuple[SrunArgument, ...], BeforeValidator(_as_list)] = ()
+    srun_args: OneOrMore[SrunArgument] = ()
     retries: Count = Field(default=0, ge=0, le=10, description="How often Slurm starts the job again when it fails.")
     tunnel: Literal["ssh", "local"] = "ssh"
     host: Host | None = None

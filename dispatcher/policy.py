@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from dispatcher.command import Malformed, Override, Run, parse_override
 from dispatcher.document import Loc, ProblemsError, check, load_document
 from dispatcher.recipe import Recipe
-from dispatcher.values import Duration, EnvName, GlobPattern, Line, Login, Model, ProfileName, RecipeName, Ref, RoleName, Team, _as_list
+from dispatcher.values import Duration, EnvName, GlobPattern, Line, Login, Model, OneOrMore, ProfileName, RecipeName, Ref, RoleName, Team
 
 POLICY_PATH = ".github/dispatch.yml"
 DEFAULT_ROLES = ("admin", "maintain", "write")
@@ -53,10 +53,10 @@ def _no_secret(value: str) -> str:
     return value
 
 
-Names = Annotated[tuple[Annotated[EnvName, AfterValidator(_not_reserved)], ...], BeforeValidator(_as_list)]
+Names = OneOrMore[Annotated[EnvName, AfterValidator(_not_reserved)]]
 OverrideWord = Annotated[Line, AfterValidator(_override_word)]
 Regex = Annotated[Line, AfterValidator(_regex)]
-Patterns = Annotated[tuple[Line, ...], BeforeValidator(_as_list)]
+Patterns = OneOrMore[Line]
 
 
 class Allow(Model):
@@ -65,14 +65,10 @@ class Allow(Model):
     A role includes the higher ones. When users or teams are listed and roles are not, only those users and teams may.
     """
 
-    roles: Annotated[tuple[RoleName, ...], BeforeValidator(_as_list)] = Field(
-        default=DEFAULT_ROLES, description="Repository roles; `write` includes maintain and admin."
-    )
-    users: Annotated[tuple[Login, ...], BeforeValidator(_as_list)] = Field(default=(), description="Account names.")
-    teams: Annotated[tuple[Team, ...], BeforeValidator(_as_list)] = Field(default=(), description="Teams, written `org/team`.")
-    deny: Annotated[tuple[Login, ...], BeforeValidator(_as_list)] = Field(
-        default=(), description="Account names that may not, whatever else says so."
-    )
+    roles: OneOrMore[RoleName] = Field(default=DEFAULT_ROLES, description="Repository roles; `write` includes maintain and admin.")
+    users: OneOrMore[Login] = Field(default=(), description="Account names.")
+    teams: OneOrMore[Team] = Field(default=(), description="Teams, written `org/team`.")
+    deny: OneOrMore[Login] = Field(default=(), description="Account names that may not, whatever else says so.")
 
     @model_validator(mode="before")
     @classmethod
@@ -138,7 +134,7 @@ class Schedule(Model):
     profile: ProfileName | None = None
     recipe: RecipeName | None = None
     ref: Ref | None = None
-    overrides: Annotated[tuple[OverrideWord, ...], BeforeValidator(_as_list)] = Field(default=(), description="Words `key=value`.")
+    overrides: OneOrMore[OverrideWord] = Field(default=(), description="Words `key=value`.")
 
     @property
     def run(self) -> Run:
@@ -152,12 +148,8 @@ class Required(Model):
 
     profile: ProfileName | None = None
     recipe: RecipeName | None = None
-    paths: Annotated[tuple[GlobPattern, ...], BeforeValidator(_as_list)] = Field(
-        default=(), description="gitignore patterns of changed files."
-    )
-    branches: Annotated[tuple[Line, ...], BeforeValidator(_as_list)] = Field(
-        default=(), description="Patterns of base branches, `*` for anything."
-    )
+    paths: OneOrMore[GlobPattern] = Field(default=(), description="gitignore patterns of changed files.")
+    branches: OneOrMore[Line] = Field(default=(), description="Patterns of base branches, `*` for anything.")
 
 
 class Gate(Model):
@@ -177,9 +169,7 @@ class Labels(Model):
 class Watch(Model):
     """How running jobs are looked after."""
 
-    profiles: Annotated[tuple[ProfileName, ...], BeforeValidator(_as_list)] = Field(
-        default=(), description="Profiles whose clusters are swept."
-    )
+    profiles: OneOrMore[ProfileName] = Field(default=(), description="Profiles whose clusters are swept.")
     lost_after: Duration = Field(default=600, ge=60, description="How long a job may be unknown to the scheduler before it counts as lost.")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from dispatcher.values import Count, EnvName, GlobPattern, Image, Line, Model, Module, Program, RelativePath, TextList, _as_list
+from dispatcher.values import Count, EnvName, GlobPattern, Image, Line, Model, Module, OneOrMore, Program, RelativePath
 
 
 class Recipe(Model):
@@ -19,11 +19,11 @@ class Recipe(Model):
     script: RelativePath | None = Field(default=None, description="The script to run, from the repository's root (or from `subpath`).")
     module: Module | None = Field(default=None, description="Instead of a script: a module, run as `python -m`.")
     entrypoint: Program = Field(default="python", description="The program that runs the script.")
-    args: TextList = Field(default=(), description="Arguments before the overrides.")
+    args: OneOrMore[Line] = Field(default=(), description="Arguments before the overrides.")
     launcher: Literal["none", "torchrun"] = Field(default="none", description="What starts the processes.")
     results: RelativePath = Field(default="results.json", description="The file in which the job leaves its metrics, in the run's folder.")
     subpath: RelativePath | Literal[""] = Field(default="", description="Pack only this folder; it becomes the root.")
-    include_pattern: Annotated[tuple[GlobPattern, ...], BeforeValidator(_as_list)] = Field(
+    include_pattern: OneOrMore[GlobPattern] = Field(
         default=(), description="Pack only files that match one of these gitignore patterns; all when empty."
     )
     include_submodules: bool = Field(default=True, description="Pack submodules at the commits that are pinned.")

@@ -7,9 +7,11 @@ Each shape says in words what it takes; the words are the error's text, the patt
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from dispatcher.command import FULL_SHA, NAME, RECIPE_NAME, REF
 
@@ -30,6 +32,19 @@ def _as_text(value: Any) -> Any:
 def _as_list(value: Any) -> Any:
     """One text → a list of it."""
     return (value,) if isinstance(value, str) else value
+
+
+class _OrOne:
+    """Says in the JSON Schema what `_as_list` does."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        many = handler(schema)
+        return {"anyOf": [many, many["items"]]} if "items" in many else many
+
+
+T = TypeVar("T")
+OneOrMore = Annotated[tuple[T, ...], BeforeValidator(_as_list), _OrOne()]
+"""A list that may be written as its only item."""
 
 
 def _no_truth(value: Any) -> Any:
@@ -156,5 +171,3 @@ _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 Host = shaped(rf"{_HOST}|[0-9A-Fa-f:]{{2,45}}", "a host name or address", 254)
 User = shaped(_USER, "a login name", 64)
 Jump = shaped(rf"(?:{_USER}@)?{_HOST}(?::[0-9]{{1,5}})?", "a jump host, written `user@host:port`", 330)
-
-TextList = Annotated[tuple[Line, ...], BeforeValidator(_as_list)]
