@@ -6,6 +6,7 @@
 | `sshd` | an OpenSSH server |
 | `cluster_sshd` | an OpenSSH server whose sessions reach the `slurm` cluster: a login node |
 | `latency` | makes a proxy that adds a round-trip time in front of a port |
+| `github` | a stand-in GitHub (`tests/github_fixtures.py`) |
 | `act` | the path of act, which runs GitHub workflows locally |
 | `torch_python` | a Python that has torch; always a skip where there is none |
 """
@@ -26,6 +27,8 @@ from tests.rig.latency import LatencyProxy
 from tests.rig.parts import PartMissing, find_program
 from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
+
+pytest_plugins = ["tests.github_fixtures"]
 
 ROOT = Path(__file__).parent.parent
 MISSING = "missing part: "
