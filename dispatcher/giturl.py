@@ -87,7 +87,7 @@ def submodule_url(parent: GitUrl, declared: str) -> GitUrl:
         return replace(parent, path="/" + url.path.lstrip("/"))
     if url.scheme == "https":
         return replace(url, user="", password="")
-    same_host = url.hostname == parent.hostname
+    same_host = url.host.lower() == parent.host.lower()
     kinds = {"http": ("http",), "ssh": ("ssh", "scp"), "scp": ("ssh", "scp"), "file": ("file",)}[url.scheme]
     if not same_host or parent.scheme not in kinds:
         raise ValueError(f"its address is {_words(url)}, which is not allowed from {_words(parent)}")
