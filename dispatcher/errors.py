@@ -173,6 +173,43 @@ CATALOGUE: dict[str, Kind] = {
         "A record in the ledger is not one that this version wrote.",
         "Look at `runs/<run key>/record.json` in job_dir; a newer version may have written it.",
     ),
+    # the way to the login node
+    "ssh.no-key": Kind(
+        Exit.SSH, "There is no key to log in with.", "Set DISPATCH_SSH_KEY from a secret; its public half belongs on the cluster."
+    ),
+    "ssh.key-unreadable": Kind(
+        Exit.SSH, "The private key cannot be read.", "Paste the whole file, from `-----BEGIN` to the end of the `-----END` line."
+    ),
+    "ssh.key-needs-passphrase": Kind(
+        Exit.SSH, "The private key is encrypted.", "Set DISPATCH_SSH_PASSPHRASE, or use a key without passphrase."
+    ),
+    "ssh.key-wrong-passphrase": Kind(
+        Exit.SSH, "The passphrase does not open the key.", "Check DISPATCH_SSH_PASSPHRASE: it belongs to this very key."
+    ),
+    "ssh.certificate": Kind(
+        Exit.SSH, "The certificate does not fit the key.", "Give the content of `…-cert.pub` that was signed for this key."
+    ),
+    "ssh.agent": Kind(Exit.SSH, "The SSH agent cannot be asked.", "Start it and add a key, or set DISPATCH_SSH_KEY."),
+    "ssh.host-key-unknown": Kind(
+        Exit.SSH, "The host is not in known_hosts.", "Put its key into DISPATCH_SSH_KNOWN_HOSTS after checking it with the administrators."
+    ),
+    "ssh.host-key-changed": Kind(
+        Exit.SSH,
+        "The host shows another key than the known one: it was set up anew, or somebody is in between.",
+        "Do not connect. Ask the cluster's administrators; when they confirm the new key, replace it in known_hosts.",
+    ),
+    "ssh.host-key-revoked": Kind(Exit.SSH, "The host shows a revoked key.", "Do not connect. Ask the cluster's administrators."),
+    "ssh.auth-failed": Kind(
+        Exit.SSH,
+        "The login node does not accept the key.",
+        "Check the user, and that the key's public half is in its authorized_keys there.",
+    ),
+    "ssh.unreachable": Kind(
+        Exit.SSH,
+        "The login node cannot be reached.",
+        "Check host and port, and that the runner's network may go there; a jump host may be needed.",
+    ),
+    "ssh.cut": Kind(Exit.SSH, "The connection was cut.", "Run it again: what was begun is found, and nothing happens twice."),
     "cluster.not-writable": Kind(
         Exit.CLUSTER, "job_dir cannot be written to.", "Give the login's user the right to write there, or change `remote_job_dir`."
     ),
@@ -203,7 +240,9 @@ CATALOGUE: dict[str, Kind] = {
     "cluster.bad-request": Kind(
         Exit.CLUSTER, "A name contains characters that are not allowed.", "Check account, partition and paths in the profile."
     ),
-    "cluster.job-dir": Kind(Exit.CLUSTER, "`remote_job_dir` is not an absolute path.", "Write it from the root, without `~` and variables."),
+    "cluster.job-dir": Kind(
+        Exit.CLUSTER, "`remote_job_dir` is not an absolute path.", "Write it from the root, without `~` and variables."
+    ),
     "cluster.failed": Kind(Exit.CLUSTER, "A step on the login node failed. Nothing was submitted.", "Read its words, then run it again."),
     "cluster.bad-answer": Kind(
         Exit.CLUSTER,
@@ -214,7 +253,9 @@ CATALOGUE: dict[str, Kind] = {
         Exit.CLUSTER, "The login node did not answer in time.", "Run it again: what was begun is found, and nothing happens twice."
     ),
     "cluster.cut": Kind(
-        Exit.CLUSTER, "The remote program ended before it had answered.", "Run it again: what was begun is found, and nothing happens twice."
+        Exit.CLUSTER,
+        "The remote program ended before it had answered.",
+        "Run it again: what was begun is found, and nothing happens twice.",
     ),
     # GitHub
     "github.unauthorized": Kind(

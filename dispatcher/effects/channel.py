@@ -12,7 +12,22 @@ from typing import Protocol
 from dispatcher.errors import ClusterError, DispatchError
 
 INHERITED = frozenset(
-    "PATH HOME USER LOGNAME SHELL LANG LC_ALL LC_CTYPE TMPDIR TZ VIRTUAL_ENV LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES SLURM_CONF".split()
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LC_ALL",
+        "LC_CTYPE",
+        "TMPDIR",
+        "TZ",
+        "VIRTUAL_ENV",
+        "LD_LIBRARY_PATH",
+        "CUDA_VISIBLE_DEVICES",
+        "SLURM_CONF",
+    ]
 )
 """What a local job may know of our environment: where things are. Keys and tokens stay with us; code from a pull request runs there."""
 
