@@ -14,7 +14,7 @@ import pytest
 from dispatcher.effects.archive import GitArchive
 from dispatcher.errors import CATALOGUE, ConfigError, GitError
 from dispatcher.ports import Package, PackageSpec
-from tests.rig.gitrepo import GitServer, Repo, blob_id, serve, unpack
+from tests.rig.gitrepo import NESTED, GitServer, Repo, blob_id, nested_submodules, serve, unpack
 
 ALL = PackageSpec()
 FILES = {"train.py": b"print('hi')\n", "conf/a.yaml": b"a: 1\n", "run.sh": b"#!/bin/sh\n"}
@@ -43,23 +43,7 @@ def repo(tmp_path: Path) -> Repo:
 
 @pytest.fixture
 def nested(tmp_path: Path) -> Repo:
-    """main/lib is a submodule, and main/lib/deep/core is one of its own; both have moved on since they were pinned."""
-    core = Repo.create(tmp_path / "core").write({"core.py": b"pinned core\n"})
-    core.commit()
-    lib = Repo.create(tmp_path / "lib").write({"lib.py": b"pinned lib\n"})
-    lib.add_submodule(str(core.path), "deep/core")
-    lib.git("config", "-f", ".gitmodules", "submodule.deep/core.url", "../core")
-    lib.commit()
-    main = Repo.create(tmp_path / "main").write({"main.py": b"main\n"})
-    main.add_submodule(str(lib.path), "vendor/lib")
-    main.git("config", "-f", ".gitmodules", "submodule.vendor/lib.url", "../lib")
-    main.commit()
-    for moved in (core, lib):
-        moved.write({"new.py": b"not pinned\n"}).commit()
-    return main
-
-
-NESTED = {"main.py": b"main\n", "vendor/lib/lib.py": b"pinned lib\n", "vendor/lib/deep/core/core.py": b"pinned core\n"}
+    return nested_submodules(tmp_path)
 
 
 def without_gitmodules(files: dict[str, tuple[str, bytes]]) -> dict[str, bytes]:

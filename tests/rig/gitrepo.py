@@ -89,6 +89,27 @@ class Repo:
         return self.git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", stdin=text)
 
 
+NESTED = {"main.py": b"main\n", "vendor/lib/lib.py": b"pinned lib\n", "vendor/lib/deep/core/core.py": b"pinned core\n"}
+"""What `nested_submodules` packs, without .gitmodules."""
+
+
+def nested_submodules(folder: Path) -> Repo:
+    """main, whose vendor/lib is a submodule, whose deep/core is one of its own; both have moved on since they were pinned."""
+    core = Repo.create(folder / "core").write({"core.py": b"pinned core\n"})
+    core.commit()
+    lib = Repo.create(folder / "lib").write({"lib.py": b"pinned lib\n"})
+    lib.add_submodule(str(core.path), "deep/core")
+    lib.git("config", "-f", ".gitmodules", "submodule.deep/core.url", "../core")
+    lib.commit()
+    main = Repo.create(folder / "main").write({"main.py": b"main\n"})
+    main.add_submodule(str(lib.path), "vendor/lib")
+    main.git("config", "-f", ".gitmodules", "submodule.vendor/lib.url", "../lib")
+    main.commit()
+    for moved in (core, lib):
+        moved.write({"new.py": b"not pinned\n"}).commit()
+    return main
+
+
 def unpack(archive: bytes) -> dict[str, tuple[str, bytes]]:
     """A tar.gz → {path: (what it is, content or target)}, read by Python's own reader."""
     found: dict[str, tuple[str, bytes]] = {}
