@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from dispatcher.errors import Exit
 from dispatcher.phrases import clock, duration, number, plural
 from dispatcher.ports import Check, Conclusion, Reaction
 from dispatcher.record import RunRecord
@@ -20,7 +21,18 @@ from dispatcher.untrusted import cap, code, fence, neutralise
 
 DOCS = "https://github.com/org/nemotron-dispatch/blob/main/docs"
 TAIL_LINES = 40
+# Stands in comments about a run, so that a later refusal of the same command never overwrites what a running job has to say.
+RUN_MARK = "<!-- nemotron-dispatch run "
 TAIL_BYTES = 12_000
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What is the same in everything that one process says: the command word, GitHub's address, where this job's summary stands."""
+
+    word: str = "/train"
+    server_url: str = "https://github.com"
+    summary_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,7 @@ class Answer:
     summary: str
     outputs: Mapping[str, str]
     reaction: Reaction
+    exit: Exit
 
 
 _ICONS: Mapping[State, str] = {
@@ -114,7 +127,8 @@ def next_step(record: RunRecord, word: str) -> str:
         case State.SUCCEEDED if record.results_problem:
             return f"Write the results file that the recipe `{record.recipe}` promises. {again}"
         case State.TIMEOUT:
-            return f"It needs more than its {duration(record.resources.seconds)}: ask for less work, or raise `time` in profile `{record.profile}`."
+            limit = duration(record.resources.seconds)
+            return f"It needs more than its {limit}: ask for less work, or raise `time` in profile `{record.profile}`."
         case State.NODE_FAIL | State.PREEMPTED:
             return f"This is the machine, not the change. {again}"
         case State.CANCELLED:
@@ -130,10 +144,10 @@ def command_line(record: RunRecord, word: str) -> str:
     return " ".join([word, f"profile={record.profile}", f"recipe={record.recipe}", *record.overrides])
 
 
-def run_report(record: RunRecord, tail: str, now: datetime, word: str = "/train", summary_url: str | None = None) -> Report:
-    """The whole report on a run. `tail` is the end of its log, already redacted; `summary_url` is used where there is no log link."""
-    log_url = record.log_url or summary_url
-    failed = record.state.ended and record.state is not State.SUCCEEDED or bool(record.results_problem)
+def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Report:
+    """The whole report on a run. `tail` is the end of its log, already redacted; the job's summary stands in for a missing log link."""
+    word, log_url = voice.word, record.log_url or voice.summary_url
+    failed = bool(record.results_problem) or (record.state.ended and record.state is not State.SUCCEEDED)
     lines = [f"### {_icon(record)} {word.lstrip('/')} · {record.profile} · {headline(record, now)}", ""]
     if record.reason and record.state is not State.UNKNOWN:
         lines += [f"{'Reason' if failed else 'Waiting for'}: {neutralise(record.reason, 300)}", ""]
@@ -141,14 +155,14 @@ def run_report(record: RunRecord, tail: str, now: datetime, word: str = "/train"
         lines += [_metrics_line(record), ""]
     if failed and (step := next_step(record, word)):
         lines += [f"**Next:** {step}", ""]
-    lines += _table(record, now, log_url)
+    lines += _table(record, now, log_url, voice)
     if failed and tail.strip():
         lines += ["", "<details open><summary>The end of the log</summary>", "", fence(last_lines(tail)), "", "</details>"]
     if len(record.results) > 4:
         lines += ["", "<details><summary>All metrics</summary>", "", *_metrics_table(record), "", "</details>"]
     cancel = "" if record.state.ended else f" · cancel with `{word} cancel {record.run_key[:8]}`"
     lines += ["", f"<sub>Updated {clock(now, now)}{cancel} · run `{record.run_key}` · [how this works]({DOCS}/commands.md)</sub>"]
-    body = "\n".join([*lines, "", marker(record.trigger)])
+    body = "\n".join([*lines, "", marker(record.trigger), f"{RUN_MARK}{record.run_key} -->"])
     return Report(body, _check(record, now, lines, log_url), "\n".join(lines), outputs(record, log_url), _reaction(record))
 
 
@@ -176,7 +190,15 @@ def outputs(record: RunRecord, log_url: str | None) -> dict[str, str]:
 
 
 def refusal(
-    title: str, reason: str, words: str, step: str, trigger: str, decision: str, icon: str = "🚫", reaction: Reaction = "-1"
+    title: str,
+    reason: str,
+    words: str,
+    step: str,
+    trigger: str,
+    decision: str,
+    exit_code: Exit,
+    icon: str = "🚫",
+    reaction: Reaction = "-1",
 ) -> Answer:
     """What is said when nothing was started: a headline, why, and the next step. `words` and `step` are Markdown and safe already."""
     lines = [f"### {icon} Not started: {title}", ""]
@@ -184,16 +206,16 @@ def refusal(
     lines += [f"**Next:** {step}", ""] if step else []
     lines += [f"<sub>reason `{reason}` · nothing was submitted · [how this works]({DOCS}/commands.md)</sub>"]
     told = {"decision": decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
-    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, reaction)
+    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, reaction, exit_code)
 
 
 def _icon(record: RunRecord) -> str:
     return "❌" if record.results_problem else _ICONS.get(record.state, "❌")
 
 
-def _table(record: RunRecord, now: datetime, log_url: str | None) -> list[str]:
+def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) -> list[str]:
     repository, sha = record.target.repository, record.sha
-    what = f"`{record.recipe}` ({code(record.program)}) at [`{sha[:7]}`](https://github.com/{repository}/commit/{sha})"
+    what = f"`{record.recipe}` ({code(record.program)}) at [`{sha[:7]}`]({voice.server_url}/{repository}/commit/{sha})"
     if record.overrides:
         what += " · " + " ".join(code(override) for override in record.overrides)
     asked = record.resources

@@ -1,4 +1,4 @@
-"""The `Compiler` port: a job description → what NeMo-Run renders, through a process that imports NeMo-Run while others wait for networks."""
+"""The `Compiler` port: a job description → what NeMo-Run renders, in a process that imports NeMo-Run while others wait for networks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CompilerProcess:
         if self._process is not None:
             return
         self._home = tempfile.TemporaryDirectory(prefix="dispatch-nemorun-")
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by close()
         environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
         environment["NEMORUN_HOME"] = self._home.name
         self._process = subprocess.Popen(
@@ -76,7 +76,8 @@ class CompilerProcess:
             self._home.cleanup()
 
     def _read(self) -> dict[str, object]:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         try:
             answer = json.loads(line)

@@ -23,7 +23,7 @@ from typing import Any
 
 
 class _AbsentLeptonai(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Answers `import leptonai…` with empty modules: half of NeMo-Run's import time is spent there, for an executor that is not asked for."""
+    """Answers `import leptonai…` with empty modules: half of NeMo-Run's import time, for an executor that is not asked for."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
         if fullname.split(".")[0] != "leptonai":

@@ -1,34 +1,20 @@
-"""Outputs, summary and log of an Actions job (or nothing of it, at a terminal), and the real clock.
+"""Outputs, summary and log of an Actions job (or nothing of it, at a terminal).
 
-`GITHUB_OUTPUT` is written with a random delimiter, so that no value can add another output
-(https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#multiline-strings). Nothing is ever written to GITHUB_ENV.
+`GITHUB_OUTPUT` is written with a random delimiter, so that no value can add another output; nothing is ever written to GITHUB_ENV
+(https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#multiline-strings).
 """
 
 from __future__ import annotations
 
 import secrets
 import sys
-import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 
 from dispatcher.untrusted import cap, for_log
 
 # GitHub keeps 1 MiB of summary for each step.
 SUMMARY_BYTES = 1_000_000
-
-
-class SystemClock:
-    """The `Clock` port."""
-
-    def now(self) -> datetime:
-        """UTC, aware."""
-        return datetime.now(tz=timezone.utc)
-
-    def sleep(self, seconds: float) -> None:
-        """Waits."""
-        time.sleep(seconds)
 
 
 class Runner:
@@ -38,7 +24,7 @@ class Runner:
         self._output_file = Path(output_file) if output_file else None
         self._summary_file = Path(summary_file) if summary_file else None
         self.in_actions = in_actions
-        self._mute_token: str | None = None
+        self.log_to_stdout = False
 
     def outputs(self, values: Mapping[str, str]) -> None:
         """Sets the step's outputs."""
@@ -62,8 +48,9 @@ class Runner:
     def log_bytes(self, data: bytes) -> None:
         """New bytes of a job's log: in Actions, workflow commands in them are made powerless."""
         text = data.decode("utf-8", "replace")
-        sys.stderr.write(for_log(text) if self.in_actions else text)
-        sys.stderr.flush()
+        stream = sys.stdout if self.log_to_stdout else sys.stderr
+        stream.write(for_log(text) if self.in_actions else text)
+        stream.flush()
 
     def error(self, title: str, message: str) -> None:
         """An error that GitHub shows on the workflow run's page; on a terminal just a line."""

@@ -1,0 +1,293 @@
+"""The command line: words → one of the stories, and how it ended → standard output, an exit status, the action's outputs.
+
+Standard output has the result and nothing else (with `--json` exactly one object); progress and errors go to standard error.
+A comment that is no command must cost next to nothing, so everything heavy is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dispatcher import __version__
+from dispatcher.effects.runner import Runner
+from dispatcher.errors import DispatchError, Exit
+from dispatcher.inputs import Inputs, read_event, read_inputs
+
+if TYPE_CHECKING:
+    from dispatcher.world import Outcome, World
+
+EXITS = "\n".join(f"  {item.value:>3}  {item.name.lower().replace('_', ' ')}" for item in Exit)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point. Never a traceback for what a user did; always one with `--debug`."""
+    arguments = parser().parse_args(argv)
+    runner: Runner | None = None
+    try:
+        inputs = read_inputs()
+        runner = Runner(inputs.github.output_file, inputs.github.summary_file, inputs.github.in_actions)
+        story: Callable[[argparse.Namespace, Inputs, Runner], tuple[int, Mapping[str, str], str]] = arguments.story
+        code, outputs, summary = story(arguments, inputs, runner)
+        runner.outputs(outputs)
+        if summary:
+            runner.summary(summary)
+        _print(arguments, outputs, summary, inputs)
+        return code
+    except DispatchError as error:
+        return _broken(arguments, runner, error)
+    except KeyboardInterrupt:
+        print("Interrupted. What was submitted goes on; `nemotron-dispatch status` finds it again.", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        return Exit.OK
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+        words = f"{type(error).__name__}: {error}"
+        print(f"This is a bug in nemotron-dispatch: {words}\nRun it again with --debug and report what it prints.", file=sys.stderr)
+        return Exit.BUG
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its words; `docs/cli.md` is made from this."""
+    top = argparse.ArgumentParser(
+        prog="nemotron-dispatch",
+        description="Comment /train on a pull request: a NeMo-Run job on Slurm, its log and result in the pull request, a gate on the merge.",
+        epilog=f"exit status:\n{EXITS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object on standard output, everything else on standard error")
+    common.add_argument("--debug", action="store_true", help="show a traceback when something breaks")
+    common.add_argument("--repo", type=Path, default=Path(), metavar="DIR", help="the checkout to work in (default: the current folder)")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, story: Callable[..., object], words: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=words,
+            description=words[0].upper() + words[1:] + ".",
+            epilog=f"example:\n  {example}",
+            parents=[common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(story=story)
+        return sub
+
+    handle = add("handle", _handle, "answer one GitHub event, as the action does", "nemotron-dispatch handle --event event.json")
+    handle.add_argument("--event", metavar="FILE", help="the payload (default: $GITHUB_EVENT_PATH)")
+    handle.add_argument("--event-name", metavar="NAME", help="for example issue_comment (default: $GITHUB_EVENT_NAME)")
+    for name, words in (
+        ("plan", "show what would run: the resolved profile, the packed files, the script; submits nothing"),
+        ("submit", "run a commit of this checkout"),
+    ):
+        sub = add(name, _ask, words, f"nemotron-dispatch {name} profile=slurm recipe=default train.iters=200")
+        sub.add_argument("words", nargs="*", metavar="KEY=VALUE", help="profile=…, recipe=… and overrides")
+        sub.add_argument("--commit", default="HEAD", help="what to run (default: HEAD); uncommitted changes do not travel")
+        if name == "submit":
+            sub.add_argument(
+                "--wait", action=argparse.BooleanOptionalAction, help="follow the run to its end (default: as the profile says)"
+            )
+            sub.add_argument("--request", metavar="NAME", help="name this request: the same name and words again find the same run")
+    status = add(
+        "status", _status, "show one run, or what is active and what ran on this commit", "nemotron-dispatch status 4f1c2d3e4f5a6b7c"
+    )
+    status.add_argument("run", nargs="?", help="a run key, or the beginning of an active run's")
+    status.add_argument("--commit", default="HEAD", help="list the runs of this commit (default: HEAD)")
+    logs = add("logs", _logs, "print a run's log", "nemotron-dispatch logs 4f1c --follow")
+    logs.add_argument("run", help="a run key, or the beginning of an active run's")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until the run has ended")
+    logs.add_argument("--lines", "-n", type=int, default=200, help="how many of the last lines (default: 200)")
+    cancel = add("cancel", _cancel, "end a run's job", "nemotron-dispatch cancel 4f1c2d3e4f5a6b7c")
+    cancel.add_argument("run", help="a run key, or the beginning of an active run's")
+    watch = add("watch", _watch, "look at every active run once and report what changed", "nemotron-dispatch watch --follow")
+    watch.add_argument("--follow", action="store_true", help="look again and again until nothing is active")
+    watch.add_argument("--interval", type=float, default=60.0, metavar="SECONDS", help="between two looks with --follow (default: 60)")
+    gate = add("gate", _gate, "judge a pull request's required runs and write the check dispatch/gate", "nemotron-dispatch gate 12")
+    gate.add_argument("number", type=int, help="the pull request")
+    doctor = add(
+        "doctor",
+        _doctor,
+        "check that a profile works: key, host key, scheduler, account, folder",
+        "nemotron-dispatch doctor --profile slurm",
+    )
+    doctor.add_argument("--profile", help="which one (default: the policy's default)")
+    demo = add("demo", _demo, "run the whole story here: a small repository, a comment, a training run, a gate", "nemotron-dispatch demo")
+    demo.add_argument("--keep", metavar="DIR", type=Path, help="leave the demo's repository and ledger in this folder")
+    return top
+
+
+# --------------------------------------------------------------------------- stories: (arguments, inputs, runner) → (exit, outputs, summary)
+
+Told = tuple[int, Mapping[str, str], str]
+
+
+def _handle(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.command import Ignored, parse_command
+    from dispatcher.event import parse_event
+
+    name = arguments.event_name or inputs.github.event_name
+    event = parse_event(name, read_event(arguments.event or inputs.github.event_path), inputs.github.run_id)
+    command = parse_command(event, inputs.word)
+    if isinstance(command, Ignored):
+        # No policy, no network, nothing imported: most comments end here.
+        runner.say(f"Nothing to do: {command.reason}.")
+        empty = {"run-key": "", "job-id": "", "state": "", "log-url": "", "comment-url": "", "result": "{}"}
+        return Exit.OK, {"decision": "ignored", "reason-code": command.reason, **empty}, ""
+    from dispatcher.effects.assembly import for_github
+    from dispatcher.flow import handle
+
+    return _told(handle(event, for_github(inputs, runner, getattr(event, "default_branch", ""))))
+
+
+def _ask(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dataclasses import replace
+    from uuid import uuid4
+
+    from dispatcher.configuration import read_policy
+    from dispatcher.effects.assembly import commit_at, for_terminal, top_folder, uncommitted
+    from dispatcher.terminal import ask
+
+    folder = top_folder(arguments.repo)
+    dry = arguments.command == "plan"
+    wait = getattr(arguments, "wait", None)
+    world = for_terminal(replace(inputs, wait=wait if wait is not None else inputs.wait), runner, folder)
+    world.compiler.start()
+    try:
+        sha = commit_at(folder, arguments.commit)
+        if uncommitted(folder):
+            runner.say("There are uncommitted changes; they do not travel. What runs is the commit.")
+        request = getattr(arguments, "request", None) or uuid4().hex
+        return _told(ask(world, read_policy(world), arguments.words, sha, _user(inputs), request, dry))
+    finally:
+        world.compiler.close()
+
+
+def _status(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.configuration import read_policy
+    from dispatcher.effects.assembly import commit_at, for_terminal, top_folder
+    from dispatcher.terminal import status
+
+    folder = top_folder(arguments.repo)
+    world = for_terminal(inputs, runner, folder)
+    return _told(status(world, read_policy(world), commit_at(folder, arguments.commit), arguments.run))
+
+
+def _logs(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.configuration import read_policy
+    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.terminal import logs
+
+    runner.log_to_stdout = not arguments.json
+    world = for_terminal(inputs, runner, top_folder(arguments.repo))
+    return _told(logs(world, read_policy(world), arguments.run, arguments.lines, arguments.follow))
+
+
+def _cancel(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.configuration import read_policy
+    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.terminal import cancel
+
+    world = for_terminal(inputs, runner, top_folder(arguments.repo))
+    return _told(cancel(world, read_policy(world), arguments.run))
+
+
+def _watch(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.configuration import read_policy
+    from dispatcher.watching import watch
+
+    world = _somewhere(arguments, inputs, runner)
+    return _told(watch(world, read_policy(world), arguments.follow, arguments.interval))
+
+
+def _gate(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.configuration import read_policy
+    from dispatcher.errors import InputError
+    from dispatcher.gatekeeper import evaluate_gate
+
+    world = _somewhere(arguments, inputs, runner)
+    if world.forge is None:
+        raise InputError(
+            "input.missing", "GITHUB_TOKEN is not set.", "A gate is a check on GitHub: set GITHUB_TOKEN and GITHUB_REPOSITORY."
+        )
+    return _told(evaluate_gate(world, read_policy(world), arguments.number))
+
+
+def _doctor(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.effects.checkup import check_up
+
+    world = for_terminal(inputs, runner, top_folder(arguments.repo))
+    return _told(check_up(world, inputs, arguments.profile))
+
+
+def _demo(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.effects.demo import run_demo
+
+    return _told(run_demo(inputs, runner, arguments.keep, quiet=arguments.json))
+
+
+# --------------------------------------------------------------------------- how it is told
+
+
+def _somewhere(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> World:
+    """In Actions the default branch's policy counts, in a checkout the folder's; GitHub is spoken to wherever there is a token."""
+    from dispatcher.effects.assembly import for_github, for_terminal, top_folder, with_forge
+
+    if inputs.github.in_actions:
+        event = read_event(inputs.github.event_path) if inputs.github.event_path else {}
+        repository = event.get("repository")
+        branch = repository.get("default_branch") if isinstance(repository, dict) else None
+        return for_github(inputs, runner, branch if isinstance(branch, str) else "")
+    return with_forge(inputs, for_terminal(inputs, runner, top_folder(arguments.repo)))
+
+
+def _told(ended: Outcome) -> Told:
+    return int(ended.exit), ended.outputs, ended.summary
+
+
+def _user(inputs: Inputs) -> str:
+    return inputs.environment.get("USER") or inputs.environment.get("LOGNAME") or "terminal"
+
+
+def _print(arguments: argparse.Namespace, outputs: Mapping[str, str], summary: str, inputs: Inputs) -> None:
+    if arguments.json:
+        document: dict[str, object] = {**outputs, "summary": summary}
+        document["result"] = json.loads(outputs.get("result") or "{}")
+        print(json.dumps(document, ensure_ascii=False))
+    elif summary and not inputs.github.in_actions:
+        from dispatcher.effects.console import show_markdown
+
+        show_markdown(summary)
+
+
+def _broken(arguments: argparse.Namespace, runner: Runner | None, error: DispatchError) -> int:
+    if arguments.debug:
+        traceback.print_exc()
+    words = f"{error.cause}\nNext: {error.next_step}"
+    if runner is not None:
+        told = {
+            "decision": "refused",
+            "reason-code": error.code,
+            "run-key": "",
+            "job-id": "",
+            "state": "",
+            "log-url": "",
+            "comment-url": "",
+        }
+        runner.outputs({**told, "result": "{}"})
+        runner.error(error.code, words)
+        if arguments.json:
+            print(json.dumps({**told, "result": {}, "summary": words}, ensure_ascii=False))
+    return int(error.exit)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,201 @@
+"""Typed inputs → a `World` whose ports are real: GitHub over HTTP, clusters over SSH or a local shell, git, NeMo-Run, the clock."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dispatcher.effects.clock import SystemClock
+from dispatcher.effects.compiler import CompilerProcess
+from dispatcher.effects.runner import Runner
+from dispatcher.errors import InputError
+from dispatcher.inputs import Inputs
+from dispatcher.ports import Archive, Cluster, Forge
+from dispatcher.profile import Profile, SlurmProfile
+from dispatcher.report import Voice
+from dispatcher.world import Settings, World
+
+if TYPE_CHECKING:
+    from dispatcher.effects.channel import Channel
+    from dispatcher.effects.ssh import SshTarget
+
+
+def for_github(inputs: Inputs, runner: Runner, default_branch: str) -> World:
+    """The world of an Actions job: policy and profiles come from the default branch through GitHub's API."""
+    github = inputs.github
+    if not github.token:
+        raise InputError("input.missing", "GITHUB_TOKEN is not set.", "Give the step `env: GITHUB_TOKEN: ${{ github.token }}`.")
+    from dispatcher.effects.github import GitHubForge
+
+    forge = GitHubForge(github.repository, github.token, github.api_url, github.identity, github.app_slug)
+    ref = default_branch or github.sha
+    return _world(
+        inputs,
+        runner,
+        forge,
+        repository=github.repository,
+        read=lru_cache(maxsize=None)(lambda path: forge.read_text(path, ref)),
+        names=lambda folder: forge.list_files(folder, ref),
+        workspace=Path(github.workspace) if github.workspace else None,
+    )
+
+
+def for_terminal(inputs: Inputs, runner: Runner, folder: Path) -> World:
+    """The world of a person in a checkout: policy and profiles are the folder's; GitHub is not spoken to."""
+    return _world(
+        inputs,
+        runner,
+        None,
+        repository=inputs.github.repository or repository_name(folder),
+        read=lambda path: _read(folder / path),
+        names=lambda path: tuple(sorted(item.name for item in (folder / path).glob("*") if item.is_file())),
+        workspace=folder,
+    )
+
+
+def with_forge(inputs: Inputs, world: World) -> World:
+    """The same world, speaking to GitHub, when there is a token to speak with."""
+    if not (inputs.github.token and world.settings.repository):
+        return world
+    from dataclasses import replace
+
+    from dispatcher.effects.github import GitHubForge
+
+    github = inputs.github
+    return replace(world, forge=GitHubForge(world.settings.repository, github.token, github.api_url, github.identity, github.app_slug))
+
+
+def open_cluster(profile: Profile, inputs: Inputs, local_job_dir: str) -> Cluster:
+    """A profile's ledger and scheduler; the connection itself begins in the background and fails at the first request."""
+    from dispatcher.effects.ledger import LedgerCluster, open_local
+
+    job_dir = (profile.job_dir or local_job_dir).rstrip("/")
+    if isinstance(profile, SlurmProfile) and profile.tunnel == "ssh":
+        cluster = LedgerCluster(partial(_over_ssh, profile, inputs), job_dir, "slurm")
+    else:
+        Path(job_dir).mkdir(parents=True, exist_ok=True)
+        cluster = LedgerCluster(lambda: open_local(inputs.environment), job_dir, profile.executor)
+    cluster.start()
+    return cluster
+
+
+def _over_ssh(profile: SlurmProfile, inputs: Inputs) -> Channel:
+    from dispatcher.effects.conversation import command
+    from dispatcher.effects.ssh import SshCredentials, open_ssh
+
+    given = inputs.ssh
+    return open_ssh(
+        ssh_target(profile, given.known_hosts),
+        SshCredentials(given.key, given.passphrase, given.certificate, given.agent_socket),
+        command(),
+    )
+
+
+def ssh_target(profile: SlurmProfile, known_hosts: str) -> SshTarget:
+    """Where a profile's cluster is; its own `known_hosts` come before the environment's."""
+    from dispatcher.effects.ssh import SshTarget
+
+    known = profile.known_hosts or known_hosts
+    jump = None
+    if profile.jump:
+        user, _, address = profile.jump.rpartition("@")
+        host, _, port = address.partition(":")
+        jump = SshTarget(host, user or str(profile.user), known, int(port or 22))
+    return SshTarget(str(profile.host), str(profile.user), known, profile.port, jump)
+
+
+def top_folder(start: Path) -> Path:
+    """The checkout that a folder lies in."""
+    found = _git(start, "rev-parse", "--show-toplevel")
+    if not found:
+        raise InputError("input.missing", f"{start} is not in a git repository.", "Go into a checkout, or name one with `--repo`.")
+    return Path(found)
+
+
+def commit_at(folder: Path, name: str) -> str:
+    """The full SHA of a commit of the checkout."""
+    found = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    if not found:
+        raise InputError("input.missing", f"{name!r} names no commit of {folder}.", "Give a branch, a tag or a SHA that `git log` shows.")
+    return found
+
+
+def uncommitted(folder: Path) -> bool:
+    """Whether the checkout has changes that no commit has: they will not travel."""
+    return bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+
+
+def repository_name(folder: Path) -> str:
+    """`owner/name` from the checkout's origin, or the folder's own name where there is none."""
+    url = _git(folder, "remote", "get-url", "origin").removesuffix(".git").rstrip("/")
+    parts = [part for part in url.replace(":", "/").split("/") if part]
+    return "/".join(parts[-2:]) if len(parts) >= 2 else f"local/{folder.name}"
+
+
+def _world(
+    inputs: Inputs,
+    runner: Runner,
+    forge: Forge | None,
+    repository: str,
+    read: Callable[[str], str | None],
+    names: Callable[[str], tuple[str, ...]],
+    workspace: Path | None,
+) -> World:
+    github = inputs.github
+    local_job_dir = str(Path(inputs.state_dir) / "local")
+
+    @lru_cache(maxsize=1)
+    def archive() -> Archive:
+        from dispatcher.effects.archive import GitArchive
+
+        url = inputs.git_url or (f"{github.server_url}/{repository}" if github.in_actions else "")
+        return GitArchive(url, github.token or None, workspace, progress=runner.say)
+
+    return World(
+        forge=forge,
+        archive=archive,
+        compiler=CompilerProcess(),
+        connect=lambda profile: open_cluster(profile, inputs, local_job_dir),
+        read_config=read,
+        list_config=names,
+        clock=SystemClock(),
+        say=runner.say,
+        show_log=runner.log_bytes,
+        settings=Settings(
+            repository=repository,
+            voice=Voice(inputs.word, github.server_url, github.run_url),
+            wait=inputs.wait,
+            run_attempt=int(github.run_attempt) if github.run_attempt.isdigit() else 1,
+            environment=inputs.environment,
+            to_hide=inputs.to_hide,
+            local_job_dir=local_job_dir,
+            python=sys.executable,
+        ),
+    )
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise InputError("input.missing", "There is no `git` on PATH.", "Install git.") from None
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,79 @@
+"""A verdict → the check `dispatch/gate` and the table that says what it waits for and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from typing_extensions import assert_never
+
+from dispatcher.gate import Fail, Line, Pass, Pending, Verdict
+from dispatcher.phrases import plural
+from dispatcher.ports import Check
+from dispatcher.report import DOCS
+from dispatcher.slurm import State
+from dispatcher.untrusted import code, neutralise
+
+GATE_NAME = "dispatch/gate"
+
+
+def gate_check(verdict: Verdict, sha: str, lines: Sequence[str]) -> Check:
+    """The check to require in branch protection. A requirement that nobody has met keeps it pending, never green."""
+    status: str
+    conclusion: str | None
+    match verdict:
+        case Pass():
+            status, conclusion = "completed", "success"
+        case Pending():
+            status, conclusion = "in_progress", None
+        case Fail():
+            status, conclusion = "completed", "failure"
+        case _:
+            assert_never(verdict)
+    return Check(
+        name=GATE_NAME,
+        sha=sha,
+        external_id=f"gate-{sha}",
+        status=status,  # type: ignore[arg-type]  # literals of the three cases above
+        conclusion=conclusion,  # type: ignore[arg-type]
+        title=title(verdict),
+        summary="\n".join(lines),
+    )
+
+
+def title(verdict: Verdict) -> str:
+    """The verdict in one line."""
+    match verdict:
+        case Pass(()):
+            return "no run is required for this change"
+        case Pass(lines):
+            return f"{plural(len(lines), 'required run')} passed"
+        case Pending(lines, missing):
+            waiting = len([line for line in lines if line.state is not State.SUCCEEDED])
+            return f"waits for {plural(waiting, 'run')}" + (f", {missing} not started" if missing else "")
+        case Fail(lines):
+            bad = [line for line in lines if line.state is not None and line.state.ended and line.state is not State.SUCCEEDED]
+            return f"{plural(len(bad), 'required run')} did not pass"
+        case _:
+            assert_never(verdict)
+
+
+def gate_lines(verdict: Verdict, silent: Sequence[str], word: str) -> list[str]:
+    """The summary: one row for each required run, then what could not be asked."""
+    icon = {"Pass": "✅", "Pending": "⏳", "Fail": "❌"}[type(verdict).__name__]
+    lines = [f"### {icon} dispatch/gate · {title(verdict)}", ""]
+    if verdict.lines:
+        lines += ["| required run | because of | state | |", "|---|---|---|---|", *(_row(line, word) for line in verdict.lines)]
+    for problem in silent:
+        lines += ["", f"⚠️ A ledger did not answer, so its runs do not count: {neutralise(problem, 500)}"]
+    lines += ["", f"<sub>Judged from the ledger on the cluster, on exactly this commit · [how the gate works]({DOCS}/gates.md)</sub>"]
+    return lines
+
+
+def _row(line: Line, word: str) -> str:
+    state = line.state.value.replace("_", " ") if line.state else "not started"
+    link = f"[log]({line.log_url})" if line.log_url else f"run `{line.run_key}`" if line.run_key else ""
+    because = line.requirement.because
+    asked = (
+        f"`{word} profile={line.requirement.profile} recipe={line.requirement.recipe}`" if not line.state else neutralise(line.note, 200)
+    )
+    return f"| {code(line.requirement.name)} | {code(because)} | {state} | {' · '.join(part for part in (link, asked) if part)} |"

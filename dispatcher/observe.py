@@ -1,0 +1,98 @@
+"""A cluster's active runs → records that know how they stand, with the end of their log; GitHub hears only of what changed.
+
+Shared by the sweep (`watch`), by the attached mode and by the first report after a submission.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
+from dispatcher.publish import publish_run
+from dispatcher.record import RunRecord, advance, parse_record
+from dispatcher.report import run_report
+from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
+from dispatcher.slurm import Absent, Observation, Sight, Sightings, State
+from dispatcher.untrusted import redact
+from dispatcher.world import World
+
+TAIL_READ = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One active run after a look: its record, the end of its log, and where it was last published."""
+
+    record: RunRecord
+    tail: str
+    comment_url: str = ""
+
+
+def sight_of(run: ActiveRun, sightings: Sightings, executor: str) -> Sight:
+    """What one sweep says about one run. A local run is known by its process and by the exit status that it left."""
+    if executor != "local":
+        return sightings.of(run.job_id, run.exit_file)
+    if run.exit_file.strip().isdigit():
+        code = int(run.exit_file)
+        state = State.SUCCEEDED if code == 0 else State.CANCELLED if code in (130, 143) else State.FAILED
+        return Observation(state, "exit file", exit_code=code)
+    return Observation(State.RUNNING, "process") if run.alive else Absent()
+
+
+def sightings_of(sweep: Sweep) -> Sightings:
+    """The sweep's three answers, parsed once."""
+    return Sightings(sweep.squeue, sweep.sacct, sweep.scontrol)
+
+
+def changed(run: ActiveRun, sight: Sight) -> bool:
+    """Whether the ledger has to be read at all: most runs of a sweep are as they were reported."""
+    return isinstance(sight, Absent) or (isinstance(sight, Observation) and sight.state.value != run.reported)
+
+
+def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_after: timedelta) -> Seen | None:
+    """Reads one run and brings its record up to date; None when its folder is gone or it is somebody else's."""
+    files = cluster.fetch(run.run_key, -TAIL_READ, TAIL_READ, MAX_BYTES)
+    if files is None:
+        return None
+    before = parse_record(files.record)
+    record = advance(before, sight, world.clock.now(), lost_after)
+    if record.state.ended:
+        record = _with_results(record, _results_of(cluster, record, files))
+    if record.target.repository != world.settings.repository:
+        return None  # Another repository's run in the same job_dir: its own sweep speaks for it.
+    return Seen(record, redact(files.log.decode("utf-8", "replace"), world.settings.to_hide))
+
+
+def _results_of(cluster: Cluster, record: RunRecord, files: RunFiles) -> RunFiles:
+    """Results are read where the recipe says; the first read could not know that path."""
+    if not record.results_path:
+        return files
+    return cluster.fetch(record.run_key, 0, 0, MAX_BYTES, record.results_path) or files
+
+
+def _with_results(record: RunRecord, files: RunFiles) -> RunRecord:
+    match parse_results(files.results, files.results_too_big):
+        case Results(metrics):
+            return record.model_copy(update={"results": dict(metrics)})
+        case BrokenResults(why):
+            return record.model_copy(update={"results_problem": why})
+        case NoResults():
+            missing = record.results_required and record.state is State.SUCCEEDED
+            return record.model_copy(update={"results_problem": "it left no results file"}) if missing else record
+
+
+def report(world: World, cluster: Cluster, seen: Seen, look_first: bool = True) -> Seen:
+    """Says on GitHub how a run stands, then remembers in the ledger that it was said, then (at its end) takes it out of active/.
+
+    In this order: a process that dies in between says the same thing once more, and never leaves an end unsaid.
+    """
+    record, url = seen.record, ""
+    if world.forge is not None:
+        words = run_report(record, seen.tail, world.clock.now(), world.settings.voice)
+        published = publish_run(world.forge, record, words, look_first)
+        record, url = published.record, published.comment_url
+    cluster.save(record.run_key, record.to_json(), record.state.value)
+    if record.state.ended:
+        cluster.retire(record.run_key)
+    return Seen(record, seen.tail, url)

@@ -1,0 +1,272 @@
+"""Grant × profile × recipe × overrides → `JobPlan`: everything that will be submitted. The preview is what gets submitted.
+
+`plan()` takes a `Grant`, so a plan that nobody authorised cannot be written. Nothing is sent and nothing is run from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from dispatcher.authorise import Grant
+from dispatcher.command import Override
+from dispatcher.ports import Compiled, CompiledFile, Package, PackageSpec
+from dispatcher.profile import Profile, SlurmProfile
+from dispatcher.recipe import Recipe
+from dispatcher.record import Resources, RunRecord, Target
+from dispatcher.slurm import State
+
+# Fields of a profile that say how to get there or what to show, and not what the job computes: they are not part of its content.
+_NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "results_cap", "job_dir"}
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """One job, decided. `job_dir` is absolute on the machine that has it."""
+
+    run_key: str
+    content_key: str
+    grant: Grant
+    profile_name: str
+    profile: Profile
+    recipe_name: str
+    recipe: Recipe
+    overrides: tuple[Override, ...]
+    package: Package
+    job_dir: str
+    attached: bool
+    python: str
+
+    @property
+    def runs_dir(self) -> str:
+        """Where the ledger keeps its runs."""
+        return f"{self.job_dir}/runs"
+
+    @property
+    def run_dir(self) -> str:
+        """This run's folder."""
+        return f"{self.runs_dir}/{self.run_key}"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the script gets: the recipe's arguments, then the overrides."""
+        return (*self.recipe.args, *(override.word for override in self.overrides if override.target == "script"))
+
+    @property
+    def resources(self) -> Resources:
+        """What the scheduler is asked for."""
+        gpus = self.profile.gpus // self.profile.nodes
+        return Resources(nodes=self.profile.nodes, gpus_per_node=gpus, seconds=self.profile.seconds, partition=self.partition or "")
+
+    @property
+    def partition(self) -> str | None:
+        """`run_partition` for who waits, `batch_partition` for who does not, else `partition`."""
+        return self.profile.partition_for(self.attached) if isinstance(self.profile, SlurmProfile) else None
+
+    @property
+    def container_image(self) -> str | None:
+        """The image, when the job runs in one."""
+        return self.profile.container_image if isinstance(self.profile, SlurmProfile) else None
+
+    @property
+    def processes_per_node(self) -> int:
+        """torchrun's processes: as recipe or profile say, else one for each task where there are several, else one for each GPU."""
+        tasks = self.profile.ntasks_per_node if isinstance(self.profile, SlurmProfile) else 1
+        return self.profile.nproc_per_node or (tasks if tasks > 1 else self.resources.gpus_per_node or 1)
+
+    def for_compiler(self) -> dict[str, object]:
+        """The job as `effects/nemorun.py` takes it: plain JSON values."""
+        job: dict[str, object] = {
+            "run_key": self.run_key,
+            "runs_dir": self.runs_dir,
+            "run_dir": self.run_dir,
+            "launcher": self.recipe.launcher,
+            "script": self.recipe.script or "",
+            "module": self.recipe.module or "",
+            "entrypoint": self.recipe.entrypoint,
+            "args": list(self.arguments),
+            "torchrun_nproc_per_node": self.processes_per_node if self.recipe.launcher == "torchrun" else None,
+        }
+        if isinstance(self.profile, SlurmProfile):
+            job["executor"] = self._executor(self.profile)
+            job["setup_lines"] = self._setup_lines(self.profile)
+        return job
+
+    def _executor(self, profile: SlurmProfile) -> dict[str, object]:
+        """Fields of NeMo-Run's SlurmExecutor; what is None is left to its defaults."""
+        fields: dict[str, object] = {
+            "account": profile.account,
+            "partition": self.partition,
+            "nodes": profile.nodes,
+            # With torchrun there is one launcher on each node; NeMo-Run would otherwise take this number for its processes.
+            "ntasks_per_node": 1 if self.recipe.launcher == "torchrun" else profile.ntasks_per_node,
+            "gpus_per_node": profile.gpus_per_node or None,
+            "time": profile.time,
+            "comment": self.run_key,
+            "exclusive": profile.exclusive or None,
+            "container_image": profile.container_image,
+            "container_mounts": list(profile.container_mounts) if profile.container_image else None,
+            "retries": profile.retries,
+        }
+        same = ("cpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "qos", "gres", "constraint", "exclude")
+        fields.update({name: getattr(profile, name) for name in same})
+        more = {**({"reservation": profile.reservation} if profile.reservation else {}), **profile.additional_parameters}
+        fields["additional_parameters"] = more or None
+        fields["srun_args"] = list(profile.srun_args) or None
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _setup_lines(self, profile: SlurmProfile) -> list[str]:
+        """What runs before the job's first step, in the batch script, with tracing off: NeMo-Run's template turns it on."""
+        return [
+            "{ set +vx; } 2>/dev/null",
+            # Where there is no accounting, this is all that says how the job ended.
+            f"trap 'echo $? > {self.run_dir}/exit' EXIT",
+            # A results file that the commit brought along is no result.
+            f"rm -f {self.run_dir}/exit {shlex.quote(f'{self.run_dir}/code/{self.recipe.results}')}",
+            f". {self.run_dir}/env",
+            *profile.shell_lines,
+        ]
+
+    def local_job(self) -> Compiled:
+        """What `executor: local` starts: a script that goes into the unpacked commit and lets NeMo-Run's LocalExecutor run the recipe."""
+        results = shlex.quote(f"{self.run_dir}/code/{self.recipe.results}")
+        lines = [
+            "#!/bin/sh",
+            f"# dispatch-{self.run_key}: run by NeMo-Run's LocalExecutor in the commit's own folder",
+            f". {shlex.quote(self.run_dir + '/env')}",
+            # A results file that the commit brought along is no result.
+            f"rm -f {results}",
+            *self.profile.shell_lines,
+            f"cd {shlex.quote(self.run_dir + '/code')} || exit 1",
+        ]
+        command = f"{shlex.quote(self.python)} -m dispatcher.effects.nemorun run {shlex.quote(self.run_dir + '/configs/job.json')}"
+        limit = self.resources.seconds
+        lines.append(f"exec timeout {limit} {command}" if limit else f"exec {command}")
+        return Compiled("\n".join(lines) + "\n", (CompiledFile("configs/job.json", json.dumps(self.for_compiler(), indent=1).encode()),))
+
+    def environment(self, secrets: Mapping[str, str]) -> str:
+        """The 0600 file that the job sources: the profile's and the recipe's variables, who it is, and the secrets."""
+        inside = "/nemo_run" if self.container_image else self.run_dir
+        own = {
+            "DISPATCH_RUN_KEY": self.run_key,
+            "DISPATCH_RUN_DIR": inside,
+            "DISPATCH_RESULTS": f"{inside}/code/{self.recipe.results}",
+            "DISPATCH_REPOSITORY": self.grant.repository,
+            "DISPATCH_SHA": self.grant.sha,
+        }
+        values = {**self.profile.environment, **secrets, **own}
+        return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+
+    def record(self, now: datetime, cluster: str, command_comment: int | None, pull: int | None) -> RunRecord:
+        """The ledger's first entry for this run."""
+        return RunRecord(
+            run_key=self.run_key,
+            content_key=self.content_key,
+            digest=self.package.digest,
+            target=Target(repository=self.grant.repository, pull=pull, command_comment=command_comment),
+            trigger=self.grant.trigger,
+            actor=self.grant.actor,
+            sha=self.grant.sha,
+            profile=self.profile_name,
+            recipe=self.recipe_name,
+            program=self.recipe.program,
+            overrides=tuple(override.word for override in self.overrides),
+            executor=self.profile.executor,
+            cluster=cluster,
+            run_dir=self.run_dir,
+            results_path=f"code/{self.recipe.results}",
+            results_required="results" in self.recipe.model_fields_set,
+            resources=self.resources,
+            asked_at=now,
+            state=State.SUBMITTING,
+        )
+
+    def tags(self) -> tuple[str, ...]:
+        """Index names under which the ledger finds this run again: its commit, and its pull request."""
+        tags = [commit_tag(self.grant.sha)]
+        if self.grant.number is not None:
+            tags.append(pull_tag(self.grant.repository, self.grant.number))
+        return tuple(tags)
+
+
+def commit_tag(sha: str) -> str:
+    """The index name of a commit."""
+    return f"commit-{sha}"
+
+
+def pull_tag(repository: str, number: int) -> str:
+    """The index name of a pull request."""
+    return f"pull-{_digest(repository.lower(), str(number))[:32]}"
+
+
+def package_group(repository: str, profile: str, spec: PackageSpec) -> str:
+    """Which packages are likely to be alike, so that a difference is sent: those of one repository, packed in one way."""
+    return _digest(repository.lower(), repr(spec))[:32]
+
+
+def package_spec(recipe: Recipe) -> PackageSpec:
+    """What of the commit the recipe packs."""
+    return PackageSpec(recipe.subpath, tuple(recipe.include_pattern), recipe.include_submodules)
+
+
+def run_key(repository: str, trigger: str, profile: str, recipe: str, overrides: Sequence[Override], attempt: int = 1) -> str:
+    """16 hex digits: the same request, delivered again, has the same key."""
+    words = [f"{override.key}={override.value}" for override in overrides]
+    return _digest("run", repository.lower(), trigger, profile, recipe, str(attempt), *words)[:16]
+
+
+def content_key(package: Package, profile: Profile, recipe: Recipe, overrides: Sequence[Override]) -> str:
+    """64 hex digits of what determines the result: package, the profile's fields that reach the job, recipe, overrides."""
+    fields = {name: value for name, value in profile.model_dump(mode="json").items() if name not in _NOT_CONTENT}
+    words = sorted(f"{override.key}={override.value}" for override in overrides)
+    return _digest("content", package.digest, json.dumps(fields, sort_keys=True), recipe.model_dump_json(), *words)
+
+
+def missing_script(recipe: Recipe, package: Package) -> str | None:
+    """The script that the commit does not have, or None when it has it. A module is the job's own business."""
+    if recipe.script is None or recipe.script in {entry.path for entry in package.files}:
+        return None
+    return recipe.script
+
+
+def plan(
+    grant: Grant,
+    profile_name: str,
+    profile: Profile,
+    recipe_name: str,
+    recipe: Recipe,
+    overrides: tuple[Override, ...],
+    package: Package,
+    job_dir: str,
+    attached: bool,
+    python: str,
+    attempt: int = 1,
+) -> JobPlan:
+    """Everything that will be submitted, for one granted request."""
+    return JobPlan(
+        run_key=run_key(grant.repository, grant.trigger, profile_name, recipe_name, overrides, attempt),
+        content_key=content_key(package, profile, recipe, overrides),
+        grant=grant,
+        profile_name=profile_name,
+        profile=profile,
+        recipe_name=recipe_name,
+        recipe=recipe,
+        overrides=overrides,
+        package=package,
+        job_dir=job_dir,
+        attached=attached,
+        python=python,
+    )
+
+
+def log_path(run_dir: str, key: str, job_id: str, executor: str) -> str:
+    """Where the job's own output goes: NeMo-Run's name for the first start of a job."""
+    return f"{run_dir}/logs/local.log" if executor == "local" else f"{run_dir}/logs/log-dispatch-{key}_{job_id}_0.out"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

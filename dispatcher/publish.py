@@ -1,0 +1,69 @@
+"""A report → GitHub: the run's one comment and one check are found again or made, then brought to the wanted words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from dispatcher.ports import Check, CheckRef, Forge
+from dispatcher.record import RunRecord
+from dispatcher.report import RUN_MARK, Answer, Report, marker
+
+
+@dataclass(frozen=True)
+class Published:
+    """The record with the ids of what now exists, and the comment's address."""
+
+    record: RunRecord
+    comment_url: str = ""
+
+
+def publish_run(forge: Forge, record: RunRecord, report: Report, look_first: bool = True) -> Published:
+    """Brings comment, check and reaction to what the report says.
+
+    `look_first` is False only where nothing can exist yet, because this process has just won the run's lock.
+    """
+    check = publish_check(forge, report.check, record.target.check, look_first)
+    record = record.model_copy(update={"target": record.target.model_copy(update={"check": check.id})})
+    if record.target.pull is None:
+        return Published(record)
+    comment = forge.update_comment(record.target.comment, report.comment) if record.target.comment else None
+    mark = marker(record.trigger)
+    if comment is None:
+        found = forge.find_comment(record.target.pull, mark, since=record.asked_at) if look_first else None
+        comment = forge.update_comment(found.id, report.comment) if found else None
+    if comment is None:
+        comment = forge.create_comment(record.target.pull, report.comment, mark)
+    if report.reaction and record.target.command_comment:
+        forge.react(record.target.command_comment, report.reaction)
+    return Published(record.model_copy(update={"target": record.target.model_copy(update={"comment": comment.id})}), comment.url)
+
+
+def publish_check(forge: Forge, check: Check, known: int | None = None, look_first: bool = True) -> CheckRef:
+    """Brings a check to the wanted state: the known one, else our own one with the same external id, else a new one."""
+    if known:
+        updated = forge.update_check(known, check)
+        if updated:
+            return updated
+    if look_first:
+        for existing in forge.find_checks(check.sha, check.name):
+            if existing.external_id == check.external_id:
+                updated = forge.update_check(existing.id, check)
+                if updated:
+                    return updated
+    return forge.create_check(check)
+
+
+def publish_answer(forge: Forge, answer: Answer, pull: int | None, trigger: str, since: datetime | None, comment_id: int | None) -> str:
+    """Says that nothing was started, in the command's one comment; returns its address, empty where there is nobody to answer."""
+    url = ""
+    if pull is not None:
+        mark = marker(trigger)
+        found = forge.find_comment(pull, mark, since=since)
+        if found and RUN_MARK in found.body:
+            return found.url
+        written = forge.update_comment(found.id, answer.comment) if found else None
+        url = (written or forge.create_comment(pull, answer.comment, mark)).url
+    if comment_id is not None:
+        forge.react(comment_id, answer.reaction)
+    return url

@@ -1,0 +1,114 @@
+"""Decisions not to run (denied, malformed, broken) and explanations → the words of the one answer, all Markdown and safe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from dispatcher.authorise import Denial
+from dispatcher.command import Malformed
+from dispatcher.errors import DispatchError, Exit
+from dispatcher.policy import Policy
+from dispatcher.profile import UnknownProfile
+from dispatcher.report import DOCS, Answer, marker, refusal
+from dispatcher.untrusted import code, neutralise
+
+# GitHub's clock and ours may differ; a comment of ours that answers an event cannot be older than the event by more than this.
+_SLACK = timedelta(minutes=2)
+
+
+def denied(denial: Denial, trigger: str) -> Answer:
+    """A no, with the rule and the next step."""
+    title, rest = headed(denial.words)
+    return refusal(title, denial.reason, rest, denial.next_step, trigger, "denied", Exit.DENIED)
+
+
+def malformed(command: Malformed, trigger: str, word: str) -> Answer:
+    """A command that cannot be understood, with the nearest thing that could be."""
+    return refusal(
+        command.message.rstrip("."),
+        command.reason_code,
+        "",
+        f"{command.hint} `{word} help`",
+        trigger,
+        "malformed",
+        Exit.MALFORMED,
+        "🤔",
+        "confused",
+    )
+
+
+def unknown_profile(found: UnknownProfile, trigger: str, word: str) -> Answer:
+    """There is no such profile; the nearest one is named."""
+    hint = f"Did you mean **{code(found.nearest)}**? " if found.nearest else ""
+    known = ", ".join(code(name) for name in found.known) or "none yet: add `profiles/NAME.yaml` on the default branch"
+    return refusal(
+        f"there is no profile {code(found.name)}", "unknown-profile", f"{hint}Here you can use: {known}.", f"`{word} help`", trigger,
+        "refused", Exit.CONFIG, "🤔", "confused",
+    )  # fmt: skip
+
+
+def broken(error: DispatchError, trigger: str) -> Answer:
+    """Something broke before anything was submitted."""
+    title = {
+        Exit.CONFIG: "the configuration cannot be used",
+        Exit.SSH: "the cluster cannot be reached",
+        Exit.GIT: "the commit cannot be packed",
+    }
+    return refusal(
+        title.get(error.exit, "something broke"), error.code, neutralise(error.cause, 1500), error.next_step, trigger, "refused", error.exit,
+        "😕", "confused",
+    )  # fmt: skip
+
+
+def rejected(words: str, trigger: str) -> Answer:
+    """sbatch said no, in its own words."""
+    return refusal(
+        "the scheduler refused the job", "sbatch-refused", neutralise(words, 1500),
+        "Correct what it names in the profile; `nemotron-dispatch doctor --profile NAME` checks account and partition.", trigger, "refused",
+        Exit.CLUSTER, "😕", "confused",
+    )  # fmt: skip
+
+
+def explained(policy: Policy, profiles: Sequence[str], trigger: str) -> Answer:
+    """What can be asked for here, from the policy."""
+    word = policy.command
+    lines = [
+        f"### What `{word}` can do here",
+        "",
+        f"- `{word} profile=NAME recipe=NAME key=value …` starts a run of this pull request's head; `sha=` names the commit for a fork.",
+        f"- `{word} cancel [RUN]` ends a run, `{word} status` lists this pull request's runs, `{word} help` says this.",
+        "",
+        f"Profiles: {_names(profiles, policy.default_profile)}",
+        "",
+        f"Recipes: {_names(sorted(policy.recipes), policy.default_recipe)}",
+        "",
+        f"<sub>[every command]({DOCS}/commands.md)</sub>",
+    ]
+    return answered("help", lines, trigger)
+
+
+def answered(reason: str, lines: Sequence[str], trigger: str) -> Answer:
+    """An answer that is no refusal."""
+    told_outputs = {"decision": "answered", "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
+    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told_outputs, "+1", Exit.OK)
+
+
+def headed(words: str) -> tuple[str, str]:
+    """`**Title.** More words.` → (`Title`, `More words.`)."""
+    if words.startswith("**") and "**" in words[2:]:
+        title, _, rest = words[2:].partition("**")
+        return title.rstrip("."), rest.strip()
+    return words.rstrip("."), ""
+
+
+def told(created_at: str) -> datetime | None:
+    """When GitHub says that something happened, minus some slack; None when it does not say."""
+    try:
+        return datetime.fromisoformat(created_at.replace("Z", "+00:00")) - _SLACK
+    except ValueError:
+        return None
+
+
+def _names(names: Sequence[str], default: str | None) -> str:
+    return ", ".join(f"{code(name)} (default)" if name == default else code(name) for name in names) or "none"

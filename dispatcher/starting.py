@@ -1,0 +1,242 @@
+"""A grant → a submitted job and its first report: profile, recipe, package, plan, lock, pending check, head again, job.
+
+Everything that can be refused is refused before the lock; after the lock every way out either has a job or gives the lock back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from typing_extensions import assert_never
+
+from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
+from dispatcher.command import Malformed
+from dispatcher.configuration import read_profile
+from dispatcher.errors import DispatchError, Exit
+from dispatcher.event import CommentEvent
+from dispatcher.following import follow
+from dispatcher.manifest import difference, render_manifest
+from dispatcher.observe import Seen, report
+from dispatcher.plan import JobPlan, log_path, missing_script, package_group, package_spec, plan
+from dispatcher.policy import Policy
+from dispatcher.ports import (
+    AlreadySubmitted,
+    Archive,
+    Claimed,
+    ClaimRequest,
+    Cluster,
+    Compiled,
+    InProgress,
+    Package,
+    Refused,
+    Submission,
+    Submitted,
+    Upload,
+)
+from dispatcher.preview import preview
+from dispatcher.profile import SlurmProfile, UnknownProfile, apply_overrides, with_recipe
+from dispatcher.publish import publish_check
+from dispatcher.recipe import Recipe
+from dispatcher.record import RunRecord, parse_record
+from dispatcher.refusals import denied, malformed, rejected, told, unknown_profile
+from dispatcher.report import Answer, outputs, refusal, run_report
+from dispatcher.slurm import State
+from dispatcher.untrusted import code, redact
+from dispatcher.world import Outcome, World
+
+# Beyond this share of changed bytes, sending everything is simpler and hardly slower.
+_WORTH_SENDING = 0.5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan and what the policy lets its job have."""
+
+    plan: JobPlan
+    secrets: dict[str, str]
+
+
+def start_run(grant: Grant, event: AskedBy, policy: Policy, world: World) -> Outcome | Answer:
+    """From permission to a job with its comment and check, or to words that say why not."""
+    prepared = prepare(grant, policy, world)
+    if isinstance(prepared, Answer):
+        return prepared
+    if grant.dry_run or prepared.plan.profile.dry_run:
+        compiled = compile_job(prepared.plan, world)
+        return Outcome(Exit.OK, _planned(prepared.plan), preview(prepared.plan, compiled))
+    world.say(f"Connecting to {prepared.plan.profile.address} for run {prepared.plan.run_key}.")
+    cluster = world.connect(prepared.plan.profile)
+    try:
+        return _with_lock(prepared, event, policy, world, cluster)
+    finally:
+        cluster.close()
+
+
+def prepare(grant: Grant, policy: Policy, world: World) -> Prepared | Answer:
+    """Profile, recipe and package → the plan; everything that can be refused without the cluster is refused here."""
+    resolved = read_profile(world, policy, grant.profile)
+    if isinstance(resolved, UnknownProfile):
+        return unknown_profile(resolved, grant.trigger, world.settings.voice.word)
+    recipe = policy.recipe(grant.recipe)
+    assert isinstance(recipe, Recipe), "authorise has looked it up"
+    profile = apply_overrides(with_recipe(resolved.profile, recipe), grant.overrides)
+    if isinstance(profile, Malformed):
+        return malformed(profile, grant.trigger, world.settings.voice.word)
+    world.say(f"Reading commit {grant.sha[:12]}.")
+    package = world.archive().describe(grant.sha, package_spec(recipe))
+    missing = missing_script(recipe, package)
+    if missing is not None:
+        words = f"Recipe {code(grant.recipe)} runs {code(missing)}, and commit `{grant.sha[:12]}` does not pack it."
+        step = "Correct `script` (or `subpath`, `include_pattern`) of the recipe on the default branch, or add the file."
+        return refusal(
+            f"there is no {code(missing)} in the commit",
+            "script-missing",
+            words,
+            step,
+            grant.trigger,
+            "refused",
+            Exit.CONFIG,
+            "🤔",
+            "confused",
+        )
+    wait = world.settings.wait if world.settings.wait is not None else profile.attach
+    job_dir = profile.job_dir or world.settings.local_job_dir
+    job = plan(
+        grant, grant.profile, profile, grant.recipe, recipe, grant.overrides, package, job_dir, wait, world.settings.python, grant.attempt
+    )
+    return Prepared(job, {name: world.settings.environment[name] for name in policy.secrets if name in world.settings.environment})
+
+
+def compile_job(job: JobPlan, world: World) -> Compiled:
+    """What NeMo-Run makes of the plan; a local run needs no rendering, NeMo-Run itself starts it later."""
+    return world.compiler.compile(job.for_compiler()) if isinstance(job.profile, SlurmProfile) else job.local_job()
+
+
+def _with_lock(prepared: Prepared, event: AskedBy, policy: Policy, world: World, cluster: Cluster) -> Outcome | Answer:
+    job = prepared.plan
+    group = package_group(job.grant.repository, job.profile_name, package_spec(job.recipe))
+    claim = cluster.claim(ClaimRequest(job.run_key, job.package.digest, group, job.tags()))
+    match claim:
+        case AlreadySubmitted():
+            world.say(f"This command has its job already: {claim.job_id}.")
+            record = parse_record(claim.record).model_copy(update={"job_id": claim.job_id})
+            return _reported(record, job, policy, world, cluster, look_first=True)
+        case InProgress():
+            world.say(f"Another delivery of this command is submitting right now, for {claim.since_seconds} s.")
+            return Outcome(Exit.OK, {**_planned(job), "decision": "duplicate", "reason-code": "in-progress"})
+        case Claimed():
+            try:
+                return _submitted(prepared, claim, event, policy, world, cluster)
+            except DispatchError:
+                cluster.abandon(job.run_key)
+                raise
+        case _:
+            assert_never(claim)
+
+
+def _submitted(prepared: Prepared, claim: Claimed, event: AskedBy, policy: Policy, world: World, cluster: Cluster) -> Outcome | Answer:
+    """The lock is ours: check, head, job, in this order."""
+    job = prepared.plan
+    comment = event.comment_id if isinstance(event, CommentEvent) else None
+    asked = (told(event.created_at) if isinstance(event, CommentEvent) else None) or world.clock.now()
+    record = job.record(asked, job.profile.address, comment, job.grant.number)
+    # Only a run that nobody has begun before can have no check and no comment yet.
+    fresh = not claim.resumed and world.settings.run_attempt == 1
+    record = _pending_check(record, world, look_first=not fresh)
+    try:
+        compiled = compile_job(job, world)
+        if world.forge is not None and job.grant.number is not None:
+            granted = still_granted(job.grant, world.forge.pull(job.grant.number))
+            if isinstance(granted, Denial):
+                return _called_off(record, denied(granted, job.grant.trigger), world, cluster)
+        world.say(f"Sending {_what_travels(job, claim)} and submitting.")
+        answer = cluster.submit(_submission(prepared, compiled, record, claim, world))
+    except DispatchError as error:
+        _close_check(record, f"nothing was submitted: {error.code}", world)
+        raise
+    match answer:
+        case Refused():
+            return _called_off(record, rejected(redact(answer.words, world.settings.to_hide), job.grant.trigger), world, cluster)
+        case Submitted():
+            record = record.model_copy(update={"job_id": answer.job_id})
+            return _reported(record, job, policy, world, cluster, look_first=not fresh)
+        case _:
+            assert_never(answer)
+
+
+def _submission(prepared: Prepared, compiled: Compiled, record: RunRecord, claim: Claimed, world: World) -> Submission:
+    job = prepared.plan
+    archive = world.archive()
+    return Submission(
+        run_key=job.run_key,
+        record=record.to_json(),
+        script=compiled.script,
+        files=compiled.files,
+        env_file=job.environment(prepared.secrets),
+        manifest=render_manifest(job.package.files),
+        upload=None if claim.has_package else _upload(job.package, claim, archive),
+    )
+
+
+def _upload(package: Package, claim: Claimed, archive: Archive) -> Upload:
+    """What has to travel: the difference to a package that the cluster has, unless that would be most of it anyway."""
+    if claim.base is not None and claim.base_digest is not None:
+        change = difference(claim.base, package.files)
+        sizes = {entry.path: max(entry.size, 1) for entry in package.files}
+        if sum(sizes[path] for path in change.changed) <= _WORTH_SENDING * sum(sizes.values()):
+            return Upload(partial(archive.stream, package, change.changed), claim.base_digest, change.delete)
+    return Upload(partial(archive.stream, package))
+
+
+def _reported(record: RunRecord, job: JobPlan, policy: Policy, world: World, cluster: Cluster, look_first: bool) -> Outcome:
+    """The first report of a submitted job; an attached run is then followed to its end."""
+    if not record.state.ended and record.state in (State.SUBMITTING, State.UNKNOWN):
+        record = record.model_copy(update={"state": State.PENDING, "submitted_at": record.submitted_at or world.clock.now()})
+    path = log_path(record.run_dir, record.run_key, record.job_id, record.executor)
+    record = record.model_copy(update={"log_url": job.profile.log_link(record.job_id, record.run_key, path)})
+    world.say(f"Run {record.run_key} is job {record.job_id}; its log is {path}.")
+    seen = report(world, cluster, Seen(record, ""), look_first)
+    if job.attached and not seen.record.state.ended:
+        return follow(world, cluster, policy, seen)
+    told_outputs = {**outputs(seen.record, seen.record.log_url or world.settings.voice.summary_url), "comment-url": seen.comment_url}
+    words = run_report(seen.record, seen.tail, world.clock.now(), world.settings.voice)
+    return Outcome(Exit.OK, told_outputs, words.summary, seen.record)
+
+
+def _pending_check(record: RunRecord, world: World, look_first: bool) -> RunRecord:
+    if world.forge is None:
+        return record
+    words = run_report(record, "", world.clock.now(), world.settings.voice)
+    check = publish_check(world.forge, words.check, None, look_first)
+    return record.model_copy(update={"target": record.target.model_copy(update={"check": check.id})})
+
+
+def _called_off(record: RunRecord, answer: Answer, world: World, cluster: Cluster) -> Answer:
+    cluster.abandon(record.run_key)
+    _close_check(record, f"nothing was submitted: {answer.reason}", world, answer.summary)
+    return answer
+
+
+def _close_check(record: RunRecord, title: str, world: World, summary: str = "") -> None:
+    """A check that was pending must not stay so when there is no job; failing to say so must not hide why."""
+    if world.forge is None or record.target.check is None:
+        return
+    words = run_report(record, "", world.clock.now(), world.settings.voice).check
+    ended = type(words)(words.name, words.sha, words.external_id, "completed", "cancelled", title, summary or title)
+    try:
+        world.forge.update_check(record.target.check, ended)
+    except DispatchError as error:
+        world.say(f"The pending check could not be closed: {error.cause}")
+
+
+def _planned(job: JobPlan) -> dict[str, str]:
+    empty = {"job-id": "", "state": "", "log-url": "", "comment-url": "", "result": "{}"}
+    return {"decision": "plan", "reason-code": "planned", "run-key": job.run_key, **empty}
+
+
+def _what_travels(job: JobPlan, claim: Claimed) -> str:
+    if claim.has_package:
+        return "no code (the cluster has this tree)"
+    files = f"{len(job.package.files):,} files"
+    return f"the difference to what the cluster has of {files}" if claim.base is not None else files

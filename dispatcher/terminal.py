@@ -1,0 +1,152 @@
+"""What a person asks for at a terminal, in a checkout of their own: plan, submit, status, logs, cancel. Their SSH key is their permission."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from dispatcher.authorise import Denial, Facts, authorise
+from dispatcher.command import Malformed, Run, parse_words
+from dispatcher.configuration import read_profile
+from dispatcher.errors import ClusterError, DispatchError, Exit
+from dispatcher.event import ManualEvent
+from dispatcher.following import CHUNK, exit_of
+from dispatcher.observe import look, sight_of, sightings_of
+from dispatcher.plan import commit_tag
+from dispatcher.policy import Policy
+from dispatcher.ports import ActiveRun, Cluster
+from dispatcher.profile import Profile, UnknownProfile
+from dispatcher.record import RunRecord, parse_record
+from dispatcher.refusals import denied, malformed, unknown_profile
+from dispatcher.report import Answer, outputs, run_report
+from dispatcher.running import runs_table, watched_profiles
+from dispatcher.starting import start_run
+from dispatcher.untrusted import redact
+from dispatcher.world import Outcome, World, outcome
+
+LOG_INTERVAL_SECONDS = 2.0
+
+
+def ask(world: World, policy: Policy, words: Sequence[str], sha: str, user: str, request: str, dry_run: bool) -> Outcome:
+    """`profile=… recipe=… key=value …` for a commit of the checkout. `request` names this request: the same one again has the same run."""
+    command = parse_words(list(words), manual=True)
+    if isinstance(command, Malformed):
+        return _said(malformed(command, request, "nemotron-dispatch"))
+    if not isinstance(command, Run):
+        words_needed = Malformed("unknown-word", "this takes `key=value` words", "For example `profile=local recipe=default`.")
+        return _said(malformed(words_needed, request, "nemotron-dispatch"))
+    run = Run(command.profile, command.recipe, None, None, None, command.overrides, dry_run or command.dry_run)
+    event = ManualEvent(world.settings.repository, {}, user, request, "HEAD", "HEAD")
+    # Whoever holds the cluster's key needs no leave from GitHub; what the policy says about overrides still holds.
+    granted = authorise(run, event, Facts(actor=user, role="admin", head_sha=sha), policy)
+    if isinstance(granted, Denial):
+        return _said(denied(granted, event.trigger))
+    started = start_run(granted, event, policy, world)
+    return _said(started) if isinstance(started, Answer) else started
+
+
+def status(world: World, policy: Policy, sha: str, run_key: str | None) -> Outcome:
+    """One run as its comment would show it, or a table of what is active and of what ran on this commit."""
+    if run_key is not None:
+        profile, record = find_run(world, policy, run_key)
+        words = run_report(record, "", world.clock.now(), world.settings.voice)
+        told = {**outputs(record, record.log_url), "comment-url": ""}
+        return Outcome(exit_of(record) if record.state.ended else Exit.PENDING, told, words.summary, record)
+    records: dict[str, RunRecord] = {}
+    for _, profile in watched_profiles(world, policy):
+        cluster = world.connect(profile)
+        try:
+            found = [parse_record(text) for text in cluster.find(commit_tag(sha))]
+            sweep = cluster.sweep()
+            sightings = sightings_of(sweep)
+            for run in sweep.runs:
+                seen = look(world, cluster, run, sight_of(run, sightings, profile.executor), timedelta(seconds=policy.watch.lost_after))
+                found += [seen.record] if seen else []
+        finally:
+            cluster.close()
+        records.update({record.run_key: record for record in found})
+    return outcome("answered", "status", summary="\n".join(runs_table(list(records.values()), world)))
+
+
+def logs(world: World, policy: Policy, run_key: str, lines: int, follow: bool) -> Outcome:
+    """The end of a run's log, or with `follow` everything that comes, until the run has ended."""
+    profile, record = find_run(world, policy, run_key)
+    cluster = world.connect(profile)
+    try:
+        files = cluster.fetch(record.run_key, -CHUNK, CHUNK, 0)
+        assert files is not None, "find_run has just seen it"
+        text = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
+        world.show_log("".join(line + "\n" for line in text.splitlines()[-lines:]).encode())
+        offset = files.log_offset + len(files.log)
+        while follow and any(run.run_key == record.run_key and not _over(run) for run in cluster.sweep().runs):
+            world.clock.sleep(LOG_INTERVAL_SECONDS)
+            more = cluster.fetch(record.run_key, offset, CHUNK, 0)
+            if more is not None and more.log:
+                world.show_log(redact(more.log.decode("utf-8", "replace"), world.settings.to_hide).encode())
+                offset = more.log_offset + len(more.log)
+    finally:
+        cluster.close()
+    return Outcome(Exit.OK, {**outputs(record, record.log_url), "comment-url": ""})
+
+
+def cancel(world: World, policy: Policy, run_key: str) -> Outcome:
+    """Ends a run's job. What became of it is seen by the next look."""
+    profile, record = find_run(world, policy, run_key)
+    cluster = world.connect(profile)
+    try:
+        said = cluster.cancel(record.run_key)
+    finally:
+        cluster.close()
+    if said.status != 0:
+        raise ClusterError("cluster.failed", f"The job could not be ended: {redact(said.stderr or said.stdout)[:500]}")
+    told = {**outputs(record, record.log_url), "decision": "cancelled", "reason-code": "cancelled", "comment-url": ""}
+    return Outcome(Exit.OK, told, f"Job {record.job_id} of run {record.run_key} is being ended.", record)
+
+
+def find_run(world: World, policy: Policy, run_key: str) -> tuple[Profile, RunRecord]:
+    """A run by its key (16 digits), or by the beginning of an active one's.
+
+    Raises:
+        ClusterError: `cluster.no-such-run`.
+    """
+    for name, profile in watched_profiles(world, policy):
+        try:
+            cluster = world.connect(profile)
+            try:
+                record = _record(cluster, run_key)
+            finally:
+                cluster.close()
+        except DispatchError as error:
+            world.say(f"{name}: {error.cause}")
+            continue
+        if record is not None:
+            return profile, record
+    raise ClusterError("cluster.no-such-run", f"No ledger knows a run {run_key}.")
+
+
+def profile_or_refusal(world: World, policy: Policy, name: str | None) -> tuple[str, Profile] | Outcome:
+    """The named profile, or the policy's default one."""
+    wanted = name or policy.default_profile or ""
+    resolved = read_profile(world, policy, wanted)
+    if isinstance(resolved, UnknownProfile):
+        return _said(unknown_profile(resolved, "terminal", "nemotron-dispatch"))
+    return wanted, resolved.profile
+
+
+def _record(cluster: Cluster, run_key: str) -> RunRecord | None:
+    key = run_key
+    if len(run_key) < 16:
+        matching = [run.run_key for run in cluster.sweep().runs if run.run_key.startswith(run_key)]
+        if len(matching) != 1:
+            return None
+        key = matching[0]
+    files = cluster.fetch(key, 0, 0, 0)
+    return parse_record(files.record) if files else None
+
+
+def _over(run: ActiveRun) -> bool:
+    return bool(run.exit_file.strip())
+
+
+def _said(answer: Answer) -> Outcome:
+    return Outcome(answer.exit, {**answer.outputs, "comment-url": ""}, answer.summary)

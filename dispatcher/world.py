@@ -1,0 +1,60 @@
+"""What the story needs of the world, in one value: the ports, made real by `cli.py` and quick by tests/fakes.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dispatcher.errors import Exit
+from dispatcher.ports import Archive, Clock, Cluster, Compiler, Forge
+from dispatcher.profile import Profile
+from dispatcher.record import RunRecord
+from dispatcher.report import Voice
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the process was told: who it speaks for, which variables a profile may read, what must never be shown."""
+
+    repository: str
+    voice: Voice
+    wait: bool | None = None
+    run_attempt: int = 1
+    run_id: str = ""
+    config_ref: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    to_hide: tuple[str, ...] = field(default=(), repr=False)
+    local_job_dir: str = ""
+    python: str = "python3"
+
+
+@dataclass(frozen=True)
+class World:
+    """The ports. `forge` is None at a terminal; `connect` opens a profile's cluster, `archive` the repository's objects, each when first needed."""
+
+    forge: Forge | None
+    archive: Callable[[], Archive]
+    compiler: Compiler
+    connect: Callable[[Profile], Cluster]
+    read_config: Callable[[str], str | None]
+    list_config: Callable[[str], tuple[str, ...]]
+    clock: Clock
+    say: Callable[[str], None]
+    show_log: Callable[[bytes], None]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one invocation ended: what to print, to set as outputs, to add to the summary, and the exit status."""
+
+    exit: Exit
+    outputs: Mapping[str, str]
+    summary: str = ""
+    record: RunRecord | None = None
+
+
+def outcome(decision: str, reason: str, exit: Exit = Exit.OK, summary: str = "", **more: str) -> Outcome:
+    """An outcome without a run."""
+    empty = {"run-key": "", "job-id": "", "state": "", "log-url": "", "comment-url": "", "result": "{}"}
+    return Outcome(exit, {"decision": decision, "reason-code": reason, **empty, **more}, summary)
