@@ -233,10 +233,11 @@ class Repository:
         self.forks: list[Repository] = []
         self.created_at = now()
         self.git_dir.parent.mkdir(parents=True, exist_ok=True)
-        git(folder, "init", "-q", "--bare", f"--initial-branch={default_branch}", str(self.git_dir))
+        git(folder, "init", "-q", "--bare", "--template=", f"--initial-branch={default_branch}", str(self.git_dir))
         # What GitHub allows when fetching: any commit it has, by its SHA, and partial clones.
-        for key in ("allowAnySHA1InWant", "allowReachableSHA1InWant", "allowTipSHA1InWant", "allowFilter"):
-            git(self.git_dir, "config", f"uploadpack.{key}", "true")
+        allowed = ("allowAnySHA1InWant", "allowReachableSHA1InWant", "allowTipSHA1InWant", "allowFilter")
+        with (self.git_dir / "config").open("a") as config:
+            config.write("[uploadpack]\n" + "".join(f"\t{key} = true\n" for key in allowed))
 
     @property
     def owner(self) -> str:

@@ -37,6 +37,9 @@ class Description:
     def __init__(self, text: str) -> None:
         self.document = json.loads(text.replace('"$ref": "#/', '"$ref": "urn:github#/').replace('"$ref":"#/', '"$ref":"urn:github#/'))
         _mend(self.document)
+        # Described as never null, but a pull request outlives the fork that it came from.
+        head = self.document["components"]["schemas"]["pull-request"]["properties"]["head"]["properties"]
+        head["repo"] = {"oneOf": [head["repo"], {"type": "object", "nullable": True, "enum": [None]}]}
         self._registry: Any = Registry().with_resource("urn:github", Resource(self.document, DRAFT4))
         self._validators: dict[int, tuple[Any, Any]] = {}
         self.operations = sorted(self._read(), key=lambda one: (one.path.count("{"), -len(one.path)))

@@ -52,7 +52,8 @@ class GitHubForge:
 
         self._clock = clock or SystemClock()
         self._http = Transport(token, api_url, timeout, patience, self._clock)
-        self._repository = Repository(self._http, url="/repos/" + "/".join(map(_segment, repository.split("/", 1))))
+        owner, _, name = repository.partition("/")
+        self._repository = Repository(self._http, url=f"/repos/{_segment(owner)}/{_segment(name)}")
         self._identity = identity
         self._app_slug = app_slug
 
@@ -233,17 +234,22 @@ class GitHubForge:
         """One PATCH. `expected`: how many annotations there will be, if known, to recognise that a lost answer's PATCH was heard."""
         from github.CheckRun import CheckRun
 
+        fields = _check_fields(check, annotations)
+
         def change() -> CheckRun:
             run = CheckRun(self._http, url=f"{self._repository.url}/check-runs/{check_id}")
-            run.edit(**_check_fields(check, annotations))
+            run.edit(**fields)
             return run
 
         def look() -> CheckRun | None:
             run = self._repository.get_check_run(check_id)
-            shown = (run.status, run.conclusion, run.output.title, run.output.annotations_count if expected is not None else None)
-            return run if shown == (check.status, check.conclusion, check.title, expected) else None
+            count = run.output.annotations_count
+            heard = count == expected if expected is not None else count >= len(annotations)
+            shown = (run.status, run.conclusion, run.output.title, (run.output.summary or "").strip())
+            return run if heard and shown == (check.status, check.conclusion, check.title, fields["output"]["summary"].strip()) else None
 
-        return self._http.once(change, look)
+        # Only annotations add up; without them the same PATCH twice is the same as once, and the transport repeats it.
+        return self._http.once(change, look) if annotations else change()
 
 
 # --------------------------------------------------------------------- PyGithub's objects → ours, and back
