@@ -28,7 +28,7 @@ bench: ## how long a submission takes, beside git archive | ssh and plain NeMo-R
 	@if [ "$$(id -u)" = 0 ]; then .ci/rig; fi
 	@.venv/bin/python -m tests.bench $(BENCH_ARGS)
 
-lock: ## resolve the dependencies again (needs uv and the network)
+lock: ## resolve the dependencies again (needs the network)
 	@.ci/lock
 
 clean: ## remove everything that the other targets made
