@@ -97,8 +97,10 @@ def _load_yaml(text: str, path: str) -> Document:
     loader: _Loader | None = None
     try:
         loader = _Loader(text)
-        for event in _events(text):
-            _refuse_exotic(event, path)
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            _refuse_exotic(event, depth, path)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -120,25 +122,21 @@ def _load_yaml(text: str, path: str) -> Document:
     return Document(path, value, places)
 
 
-def _events(text: str) -> Iterator[yaml.Event]:
-    return yaml.parse(text, Loader=_Loader)
-
-
-def _refuse_exotic(event: yaml.Event, path: str) -> None:
-    """Anchors can grow a small file without bounds, tags name types; neither is needed here."""
+def _refuse_exotic(event: yaml.Event, depth: int, path: str) -> None:
+    """Anchors can grow a small file without bounds, depth can exhaust the stack, tags name types; none is needed here."""
     line = event.start_mark.line + 1 if event.start_mark else 1
     if getattr(event, "anchor", None):
         raise _syntax(path, line, "anchors (`&…`, `*…`) are not used here")
     if getattr(event, "tag", None):
         raise _syntax(path, line, "tags (`!…`) are not used here")
+    if depth > DEPTH_LIMIT:
+        raise _syntax(path, line, f"nested more than {DEPTH_LIMIT} deep")
 
 
 def _plain(node: yaml.Node, loc: Loc, path: str, places: dict[Loc, Place]) -> Value:
     """A node → its plain value; notes the line of every key and item."""
     line = node.start_mark.line + 1
     places.setdefault(loc, Place(path, line))
-    if len(loc) > DEPTH_LIMIT:
-        raise _syntax(path, line, f"nested more than {DEPTH_LIMIT} deep")
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, (*loc, index), path, places) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):

@@ -200,16 +200,8 @@ def test_a_malformed_payload_is_one_coded_error(name: str, make: Callable[[], An
 
 
 NAMES = ["issue_comment", "pull_request", "pull_request_target", "workflow_dispatch", "schedule", "merge_group", "push"]
-KEYS = [
-    "action",
-    "comment",
-    "issue",
-    "pull_request",
-    "repository",
-    "label",
-    "inputs",
-    "merge_group",
-    "schedule",
+KEYS = ["action", "comment", "issue", "pull_request", "repository", "label", "inputs", "merge_group", "schedule"]
+KEYS += [
     "full_name",
     "number",
     "id",
