@@ -241,13 +241,13 @@ class Echo:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._echo, args=(connection, len(self.received)), daemon=True).start()
             self.received.append(bytearray())
+            threading.Thread(target=self._echo, args=(connection, self.received[-1]), daemon=True).start()
 
-    def _echo(self, connection: socket.socket, number: int) -> None:
+    def _echo(self, connection: socket.socket, received: bytearray) -> None:
         try:
             while data := connection.recv(1 << 16):
-                self.received[number] += data
+                received += data
                 connection.sendall(data)
         except OSError:
             pass
@@ -295,8 +295,7 @@ def test_the_wire_breaks_after_so_many_bytes(latency: Callable[..., LatencyProxy
             with contextlib.suppress(ConnectionResetError):
                 while client.recv(1 << 16):
                     pass
-        time.sleep(0.1)
-        assert echo.received == [b"x" * 1000]
+        wait_for_count(1000, lambda: len(echo.received[0]))
         assert proxy.carried()["up"] == 1000
         with socket.create_connection(("127.0.0.1", proxy.port)) as client:
             client.sendall(b"y")
