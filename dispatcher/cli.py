@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command with its words; `docs/cli.md` is made from this."""
     top = argparse.ArgumentParser(
         prog="nemotron-dispatch",
-        description="Comment /train on a pull request: a NeMo-Run job on Slurm, its log and result in the pull request, a gate on the merge.",
+        description="Comment /train on a pull request: a NeMo-Run job on Slurm, its log and result in the pull request, a merge gate.",
         epilog=f"exit status:\n{EXITS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -124,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-# --------------------------------------------------------------------------- stories: (arguments, inputs, runner) → (exit, outputs, summary)
+# ---------------------------------------------------------------- stories: (arguments, inputs, runner) → (exit, outputs, summary)
 
 Told = tuple[int, Mapping[str, str], str]
 

@@ -236,6 +236,9 @@ CATALOGUE: dict[str, Kind] = {
         "The run's folder exists, but nothing in it says whose it is: files were deleted from outside.",
         "If no such job runs, delete that folder and run it again.",
     ),
+    "cluster.no-such-run": Kind(
+        Exit.CLUSTER, "No ledger that the profiles name knows the run.", "`nemotron-dispatch status` lists runs; a key has 16 digits."
+    ),
     "cluster.run-unknown": Kind(Exit.CLUSTER, "The ledger has no such run, or the run has no job.", "Check the run key and the profile."),
     "cluster.bad-request": Kind(
         Exit.CLUSTER, "A name contains characters that are not allowed.", "Check account, partition and paths in the profile."

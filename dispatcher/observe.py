@@ -19,6 +19,9 @@ from dispatcher.world import World
 
 TAIL_READ = 64 * 1024
 
+# How a local run's script ended: by itself, by `timeout`, by somebody's Ctrl-C or cancel.
+_LOCAL_ENDS = {0: State.SUCCEEDED, 124: State.TIMEOUT, 130: State.CANCELLED, 143: State.CANCELLED}
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -35,8 +38,7 @@ def sight_of(run: ActiveRun, sightings: Sightings, executor: str) -> Sight:
         return sightings.of(run.job_id, run.exit_file)
     if run.exit_file.strip().isdigit():
         code = int(run.exit_file)
-        state = State.SUCCEEDED if code == 0 else State.CANCELLED if code in (130, 143) else State.FAILED
-        return Observation(state, "exit file", exit_code=code)
+        return Observation(_LOCAL_ENDS.get(code, State.FAILED), "exit file", exit_code=code)
     return Observation(State.RUNNING, "process") if run.alive else Absent()
 
 

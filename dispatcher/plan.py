@@ -230,7 +230,7 @@ def missing_script(recipe: Recipe, package: Package) -> str | None:
     """The script that the commit does not have, or None when it has it. A module is the job's own business."""
     if recipe.script is None or recipe.script in {entry.path for entry in package.files}:
         return None
-    return recipe.script
+    return str(recipe.script)
 
 
 def plan(

@@ -143,13 +143,24 @@ class Schedule(Model):
         return Run(profile=self.profile, recipe=self.recipe, ref=self.ref, overrides=parsed)
 
 
+def _meant_to_match(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """A list that matches nothing would silently require nothing."""
+    if patterns and all(pattern.startswith(("#", "!")) or not pattern.strip() for pattern in patterns):
+        raise ValueError("matches nothing: comments and exclusions alone select no file")
+    return patterns
+
+
 class Required(Model):
     """A run that must have passed before a pull request may be merged, when it touches `paths` and goes into `branches` (all if empty)."""
 
     profile: ProfileName | None = None
     recipe: RecipeName | None = None
-    paths: OneOrMore[GlobPattern] = Field(default=(), description="gitignore patterns of changed files.")
-    branches: OneOrMore[Line] = Field(default=(), description="Patterns of base branches, `*` for anything.")
+    paths: Annotated[OneOrMore[GlobPattern], AfterValidator(_meant_to_match)] = Field(
+        default=(), description="gitignore patterns of changed files."
+    )
+    branches: Annotated[OneOrMore[Line], AfterValidator(_meant_to_match)] = Field(
+        default=(), description="gitignore patterns of base branches."
+    )
 
 
 class Gate(Model):

@@ -90,10 +90,12 @@ class Forge(Protocol):
     """GitHub, for one repository. Raises `ForgeError` with a `github.*` code; a lookup that GitHub answers with 404 gives None.
 
     Reads are retried on 5xx, resets and rate limits within a bounded time; a write is repeated only after looking whether
-    the first one took effect. `requests` counts what was sent, for the log and the tests.
+    the first one took effect.
     """
 
-    requests: int
+    @property
+    def requests(self) -> int:
+        """How many requests were sent so far."""
 
     def pull(self, number: int) -> PullRequest | None:
         """The pull request as it is now."""

@@ -69,7 +69,7 @@ class UnknownProfile:
 
 def profile_paths(name: str) -> tuple[str, ...]:
     """The files that may define a profile, the first that does wins; none for what cannot be a name."""
-    return (f"profiles/{name}.yaml", f"profiles/{name}.yml", ENV_TOML) if NAME.fullmatch(name) else ()
+    return (f"profiles/{name}.yaml", ENV_TOML) if NAME.fullmatch(name) else ()
 
 
 def needed(name: str, sources: Mapping[str, str]) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def _find(name: str, sources: Mapping[str, str], toml_first: bool) -> Document |
 
 def _names(sources: Mapping[str, str]) -> tuple[str, ...]:
     """The profiles that the texts define."""
-    names = [match[1] for path in sources if (match := re.fullmatch(r"profiles/(.+)\.ya?ml", path))]
+    names = [match[1] for path in sources if (match := re.fullmatch(r"profiles/(.+)\.yaml", path))]
     if ENV_TOML in sources:
         sections = load_document(sources[ENV_TOML], ENV_TOML).value
         names += [name for name, table in sections.items() if isinstance(table, dict) and name not in RESERVED_SECTIONS]

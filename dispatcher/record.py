@@ -18,7 +18,8 @@ SCHEMA = 1
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # NaN and infinity are results too, so they must survive a round trip.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Target(_Frozen):
@@ -65,6 +66,7 @@ class RunRecord(_Frozen):
     cluster: str
     run_dir: str
     results_path: str = ""
+    results_required: bool = False
     log_url: str | None = None
     resources: Resources = Resources()
     asked_at: datetime

@@ -10,7 +10,7 @@ from dispatcher.command import Malformed
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.policy import Policy
 from dispatcher.profile import UnknownProfile
-from dispatcher.report import DOCS, Answer, marker, refusal
+from dispatcher.report import BROKEN, DENIED, DOCS, MALFORMED, UNUSABLE, Answer, marker, refusal
 from dispatcher.untrusted import code, neutralise
 
 # GitHub's clock and ours may differ; a comment of ours that answers an event cannot be older than the event by more than this.
@@ -20,54 +20,38 @@ _SLACK = timedelta(minutes=2)
 def denied(denial: Denial, trigger: str) -> Answer:
     """A no, with the rule and the next step."""
     title, rest = headed(denial.words)
-    return refusal(title, denial.reason, rest, denial.next_step, trigger, "denied", Exit.DENIED)
+    return refusal(title, denial.reason, rest, denial.next_step, trigger, DENIED, Exit.DENIED)
 
 
 def malformed(command: Malformed, trigger: str, word: str) -> Answer:
     """A command that cannot be understood, with the nearest thing that could be."""
-    return refusal(
-        command.message.rstrip("."),
-        command.reason_code,
-        "",
-        f"{command.hint} `{word} help`",
-        trigger,
-        "malformed",
-        Exit.MALFORMED,
-        "🤔",
-        "confused",
-    )
+    title = command.message.rstrip(".")
+    return refusal(title, command.reason_code, "", f"{command.hint} `{word} help`", trigger, MALFORMED, Exit.MALFORMED)
 
 
 def unknown_profile(found: UnknownProfile, trigger: str, word: str) -> Answer:
     """There is no such profile; the nearest one is named."""
     hint = f"Did you mean **{code(found.nearest)}**? " if found.nearest else ""
     known = ", ".join(code(name) for name in found.known) or "none yet: add `profiles/NAME.yaml` on the default branch"
-    return refusal(
-        f"there is no profile {code(found.name)}", "unknown-profile", f"{hint}Here you can use: {known}.", f"`{word} help`", trigger,
-        "refused", Exit.CONFIG, "🤔", "confused",
-    )  # fmt: skip
+    words = f"{hint}Here you can use: {known}."
+    return refusal(f"there is no profile {code(found.name)}", "unknown-profile", words, f"`{word} help`", trigger, UNUSABLE, Exit.CONFIG)
 
 
 def broken(error: DispatchError, trigger: str) -> Answer:
     """Something broke before anything was submitted."""
-    title = {
+    titles = {
         Exit.CONFIG: "the configuration cannot be used",
         Exit.SSH: "the cluster cannot be reached",
         Exit.GIT: "the commit cannot be packed",
     }
-    return refusal(
-        title.get(error.exit, "something broke"), error.code, neutralise(error.cause, 1500), error.next_step, trigger, "refused", error.exit,
-        "😕", "confused",
-    )  # fmt: skip
+    words = neutralise(error.cause, 1500)
+    return refusal(titles.get(error.exit, "something broke"), error.code, words, error.next_step, trigger, BROKEN, error.exit)
 
 
 def rejected(words: str, trigger: str) -> Answer:
     """sbatch said no, in its own words."""
-    return refusal(
-        "the scheduler refused the job", "sbatch-refused", neutralise(words, 1500),
-        "Correct what it names in the profile; `nemotron-dispatch doctor --profile NAME` checks account and partition.", trigger, "refused",
-        Exit.CLUSTER, "😕", "confused",
-    )  # fmt: skip
+    step = "Correct what it names in the profile; `nemotron-dispatch doctor --profile NAME` checks account and partition."
+    return refusal("the scheduler refused the job", "sbatch-refused", neutralise(words, 1500), step, trigger, BROKEN, Exit.CLUSTER)
 
 
 def explained(policy: Policy, profiles: Sequence[str], trigger: str) -> Answer:

@@ -16,6 +16,7 @@ from dispatcher.errors import Exit
 from dispatcher.phrases import clock, duration, number, plural
 from dispatcher.ports import Check, Conclusion, Reaction
 from dispatcher.record import RunRecord
+from dispatcher.results import Value
 from dispatcher.slurm import State
 from dispatcher.untrusted import cap, code, fence, neutralise
 
@@ -57,6 +58,20 @@ class Answer:
     reaction: Reaction
     exit: Exit
 
+
+@dataclass(frozen=True)
+class Tone:
+    """In what manner something is refused: the `decision` output, the headline's icon, the reaction on the command."""
+
+    decision: str
+    icon: str
+    reaction: Reaction
+
+
+DENIED = Tone("denied", "🚫", "-1")
+MALFORMED = Tone("malformed", "🤔", "confused")
+UNUSABLE = Tone("refused", "🤔", "confused")
+BROKEN = Tone("refused", "😕", "confused")
 
 _ICONS: Mapping[State, str] = {
     State.SUBMITTING: "⏳",
@@ -195,18 +210,16 @@ def refusal(
     words: str,
     step: str,
     trigger: str,
-    decision: str,
+    tone: Tone,
     exit_code: Exit,
-    icon: str = "🚫",
-    reaction: Reaction = "-1",
 ) -> Answer:
     """What is said when nothing was started: a headline, why, and the next step. `words` and `step` are Markdown and safe already."""
-    lines = [f"### {icon} Not started: {title}", ""]
+    lines = [f"### {tone.icon} Not started: {title}", ""]
     lines += [words, ""] if words else []
     lines += [f"**Next:** {step}", ""] if step else []
     lines += [f"<sub>reason `{reason}` · nothing was submitted · [how this works]({DOCS}/commands.md)</sub>"]
-    told = {"decision": decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
-    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, reaction, exit_code)
+    told = {"decision": tone.decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
+    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, tone.reaction, exit_code)
 
 
 def _icon(record: RunRecord) -> str:
@@ -244,11 +257,16 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
 
 def _metrics_line(record: RunRecord) -> str:
     shown = list(record.results.items())[:4]
-    return " · ".join(f"**{neutralise(name)} {neutralise(number(value))}**" for name, value in shown)
+    return " · ".join(f"**{neutralise(name)} {_shown(value)}**" for name, value in shown)
+
+
+def _shown(value: Value) -> str:
+    """A metric's value: a number is its own words, a text is somebody else's."""
+    return neutralise(value) if isinstance(value, str) else number(value)
 
 
 def _metrics_table(record: RunRecord) -> list[str]:
-    rows = [f"| {neutralise(name)} | {neutralise(number(value))} |" for name, value in record.results.items()]
+    rows = [f"| {neutralise(name)} | {_shown(value)} |" for name, value in record.results.items()]
     return ["| metric | value |", "|---|---:|", *rows]
 
 

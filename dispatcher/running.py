@@ -14,7 +14,7 @@ from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import answered
-from dispatcher.report import Answer, headline, refusal
+from dispatcher.report import BROKEN, UNUSABLE, Answer, headline, refusal
 from dispatcher.untrusted import code, neutralise
 from dispatcher.world import World
 
@@ -52,7 +52,7 @@ def cancel_run(world: World, policy: Policy, grant: Grant, wanted: str | None) -
         title = f"no run of this pull request {which}" if not candidates else f"{len(candidates)} runs of this pull request match"
         keys = ", ".join(f"`{word} cancel {record.run_key[:8]}` ({record.profile} / {record.recipe})" for _, record in candidates)
         step = f"Name one: {keys}" if keys else f"`{word} status` lists them."
-        return refusal(title, "no-such-run", "", step, grant.trigger, "refused", Exit.MALFORMED, "🤔", "confused")
+        return refusal(title, "no-such-run", "", step, grant.trigger, UNUSABLE, Exit.MALFORMED)
     profile, record = candidates[0]
     cluster = world.connect(profile)
     try:
@@ -61,7 +61,7 @@ def cancel_run(world: World, policy: Policy, grant: Grant, wanted: str | None) -
         cluster.close()
     if said.status != 0:
         words = neutralise(said.stderr or said.stdout, 500)
-        return refusal("the job could not be ended", "cancel-refused", words, "", grant.trigger, "refused", Exit.CLUSTER, "😕", "confused")
+        return refusal("the job could not be ended", "cancel-refused", words, "", grant.trigger, BROKEN, Exit.CLUSTER)
     lines = [
         f"### 🛑 Job {record.job_id} ({record.profile} / {record.recipe}) is being ended",
         "",

@@ -40,7 +40,7 @@ from dispatcher.publish import publish_check
 from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import denied, malformed, rejected, told, unknown_profile
-from dispatcher.report import Answer, outputs, refusal, run_report
+from dispatcher.report import UNUSABLE, Answer, outputs, refusal, run_report
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, redact
 from dispatcher.world import Outcome, World
@@ -87,19 +87,10 @@ def prepare(grant: Grant, policy: Policy, world: World) -> Prepared | Answer:
     package = world.archive().describe(grant.sha, package_spec(recipe))
     missing = missing_script(recipe, package)
     if missing is not None:
+        title = f"there is no {code(missing)} in the commit"
         words = f"Recipe {code(grant.recipe)} runs {code(missing)}, and commit `{grant.sha[:12]}` does not pack it."
         step = "Correct `script` (or `subpath`, `include_pattern`) of the recipe on the default branch, or add the file."
-        return refusal(
-            f"there is no {code(missing)} in the commit",
-            "script-missing",
-            words,
-            step,
-            grant.trigger,
-            "refused",
-            Exit.CONFIG,
-            "🤔",
-            "confused",
-        )
+        return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
     wait = world.settings.wait if world.settings.wait is not None else profile.attach
     job_dir = profile.job_dir or world.settings.local_job_dir
     job = plan(

@@ -1,4 +1,4 @@
-"""What a person asks for at a terminal, in a checkout of their own: plan, submit, status, logs, cancel. Their SSH key is their permission."""
+"""What a person asks for at a terminal, in their own checkout: plan, submit, status, logs, cancel. Their SSH key is their permission."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class World:
-    """The ports. `forge` is None at a terminal; `connect` opens a profile's cluster, `archive` the repository's objects, each when first needed."""
+    """The ports. `forge` is None at a terminal; `connect` opens a profile's cluster, `archive` the repository's objects, when first needed."""
 
     forge: Forge | None
     archive: Callable[[], Archive]

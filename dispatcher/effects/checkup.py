@@ -41,13 +41,14 @@ def check_up(world: World, inputs: Inputs, name: str | None) -> Outcome:
 
 def _door(inputs: Inputs) -> list[Finding]:
     """What the open connection proves."""
-    from dispatcher.effects.sshkeys import describe_key
+    from dispatcher.effects.sshkeys import load_key
 
-    source = "the profile or DISPATCH_SSH_KNOWN_HOSTS"
-    return [
-        Finding("ok", "host key", f"matches {source}"),
-        Finding("ok", "login", f"with {describe_key(inputs.ssh.key, inputs.ssh.passphrase)}"),
-    ]
+    given = inputs.ssh
+    with_what = "with a key of the SSH agent"
+    if given.key:
+        key = load_key(given.key, given.passphrase, given.certificate)
+        with_what = f"with {key.get_name()} {key.fingerprint}{', passphrase given' if given.passphrase else ''}"
+    return [Finding("ok", "host key", "is the one that known_hosts has"), Finding("ok", "login", with_what)]
 
 
 def _github(world: World, inputs: Inputs) -> Finding:

@@ -126,7 +126,8 @@ def run_local(job: Mapping[str, Any]) -> int:
     with run.Experiment(str(job["run_key"]), base_dir=str(base), skip_status_at_exit=True, enable_goodbye_message=False) as experiment:
         experiment.add(task, executor=executor, name="run", tail_logs=True)
         experiment.run(detach=False, tail_logs=True)
-        states = [str(task.state) if hasattr(task, "state") else str(task.status(runner=experiment._runner)) for task in experiment.jobs]
+    # Only leaving the experiment waits for its end.
+    states = [str(task.state) for task in experiment.jobs]
     print(f"NeMo-Run says: {', '.join(states)}", flush=True)
     return 0 if states and all(state.endswith("SUCCEEDED") for state in states) else 1
 
