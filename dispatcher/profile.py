@@ -31,6 +31,8 @@ CHAIN_LIMIT = 10
 
 ALIASES = {"container": "container_image", "container_mounts": "mounts", "remote_job_dir": "job_dir"}
 
+TABLES = frozenset({"env_vars", "wandb", "additional_parameters"})
+
 # Where a job goes, who it is and what the login shell runs is never a commenter's choice, whatever the policy's patterns say.
 FIXED_FIELDS = frozenset(
     {"executor", "extends", "packager", "setup_lines", "startup_commands", "log_url", "job_dir"}
@@ -256,10 +258,10 @@ def _merge(under: Document, over: Document, loc: Loc = ()) -> Document:
 def _checked(document: Document) -> Profile:
     """The merged table → the model that its `executor` names."""
     executor = document.value.get("executor")
-    if executor not in EXECUTORS:
+    if not isinstance(executor, str) or executor not in EXECUTORS:
         words = "`executor` is missing" if executor is None else f"`executor` {code(str(executor))} is not known here"
         raise refuse(document, [(("executor",), f"{words}: it is `slurm` or `local`")])
-    return check(EXECUTORS[str(executor)], document)
+    return check(EXECUTORS[executor], document)
 
 
 # --------------------------------------------------------------------------- overrides
@@ -279,7 +281,7 @@ def _set(table: dict[str, Any], override: Override) -> Malformed | None:
         table[first] = [part.strip() for part in in_list[1].split(",") if part.strip()] if in_list else override.value
         return None
     inner = table.get(first, {})
-    if not isinstance(inner, dict):
+    if not isinstance(inner, dict) or first not in TABLES:
         return Malformed("bad-key", f"{code(override.key)}: {code(first)} has no fields.", f"Write {code('run.' + first + '=…')}.")
     table[first] = {**inner, rest[0]: override.value}
     return None

@@ -56,7 +56,7 @@ def _no_truth(value: Any) -> Any:
 
 def shaped(pattern: str, words: str, limit: int = 1024) -> Any:
     """An annotated `str` that must match the pattern wholly; `words` complete the sentence “is not …”."""
-    compiled = re.compile(pattern)
+    compiled = re.compile(pattern, re.ASCII)
 
     def check(value: str) -> str:
         if len(value) > limit or not compiled.fullmatch(value):
@@ -83,7 +83,7 @@ def parse_duration(value: Any) -> Any:
     """`90s`, `10m`, `4h`, `2d` (or several: `1h30m`) → seconds; a bare number is seconds."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", value.strip()) if isinstance(value, str) else None
+    found = re.fullmatch(r"(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s?)?", value.strip()) if isinstance(value, str) else None
     if not found or not any(found.groups()) or len(value) > 32:
         raise ValueError("is not a duration such as `90s`, `10m` or `4h`")
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
@@ -94,7 +94,7 @@ def slurm_seconds(value: str) -> int:
     """Slurm's time formats → seconds; https://slurm.schedmd.com/sbatch.html#OPT_time lists the six. Raises ValueError."""
     days, dash, rest = value.partition("-") if "-" in value else ("0", "", value)
     parts = rest.split(":")
-    if not re.fullmatch(r"\d{1,4}", days) or len(parts) > 3 or not all(re.fullmatch(r"\d{1,6}", part) for part in parts):
+    if not re.fullmatch(r"[0-9]{1,4}", days) or len(parts) > 3 or not all(re.fullmatch(r"[0-9]{1,6}", part) for part in parts):
         raise ValueError("is not a time in one of Slurm's forms, such as `04:00:00`, `1-12` or `90` (minutes)")
     numbers = [int(part) for part in parts]
     if dash:
