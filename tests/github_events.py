@@ -77,6 +77,7 @@ class Events:
         group.update(head_sha=sha, head_ref=f"refs/heads/gh-readonly-queue/{pull.base_ref}/pr-{pull.number}-{pull.base_sha}")
         group.update(base_sha=base, base_ref=f"refs/heads/{pull.base_ref}")
         group["head_commit"].update(id=sha, tree_id=repo.git("rev-parse", f"{sha}^{{tree}}").strip())
+        group["head_commit"]["message"] = f"Merge pull request #{pull.number} from {pull.head_owner}/{pull.head_ref}"
         payload["action"] = action
         return payload
 
@@ -92,13 +93,15 @@ def _read(name: str) -> str:
 
 def _payload(name: str, server: GitHubServer, repo: Repository, sender: str) -> dict[str, Any]:
     """A real payload, moved to a repository of the stand-in."""
-    original = json.loads(_read(name))["repository"]
     text = _read(name)
+    original = json.loads(text)
+    owner, called = original["repository"]["full_name"].split("/")
     for old, new in (
-        (original["url"], f"{server.api_url}/repos/{repo.full_name}"),
-        (original["html_url"], f"{server.url}/{repo.full_name}"),
+        (f"/{owner}/{called}", f"/{repo.full_name}"),
         ("https://api.github.com", server.api_url),
         ("https://github.com", server.url),
+        (owner, repo.owner),
+        (original.get("organization", {}).get("login", owner), repo.owner),
     ):
         text = text.replace(old, new)
     payload: dict[str, Any] = json.loads(text)

@@ -302,11 +302,11 @@ class Repository:
 
     def sha(self, ref: str) -> str:
         """The commit that a ref, branch, tag or SHA names; empty when there is none."""
-        for candidate in (ref, f"refs/heads/{ref}", f"refs/tags/{ref}"):
-            found = git(self.git_dir, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{candidate}^{{commit}}", check=False)
-            if found:
-                return found.decode().strip()
-        return ""
+        if "\n" in ref:
+            return ""
+        asked = "".join(f"{start}{ref}^{{commit}}\n" for start in ("", "refs/heads/", "refs/tags/")).encode()
+        lines = git(self.git_dir, "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=asked).decode().splitlines()
+        return next((line.split()[0] for line in lines if line.endswith(" commit")), "")
 
     def git(self, *arguments: str) -> str:
         """What git prints about this repository."""

@@ -25,9 +25,7 @@ class Refused(Exception):
         super().__init__(message)
         self.status = status
         self.headers = headers or {}
-        # GitHub describes its 422 without the `status` that every other error has.
-        told = {} if status == 422 else {"status": str(status)}
-        self.body = {"message": message, "documentation_url": DOCS, **told, **more}
+        self.body = {"message": message, "documentation_url": DOCS, "status": str(status), **more}
 
 
 @dataclass
@@ -174,7 +172,7 @@ def label(server: GitHubServer, repo: Repository, name: str) -> dict[str, Any]:
         "name": name,
         "color": "ededed",
         "default": False,
-        "description": None,
+        "description": "",
     }
 
 
@@ -421,7 +419,7 @@ def status(server: GitHubServer, repo: Repository, one: Status) -> dict[str, Any
         "id": one.id,
         "node_id": f"S_{one.id}",
         "url": f"{server.api_url}/repos/{repo.full_name}/statuses/{one.sha}",
-        "avatar_url": None,
+        "avatar_url": f"{server.url}/avatars/{server.user_id(one.login)}",
         "state": one.state,
         "context": one.context,
         "description": one.description,

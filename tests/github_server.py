@@ -100,7 +100,7 @@ class GitHubServer(Events):
         self._http = _Listener(self)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self.api_url = self.url + prefix
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self._thread.start()
 
     def __enter__(self) -> GitHubServer:
@@ -317,7 +317,8 @@ class GitHubServer(Events):
     def may_fetch(self, authorization: str, repo: Repository) -> bool:
         """Whether git may read: a token as basic auth's password, as `actions/checkout` sends it."""
         try:
-            _user, password = b64decode(authorization.removeprefix("Basic ")).decode().split(":", 1)
+            scheme, _, encoded = authorization.partition(" ")
+            _user, password = b64decode(encoded if scheme.lower() == "basic" else "").decode().split(":", 1)
         except ValueError:
             return False
         token = self.tokens.get(password)
