@@ -72,8 +72,9 @@ def neutralise(text: str, limit: int = 2000) -> str:
         line = line[: max(limit - 1, 0)] + "…"
     line = _MARKUP.sub(r"\\\1", line.replace("&", "&amp;"))
     line = line.replace("<", "&lt;").replace(">", "&gt;")
-    line = re.sub(r"^([#+=-]|\d{1,9}(?=[.)]))", lambda found: ("&#8203;" if found[0].isdigit() else "\\") + found[0], line)
-    return _ACTIVE.sub(lambda found: found[0] + _ZERO_WIDTH_SPACE, line)
+    # At the beginning of a line these would make a heading, a list, a rule or a numbered list.
+    line = re.sub(r"^([#+=-])", r"\\\1", re.sub(r"^(\d{1,9})(?=\.)", r"\1\\", line, flags=re.ASCII))
+    return _ACTIVE.sub(lambda found: _ZERO_WIDTH_SPACE + "." if found[0] == "." else found[0] + _ZERO_WIDTH_SPACE, line)
 
 
 def code(text: str, limit: int = 200) -> str:
