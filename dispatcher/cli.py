@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if summary:
             runner.summary(summary)
         _print(arguments, outputs, summary, inputs)
+        if code != Exit.OK and inputs.github.in_actions:
+            runner.error(outputs.get("reason-code", ""), plain(summary))
         return code
     except DispatchError as error:
         return _broken(arguments, runner, error)
@@ -266,6 +268,12 @@ def _print(arguments: argparse.Namespace, outputs: Mapping[str, str], summary: s
         from dispatcher.effects.console import show_markdown
 
         show_markdown(summary)
+
+
+def plain(markdown: str) -> str:
+    """The first lines of what was said, without markup: enough for the log of the step."""
+    lines = [line.lstrip("# ").replace("**", "") for line in markdown.splitlines() if line.strip() and not line.startswith(("|", "<", "```"))]
+    return "\n".join(lines[:4])
 
 
 def _broken(arguments: argparse.Namespace, runner: Runner | None, error: DispatchError) -> int:

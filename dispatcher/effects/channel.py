@@ -69,6 +69,9 @@ class LocalShell:
             bufsize=0,
             start_new_session=True,
         )
+        self._adopt()
+
+    def _adopt(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout

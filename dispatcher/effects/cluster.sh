@@ -121,7 +121,9 @@ lives() { # BOOT.PID.START -> 0 alive, 1 dead, 2 on another machine
     started "${other%%.*}" && [ "$start" = "${other##*.}" ]
 }
 age() { # file -> $seconds since it was touched
-    seconds=$(($(date +%s) - $(stat -c %Y "$1"))) || seconds=0
+    now=$(date +%s)
+    touched=$(stat -c %Y "$1") || touched=$now # it is gone: an arithmetic error would end the shell
+    seconds=$((now - touched))
 }
 holder() { # key -> $state (claim, commit or nothing), $owner
     state= owner=

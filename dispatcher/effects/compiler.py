@@ -94,5 +94,5 @@ class CompilerProcess:
 
 def _compiled(answer: object) -> Compiled:
     assert isinstance(answer, dict)
-    files = tuple(CompiledFile(f"configs/{name}", text.encode()) for name, text in sorted(answer["files"].items()))
+    files = tuple(CompiledFile(name, text.encode()) for name, text in sorted(answer["files"].items()))
     return Compiled(answer["script"], files)

@@ -167,7 +167,7 @@ class Fetcher:
         """The remote, and the token if it may go there, as configuration in the environment (git ≥ 2.31): no command line, no file."""
         settings = {"remote.origin.url": str(url)}
         if self.token and self.root and may_have_token(url, self.root):
-            settings[f"http.{url.scheme}://{url.host}/.extraHeader"] = f"Authorization: basic {_basic(self.token)}"
+            settings[f"http.{url.scheme}://{url.host}/.extraHeader"] = f"Authorization: Basic {_basic(self.token)}"
             settings["http.followRedirects"] = "false"
         pairs = list(settings.items())
         env = {"GIT_CONFIG_COUNT": str(len(pairs)), "GIT_SSH_COMMAND": "ssh -oBatchMode=yes"}

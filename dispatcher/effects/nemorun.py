@@ -13,6 +13,7 @@ import importlib.abc
 import importlib.machinery
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -80,7 +81,12 @@ def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
         folder = Path(experiment._exp_dir)
         script = (folder / f"{key}_sbatch.sh").read_text()
         configs = {path.relative_to(folder / key): path for path in (folder / key / "configs").rglob("*") if path.is_file()}
-        return {"script": script, "files": {str(name): path.read_text() for name, path in sorted(configs.items())}}
+        return {"script": script, "files": {str(name): _steady(path.read_text()) for name, path in sorted(configs.items())}}
+
+
+def _steady(config: str) -> str:
+    """A config without what is different each time (the experiment's id, the runner's folder): the same job gives the same bytes."""
+    return re.sub(r"(?m)^(experiment_id|job_dir): .*$", r"\1: null", config)
 
 
 def _launcher(run: Any, job: Mapping[str, Any]) -> Any:

@@ -1,0 +1,155 @@
+"""A repository on the stand-in GitHub, a login node, a Slurm cluster, and the command line as the action runs it: the whole story."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.github_model import Pull, Repository
+from tests.github_server import GitHubServer
+from tests.rig.sshd import Sshd
+
+TRAIN = """\
+import json, os, sys, time
+arguments = dict(word.split("=", 1) for word in sys.argv[1:])
+for step in range(int(arguments.get("steps", 3))):
+    print(f"step {step} loss {2.0 - step / 10}", flush=True)
+    time.sleep(float(arguments.get("pause", 0)))
+if "fail" in arguments:
+    print("Traceback (most recent call last):\\n  ...\\nValueError: " + arguments["fail"], flush=True)
+    sys.exit(3)
+json.dump({"loss": 1.875, "sha": os.environ["DISPATCH_SHA"][:7]}, open("results.json", "w"))
+"""
+
+POLICY = """\
+default_profile: cluster
+forks: sha
+recipes:
+  default: { script: train.py, entrypoint: python3, results: results.json }
+gate:
+  required:
+    - { profile: cluster, recipe: default, paths: ["*.py"] }
+watch: { profiles: [cluster] }
+"""
+
+PROFILE = """\
+executor: slurm
+account: ml
+partition: batch
+time: "00:05:00"
+host: {host}
+port: {port}
+user: {user}
+remote_job_dir: {job_dir}
+log_url: https://ondemand.example.com/files{{path}}?job={{job_id}}
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one invocation of the command line ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    outputs: Mapping[str, str]
+    summary: str
+
+
+@dataclass
+class Stage:
+    """`repo` has the policy, a profile `cluster` and a script; `pull` is a pull request that changes the script."""
+
+    server: GitHubServer
+    sshd: Sshd
+    folder: Path
+    port: int = 0
+    policy: str = POLICY
+    extra: dict[str, str] = field(default_factory=dict)
+    repo: Repository = field(init=False)
+    pull: Pull = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.job_dir = self.folder / "jobs"
+        profile = PROFILE.format(host=self.sshd.host, port=self.port or self.sshd.port, user=self.sshd.user, job_dir=self.job_dir)
+        files = {"train.py": TRAIN, "README.md": "x\n", ".github/dispatch.yml": self.policy, "profiles/cluster.yaml": profile, **self.extra}
+        self.repo = self.server.create_repository("org/repo", files)
+        self.repo.add_collaborator("alice", "write")
+        self.repo.commit("feature", {"train.py": TRAIN + "# changed\n"})
+        self.pull = self.repo.open_pull("feature", author="alice")
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What GitHub would set, and the secrets; nothing of the machine that runs the tests but PATH."""
+        port = self.port or self.sshd.port
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "LANG": "C.UTF-8",
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_API_URL": self.server.api_url,
+            "GITHUB_SERVER_URL": self.server.url,
+            "GITHUB_REPOSITORY": self.repo.full_name,
+            "GITHUB_TOKEN": self.server.token,
+            "GITHUB_SHA": self.repo.sha("main"),
+            "GITHUB_RUN_ID": "101",
+            "GITHUB_RUN_ATTEMPT": "1",
+            "DISPATCH_SSH_KEY": self.sshd.key().private,
+            "DISPATCH_SSH_KNOWN_HOSTS": self.sshd.known_hosts_at(port),
+            **more,
+        }
+
+    def handle(self, name: str, payload: Mapping[str, Any], **environment: str) -> Ended:
+        """One delivery."""
+        event = self.folder / "event.json"
+        event.write_text(json.dumps(payload))
+        return self.run("handle", GITHUB_EVENT_NAME=name, GITHUB_EVENT_PATH=str(event), **environment)
+
+    def comment(self, body: str, author: str = "alice", **environment: str) -> Ended:
+        """Somebody comments on the pull request, and the event is delivered."""
+        return self.handle("issue_comment", self.server.comment_event(self.pull, self.pull.comment(body, author)), **environment)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """The command line, running."""
+        for name in ("outputs", "summary"):
+            (self.folder / name).write_text("")
+        files = {"GITHUB_OUTPUT": str(self.folder / "outputs"), "GITHUB_STEP_SUMMARY": str(self.folder / "summary")}
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "dispatcher.cli", *arguments] if sys.version_info >= (3, 11) else [sys.executable, "-m", "dispatcher.cli", *arguments],
+            env=self.environment(**files, **environment),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> Ended:
+        """The command line, to its end."""
+        process = self.start(*arguments, **environment)
+        stdout, stderr = process.communicate(timeout=120)
+        return Ended(process.returncode, stdout, stderr, read_outputs(self.folder / "outputs"), (self.folder / "summary").read_text())
+
+    @property
+    def answers(self) -> list[str]:
+        """The bodies of our own comments."""
+        return [comment.body for comment in self.pull.comments if comment.author == "github-actions[bot]"]
+
+
+def read_outputs(file: Path) -> dict[str, str]:
+    """GITHUB_OUTPUT as the runner reads it: `name<<DELIMITER`, lines, `DELIMITER`."""
+    values: dict[str, str] = {}
+    lines = iter(file.read_text().splitlines())
+    for line in lines:
+        name, _, delimiter = line.partition("<<")
+        collected = []
+        for inner in lines:
+            if inner == delimiter:
+                break
+            collected.append(inner)
+        values[name] = "\n".join(collected)
+    return values

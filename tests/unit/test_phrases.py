@@ -1,0 +1,28 @@
+"""Words for people."""
+
+from datetime import datetime, timezone
+
+import pytest
+
+from dispatcher.phrases import clock, duration, number, plural, size
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "0s"), (8, "8s"), (60, "1m"), (724, "12m 04s"), (14400, "4h"), (93784, "26h 03m"), (-5, "0s")])
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 B"), (999, "999 B"), (54_800_000, "54.8 MB"), (1_200_000_000_000, "1.2 TB")])
+def test_sizes(count: int, words: str) -> None:
+    assert size(count) == words
+
+
+def test_counts_and_times() -> None:
+    noon = datetime(2026, 11, 20, 12, 5, tzinfo=timezone.utc)
+    assert (plural(1, "node"), plural(3412, "file")) == ("1 node", "3,412 files")
+    assert (clock(noon, noon), clock(noon, noon.replace(day=21))) == ("12:05 UTC", "2026-11-20 12:05 UTC")
+
+
+@pytest.mark.parametrize(("value", "words"), [(1.87312, "1.873"), (412, "412"), (12345.678, "12,345.7"), (float("nan"), "nan"), ("cpu", "cpu"), (None, "None")])
+def test_numbers(value: float | int | str | None, words: str) -> None:
+    assert number(value) == words
