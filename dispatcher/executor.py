@@ -16,11 +16,11 @@ from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError
 from dispatcher.values import (
+    Between,
     AbsolutePath,
     Account,
     Constraint,
-    Count,
-    EnvName,
+        EnvName,
     Gres,
     Host,
     Image,
@@ -38,6 +38,7 @@ from dispatcher.values import (
     SrunArgument,
     Text,
     User,
+    WebAddress,
     slurm_seconds,
 )
 
@@ -105,13 +106,13 @@ EnvVars = dict[Annotated[EnvName, AfterValidator(_env_name)], Line]
 class Wandb(Model):
     """Weights & Biases: becomes WANDB_* in the job's environment. The key itself is a secret and stays one."""
 
-    project: Line | None = None
-    entity: Line | None = None
-    group: Line | None = None
-    name: Line | None = None
-    tags: OneOrMore[Line] = ()
-    mode: Literal["online", "offline", "disabled", "shared"] | None = None
-    base_url: Annotated[Line, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    project: Line | None = Field(default=None, description="`WANDB_PROJECT`.")
+    entity: Line | None = Field(default=None, description="`WANDB_ENTITY`.")
+    group: Line | None = Field(default=None, description="`WANDB_RUN_GROUP`.")
+    name: Line | None = Field(default=None, description="`WANDB_NAME`.")
+    tags: OneOrMore[Line] = Field(default=(), description="`WANDB_TAGS`, joined by commas.")
+    mode: Literal["online", "offline", "disabled", "shared"] | None = Field(default=None, description="`WANDB_MODE`.")
+    base_url: WebAddress | None = Field(default=None, description="`WANDB_BASE_URL`.")
 
     def environment(self) -> dict[str, str]:
         """https://docs.wandb.ai/guides/track/environment-variables/."""
@@ -134,14 +135,14 @@ class _Common(Model):
     startup_commands: Annotated[tuple[Line, ...], BeforeValidator(_line_list)] = Field(
         default=(), description="More shell lines, after `setup_lines`."
     )
-    wandb: Wandb = Wandb()
+    wandb: Wandb = Field(default=Wandb(), description="Weights & Biases, without its key.")
     log_url: Annotated[Line, AfterValidator(_log_url)] | None = Field(
         default=None, description="Link to the log; {job_id}, {run_key}, {user}, {path} and {host} are filled in."
     )
-    results_cap: Count = Field(
-        default=1024 * 1024, ge=1024, le=16 * 1024 * 1024, description="Bytes of results that are read back at most."
-    )
-    nproc_per_node: Count | None = Field(default=None, ge=1, le=1024, description="Processes that torchrun starts on each node.")
+    results_cap: Annotated[int, Between(1024, 16 * 1024 * 1024)] = Field(
+        default=1024 * 1024, description="Bytes of results that are read back at most."
+)
+    nproc_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Processes that torchrun starts on each node.")
     dry_run: bool = Field(default=False, description="Only ever show what would be submitted.")
     packager: Literal["git"] = Field(default="git", description="The commit's files, from git objects; there is no other.")
 
@@ -169,34 +170,36 @@ class _Common(Model):
 class SlurmProfile(_Common):
     """A Slurm cluster, reached over SSH or from a runner that is one of its own nodes (`tunnel: local`)."""
 
-    executor: Literal["slurm"] = "slurm"
-    account: Account
-    partition: Partitions | None = None
+    executor: Literal["slurm"] = Field(default="slurm", description="What runs the job.")
+    account: Account = Field(description="The account that the job is charged to.")
+    partition: Partitions | None = Field(default=None, description="The partition; without it the cluster's default.")
     run_partition: Partitions | None = Field(default=None, description="The partition when somebody waits for the job (attached).")
     batch_partition: Partitions | None = Field(default=None, description="The partition when nobody waits (detached).")
-    nodes: Count = Field(default=1, ge=1, le=10_000)
-    ntasks_per_node: Count = Field(default=1, ge=1, le=1024)
-    gpus_per_node: Count | None = Field(default=None, ge=0, le=64)
-    cpus_per_task: Count | None = Field(default=None, ge=1, le=4096)
-    mem: Memory | None = None
-    mem_per_cpu: Memory | None = None
-    mem_per_gpu: Memory | None = None
-    exclusive: bool | Literal["user", "mcs"] = False
-    qos: Account | None = None
-    gres: Gres | None = None
-    constraint: Constraint | None = None
-    exclude: NodeList | None = None
-    reservation: Account | None = None
-    container_image: Image | None = Field(default=None, description="Image for Pyxis. Also: `container`.")
-    mounts: OneOrMore[Mount] = Field(default=(), description="Also: `container_mounts`.")
+    nodes: Annotated[int, Between(1, 10_000)] = Field(default=1, description="Nodes of the job.")
+    ntasks_per_node: Annotated[int, Between(1, 1024)] = Field(default=1, description="Tasks on each node; with `torchrun` see `nproc_per_node`.")
+    gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="GPUs on each node.")
+    cpus_per_task: Annotated[int, Between(1, 4096)] | None = Field(default=None, description="CPUs for each task.")
+    mem: Memory | None = Field(default=None, description="Memory of each node. At most one of the three `mem` fields.")
+    mem_per_cpu: Memory | None = Field(default=None, description="Memory for each CPU.")
+    mem_per_gpu: Memory | None = Field(default=None, description="Memory for each GPU.")
+    exclusive: bool | Literal["user", "mcs"] = Field(default=False, description="Whole nodes.")
+    qos: Account | None = Field(default=None, description="Quality of service.")
+    gres: Gres | None = Field(default=None, description="Generic resources.")
+    constraint: Constraint | None = Field(default=None, description="Features that the nodes must have.")
+    exclude: NodeList | None = Field(default=None, description="Nodes that must not be used.")
+    reservation: Account | None = Field(default=None, description="A reservation to run in.")
+    container_image: Image | None = Field(
+        default=None, description="Image for Pyxis; without it the program runs straight on the nodes. Also: `container`."
+    )
+    mounts: OneOrMore[Mount] = Field(default=(), description="What the container sees of the cluster. Also: `container_mounts`.")
     lustre_mount: Mount | None = Field(default=None, description="One more mount, as Nemotron calls it.")
     additional_parameters: dict[SbatchName, SbatchValue] = Field(default_factory=dict, description="More sbatch options, without dashes.")
-    srun_args: OneOrMore[SrunArgument] = ()
-    retries: Count = Field(default=0, ge=0, le=10, description="How often Slurm starts the job again when it fails.")
-    tunnel: Literal["ssh", "local"] = "ssh"
-    host: Host | None = None
-    port: Count = Field(default=22, ge=1, le=65535)
-    user: User | None = None
+    srun_args: OneOrMore[SrunArgument] = Field(default=(), description="More arguments of `srun`.")
+    retries: Annotated[int, Between(0, 10)] = Field(default=0, description="How often Slurm starts the job again when it fails.")
+    tunnel: Literal["ssh", "local"] = Field(default="ssh", description="Over SSH, or `local`: the runner itself has `sbatch`.")
+    host: Host | None = Field(default=None, description="The login node; needed with `tunnel: ssh`.")
+    port: Annotated[int, Between(1, 65535)] = Field(default=22, description="Its SSH port.")
+    user: User | None = Field(default=None, description="The account there; needed with `tunnel: ssh`.")
     known_hosts: Annotated[Text, AfterValidator(_known_hosts)] | None = Field(
         default=None, description="Host keys; without it `DISPATCH_SSH_KNOWN_HOSTS`."
     )
@@ -251,7 +254,7 @@ class SlurmProfile(_Common):
 class LocalProfile(_Common):
     """This machine, through NeMo-Run's LocalExecutor. Without `job_dir` the runner's own temporary folder is used."""
 
-    executor: Literal["local"] = "local"
+    executor: Literal["local"] = Field(default="local", description="What runs the job.")
     time: SlurmTime = Field(default="01:00:00", description="Time limit, in Slurm's forms.")
     attach: bool = Field(default=True, description="Wait for the job and show its log.")
 

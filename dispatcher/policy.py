@@ -122,18 +122,18 @@ def _meets(override: Override, pattern: str) -> bool:
 class ProfileRule(Model):
     """What one profile asks for beyond the general rules; each part that is given replaces the general one (`deny` adds up)."""
 
-    allow: Allow | None = None
-    overrides: Overrides | None = None
+    allow: Allow | None = Field(default=None, description="Who may use this profile.")
+    overrides: Overrides | None = Field(default=None, description="Which overrides it takes.")
 
 
 class Schedule(Model):
     """One run that a cron expression of the workflow starts. Without ref: the default branch."""
 
-    name: ProfileName
+    name: ProfileName = Field(description="A name of its own.")
     cron: Line = Field(description="Exactly as in the workflow's `on.schedule`.")
-    profile: ProfileName | None = None
-    recipe: RecipeName | None = None
-    ref: Ref | None = None
+    profile: ProfileName | None = Field(default=None, description="Without it `default_profile`.")
+    recipe: RecipeName | None = Field(default=None, description="Without it `default_recipe`.")
+    ref: Ref | None = Field(default=None, description="Branch or tag; without it the default branch.")
     overrides: OneOrMore[OverrideWord] = Field(default=(), description="Words `key=value`.")
 
     @property
@@ -153,8 +153,8 @@ def _meant_to_match(patterns: tuple[str, ...]) -> tuple[str, ...]:
 class Required(Model):
     """A run that must have passed before a pull request may be merged, when it touches `paths` and goes into `branches` (all if empty)."""
 
-    profile: ProfileName | None = None
-    recipe: RecipeName | None = None
+    profile: ProfileName | None = Field(default=None, description="Without it `default_profile`.")
+    recipe: RecipeName | None = Field(default=None, description="Without it `default_recipe`.")
     paths: Annotated[OneOrMore[GlobPattern], AfterValidator(_meant_to_match)] = Field(
         default=(), description="gitignore patterns of changed files."
     )
@@ -166,7 +166,7 @@ class Required(Model):
 class Gate(Model):
     """What stands between a pull request and its merge."""
 
-    required: tuple[Required, ...] = ()
+    required: tuple[Required, ...] = Field(default=(), description="Runs that must have passed.")
 
 
 class Labels(Model):
@@ -187,13 +187,13 @@ class Watch(Model):
 class Policy(Model):
     """The whole of `.github/dispatch.yml`. Every key is optional."""
 
-    version: Literal[1] = 1
+    version: Literal[1] = Field(default=1, description="Of this format.")
     command: Annotated[Line, Field(pattern=r"^/[A-Za-z][A-Za-z0-9_-]{0,30}$")] = Field(
         default="/train", description="The word that a comment begins with."
     )
     default_profile: ProfileName | None = Field(default=None, description="The profile when none is named.")
     default_recipe: RecipeName | None = Field(default=None, description="The recipe when none is named; else `default`, else the only one.")
-    allow: Allow = Allow()
+    allow: Allow = Field(default=Allow(), description="Who may give commands.")
     forks: Literal["off", "sha"] = Field(
         default="off", description="Pull requests from forks: never, or when the command carries the head's full SHA."
     )
@@ -202,13 +202,13 @@ class Policy(Model):
         "WANDB_API_KEY",
         "HF_TOKEN",
     )
-    overrides: Overrides = Overrides()
+    overrides: Overrides = Field(default=Overrides(), description="Which overrides may be given.")
     profiles: dict[ProfileName, ProfileRule] = Field(default_factory=dict, description="Rules for single profiles.")
     recipes: dict[RecipeName, Recipe] = Field(default_factory=dict, description="What can be run.")
-    schedules: tuple[Schedule, ...] = ()
-    gate: Gate = Gate()
-    labels: Labels = Labels()
-    watch: Watch = Watch()
+    schedules: tuple[Schedule, ...] = Field(default=(), description="What a cron expression starts.")
+    gate: Gate = Field(default=Gate(), description="What must have passed before a merge.")
+    labels: Labels = Field(default=Labels(), description="Labels as a trigger.")
+    watch: Watch = Field(default=Watch(), description="How running jobs are looked after.")
 
     @field_validator("env")
     @classmethod

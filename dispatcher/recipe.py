@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from dispatcher.values import Count, EnvName, GlobPattern, Image, Line, Model, Module, OneOrMore, Program, RelativePath
+from dispatcher.values import Between, EnvName, GlobPattern, Image, Line, Model, Module, OneOrMore, Program, RelativePath
 
 
 class Recipe(Model):
@@ -21,17 +21,19 @@ class Recipe(Model):
     entrypoint: Program = Field(default="python", description="The program that runs the script.")
     args: OneOrMore[Line] = Field(default=(), description="Arguments before the overrides.")
     launcher: Literal["none", "torchrun"] = Field(default="none", description="What starts the processes.")
-    results: RelativePath = Field(default="results.json", description="The file in which the job leaves its metrics, in the run's folder.")
+    results: RelativePath = Field(
+        default="results.json", description="Where the job leaves its metrics, seen from the packed root. Given here, it has to be written."
+    )
     subpath: RelativePath | Literal[""] = Field(default="", description="Pack only this folder; it becomes the root.")
     include_pattern: OneOrMore[GlobPattern] = Field(
         default=(), description="Pack only files that match one of these gitignore patterns; all when empty."
     )
     include_submodules: bool = Field(default=True, description="Pack submodules at the commits that are pinned.")
-    nodes: Count | None = Field(default=None, ge=1, le=10_000)
-    gpus_per_node: Count | None = Field(default=None, ge=0, le=64)
-    ntasks_per_node: Count | None = Field(default=None, ge=1, le=1024)
-    nproc_per_node: Count | None = Field(default=None, ge=1, le=1024, description="Processes that torchrun starts on each node.")
-    container_image: Image | None = None
+    nodes: Annotated[int, Between(1, 10_000)] | None = Field(default=None, description="Instead of the profile's.")
+    gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="Instead of the profile's.")
+    ntasks_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Instead of the profile's.")
+    nproc_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Processes that torchrun starts on each node.")
+    container_image: Image | None = Field(default=None, description="Instead of the profile's.")
     env_vars: dict[EnvName, Line] = Field(default_factory=dict, description="Environment of the job; the profile's wins. No secrets here.")
 
     @model_validator(mode="after")
