@@ -16,11 +16,11 @@ from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError
 from dispatcher.values import (
-    Between,
     AbsolutePath,
     Account,
+    Between,
     Constraint,
-        EnvName,
+    EnvName,
     Gres,
     Host,
     Image,
@@ -141,8 +141,10 @@ class _Common(Model):
     )
     results_cap: Annotated[int, Between(1024, 16 * 1024 * 1024)] = Field(
         default=1024 * 1024, description="Bytes of results that are read back at most."
-)
-    nproc_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Processes that torchrun starts on each node.")
+    )
+    nproc_per_node: Annotated[int, Between(1, 1024)] | None = Field(
+        default=None, description="Processes that torchrun starts on each node."
+    )
     dry_run: bool = Field(default=False, description="Only ever show what would be submitted.")
     packager: Literal["git"] = Field(default="git", description="The commit's files, from git objects; there is no other.")
 
@@ -176,7 +178,9 @@ class SlurmProfile(_Common):
     run_partition: Partitions | None = Field(default=None, description="The partition when somebody waits for the job (attached).")
     batch_partition: Partitions | None = Field(default=None, description="The partition when nobody waits (detached).")
     nodes: Annotated[int, Between(1, 10_000)] = Field(default=1, description="Nodes of the job.")
-    ntasks_per_node: Annotated[int, Between(1, 1024)] = Field(default=1, description="Tasks on each node; with `torchrun` see `nproc_per_node`.")
+    ntasks_per_node: Annotated[int, Between(1, 1024)] = Field(
+        default=1, description="Tasks on each node; with `torchrun` see `nproc_per_node`."
+    )
     gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="GPUs on each node.")
     cpus_per_task: Annotated[int, Between(1, 4096)] | None = Field(default=None, description="CPUs for each task.")
     mem: Memory | None = Field(default=None, description="Memory of each node. At most one of the three `mem` fields.")

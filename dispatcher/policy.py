@@ -13,7 +13,22 @@ from typing_extensions import Self
 from dispatcher.command import Malformed, Override, Run, parse_override
 from dispatcher.document import Loc, ProblemsError, check, load_document
 from dispatcher.recipe import Recipe
-from dispatcher.values import Duration, EnvName, GlobPattern, Line, Login, Model, OneOrMore, ProfileName, RecipeName, Ref, RoleName, Team
+from dispatcher.values import (
+    CommandWord,
+    Duration,
+    EnvName,
+    GlobPattern,
+    LabelPrefix,
+    Line,
+    Login,
+    Model,
+    OneOrMore,
+    ProfileName,
+    RecipeName,
+    Ref,
+    RoleName,
+    Team,
+)
 
 POLICY_PATH = ".github/dispatch.yml"
 DEFAULT_ROLES = ("admin", "maintain", "write")
@@ -172,9 +187,7 @@ class Gate(Model):
 class Labels(Model):
     """Labels as a trigger."""
 
-    prefix: Line = Field(
-        default="train:", min_length=1, max_length=40, description="What a label begins with; then `<profile>[/<recipe>]`."
-    )
+    prefix: LabelPrefix = Field(default="train:", description="What a label begins with; then `<profile>[/<recipe>]`.")
 
 
 class Watch(Model):
@@ -188,9 +201,7 @@ class Policy(Model):
     """The whole of `.github/dispatch.yml`. Every key is optional."""
 
     version: Literal[1] = Field(default=1, description="Of this format.")
-    command: Annotated[Line, Field(pattern=r"^/[A-Za-z][A-Za-z0-9_-]{0,30}$")] = Field(
-        default="/train", description="The word that a comment begins with."
-    )
+    command: CommandWord = Field(default="/train", description="The word that a comment begins with.")
     default_profile: ProfileName | None = Field(default=None, description="The profile when none is named.")
     default_recipe: RecipeName | None = Field(default=None, description="The recipe when none is named; else `default`, else the only one.")
     allow: Allow = Field(default=Allow(), description="Who may give commands.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -32,7 +32,9 @@ class Recipe(Model):
     nodes: Annotated[int, Between(1, 10_000)] | None = Field(default=None, description="Instead of the profile's.")
     gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="Instead of the profile's.")
     ntasks_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Instead of the profile's.")
-    nproc_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Processes that torchrun starts on each node.")
+    nproc_per_node: Annotated[int, Between(1, 1024)] | None = Field(
+        default=None, description="Processes that torchrun starts on each node."
+    )
     container_image: Image | None = Field(default=None, description="Instead of the profile's.")
     env_vars: dict[EnvName, Line] = Field(default_factory=dict, description="Environment of the job; the profile's wins. No secrets here.")
 

@@ -7,11 +7,12 @@ Each shape says in words what it takes; the words are the error's text, the patt
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, core_schema
 
 from dispatcher.command import FULL_SHA, NAME, RECIPE_NAME, REF
 
@@ -54,17 +55,41 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
-def shaped(pattern: str, words: str, limit: int = 1024) -> Any:
-    """An annotated `str` that must match the pattern wholly; `words` complete the sentence “is not …”."""
-    compiled = re.compile(pattern, re.ASCII)
+@dataclass(frozen=True)
+class Shape:
+    """Text that must match the pattern wholly; `words` complete the sentence “is not …”."""
 
-    def check(value: str) -> str:
-        if len(value) > limit or not compiled.fullmatch(value):
-            raise ValueError(f"is not {words}")
+    pattern: str
+    words: str
+    limit: int = 1024
+
+    def check(self, value: str) -> str:
+        """The value, when it has the shape. Raises ValueError."""
+        if len(value) > self.limit or not re.fullmatch(self.pattern, value, re.ASCII):
+            raise ValueError(f"is not {self.words}")
         return value
 
-    schema = {"type": "string", "pattern": f"^(?:{pattern})$", "maxLength": limit, "description": words[0].upper() + words[1:] + "."}
-    return Annotated[str, BeforeValidator(_as_text), AfterValidator(check), WithJsonSchema(schema)]
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        checked = core_schema.no_info_after_validator_function(self.check, handler(source))
+        return core_schema.no_info_before_validator_function(_as_text, checked)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        words = self.words[0].upper() + self.words[1:] + "."
+        return {"type": "string", "pattern": f"^(?:{self.pattern})$", "maxLength": self.limit, "description": words}
+
+
+@dataclass(frozen=True)
+class Between:
+    """A whole number within bounds; digits in text are fine."""
+
+    low: int
+    high: int
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_no_truth, core_schema.int_schema(ge=self.low, le=self.high))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
 
 def _no_nul(value: str) -> str:
@@ -116,7 +141,6 @@ def _slurm_time(value: str) -> str:
 
 Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_no_nul), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 Line = Annotated[str, BeforeValidator(_as_text), AfterValidator(_one_line), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
-Count = Annotated[int, BeforeValidator(_no_truth)]
 Duration = Annotated[int, BeforeValidator(parse_duration), WithJsonSchema({"type": ["string", "integer"], "examples": ["10m", "4h"]})]
 SlurmTime = Annotated[
     str,
@@ -125,49 +149,67 @@ SlurmTime = Annotated[
     WithJsonSchema({"type": ["string", "integer"], "examples": ["04:00:00", "1-12:00:00", 90], "description": "Slurm's time formats."}),
 ]
 
-ProfileName = shaped(NAME.pattern, "a profile's name (letters, digits, `_`, `-`, `.`)", 64)
-RecipeName = shaped(RECIPE_NAME.pattern, "a recipe's name (letters, digits, `_`, `-`, `.`, `/`)", 260)
-Ref = shaped(REF.pattern, "the name of a branch or tag", 255)
-Sha = shaped(FULL_SHA.pattern, "a full commit SHA")
-EnvName = shaped(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name", 128)
-Login = shaped(r"[A-Za-z0-9][A-Za-z0-9_-]*(\[bot\])?", "an account name (without `@`)", 64)
-Team = shaped(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*", "a team, written `org/team`", 200)
-RoleName = shaped(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", "a repository role", 64)
+ProfileName = Annotated[str, Shape(NAME.pattern, "a profile's name (letters, digits, `_`, `-`, `.`)", 64)]
+RecipeName = Annotated[str, Shape(RECIPE_NAME.pattern, "a recipe's name (letters, digits, `_`, `-`, `.`, `/`)", 260)]
+Ref = Annotated[str, Shape(REF.pattern, "the name of a branch or tag", 255)]
+Sha = Annotated[str, Shape(FULL_SHA.pattern, "a full commit SHA")]
+EnvName = Annotated[str, Shape(r"[A-Za-z_][A-Za-z0-9_]*", "an environment variable's name", 128)]
+Login = Annotated[str, Shape(r"[A-Za-z0-9][A-Za-z0-9_-]*(\[bot\])?", "an account name (without `@`)", 64)]
+Team = Annotated[str, Shape(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*", "a team, written `org/team`", 200)]
+RoleName = Annotated[str, Shape(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", "a repository role", 64)]
 
 # A path inside the repository: no way up, none absolute, none that an option parser or a shell could take for something else.
-RelativePath = shaped(
-    r"(?!.*(?:^|/)\.\.(?:/|$))[A-Za-z0-9_.][A-Za-z0-9_.@+=,-]*(?:/[A-Za-z0-9_.@+=,-]+)*",
-    "a relative path inside the repository (no `..`, no spaces)",
-)
-GlobPattern = shaped(r"(?!/?\.\./)[^\x00-\x1f\x7f]+", "a pattern in gitignore's form", 512)
+RelativePath = Annotated[
+    str,
+    Shape(
+        r"(?!.*(?:^|/)\.\.?(?:/|$))[A-Za-z0-9_.][A-Za-z0-9_.@+=,-]*(?:/[A-Za-z0-9_.@+=,-]+)*",
+        "a relative path inside the repository (no `.` or `..` parts, no spaces)",
+    ),
+]
+GlobPattern = Annotated[str, Shape(r"(?!/?\.\./)[^\x00-\x1f\x7f]+", "a pattern in gitignore's form", 512)]
 # It becomes a folder in #SBATCH lines (where % is a placeholder) and one side of a container mount (where , and : separate).
-AbsolutePath = shaped(
-    r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9_.@+-]+(?:/[A-Za-z0-9_.@+-]+)*/?", "an absolute path (no `..`, no spaces, no `~`, no variables)"
-)
+AbsolutePath = Annotated[
+    str,
+    Shape(r"(?!.*/\.\.(?:/|$))/[A-Za-z0-9_.@+-]+(?:/[A-Za-z0-9_.@+-]+)*/?", "an absolute path (no `..`, no spaces, no `~`, no variables)"),
+]
 
-Account = shaped(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a Slurm account (letters, digits, `_`, `.`, `-`)", 128)
-Partitions = shaped(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:,[A-Za-z0-9_][A-Za-z0-9_.-]*)*", "a partition, or several with commas between", 512)
-Memory = shaped(r"[0-9]{1,9}[KMGTkmgt]?[Bb]?", "an amount of memory such as `64G`", 16)
-Gres = shaped(
-    r"[A-Za-z][A-Za-z0-9_]*(?:[:/=][A-Za-z0-9_.-]+)*(?:,[A-Za-z][A-Za-z0-9_]*(?:[:/=][A-Za-z0-9_.-]+)*)*", "a gres such as `gpu:a100:8`"
-)
-Constraint = shaped(r"[A-Za-z0-9_!\[(][A-Za-z0-9_.,:&|!*()\[\]-]*", "a Slurm constraint such as `h100&ib`", 512)
-NodeList = shaped(
-    r"[A-Za-z0-9](?:[A-Za-z0-9_.-]|\[[0-9,-]+\])*(?:,[A-Za-z0-9](?:[A-Za-z0-9_.-]|\[[0-9,-]+\])*)*", "a node list such as `n[1-4],n7`"
-)
-Image = shaped(r"[A-Za-z0-9/][A-Za-z0-9_./:@#+-]*", "a container image (a reference or a path, no spaces)")
+Account = Annotated[str, Shape(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", "a Slurm account (letters, digits, `_`, `.`, `-`)", 128)]
+Partitions = Annotated[
+    str, Shape(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:,[A-Za-z0-9_][A-Za-z0-9_.-]*)*", "a partition or several, with commas", 512)
+]
+Memory = Annotated[str, Shape(r"[0-9]{1,9}[KMGTkmgt]?[Bb]?", "an amount of memory such as `64G`", 16)]
+Gres = Annotated[
+    str,
+    Shape(
+        r"[A-Za-z][A-Za-z0-9_]*(?:[:/=][A-Za-z0-9_.-]+)*(?:,[A-Za-z][A-Za-z0-9_]*(?:[:/=][A-Za-z0-9_.-]+)*)*", "a gres such as `gpu:a100:8`"
+    ),
+]
+Constraint = Annotated[str, Shape(r"[A-Za-z0-9_!\[(][A-Za-z0-9_.,:&|!*()\[\]-]*", "a Slurm constraint such as `h100&ib`", 512)]
+NodeList = Annotated[
+    str,
+    Shape(
+        r"[A-Za-z0-9](?:[A-Za-z0-9_.-]|\[[0-9,-]+\])*(?:,[A-Za-z0-9](?:[A-Za-z0-9_.-]|\[[0-9,-]+\])*)*", "a node list such as `n[1-4],n7`"
+    ),
+]
+Image = Annotated[str, Shape(r"[A-Za-z0-9/][A-Za-z0-9_./:@#+-]*", "a container image (a reference or a path, no spaces)")]
 _MOUNT_PATH = r"/[A-Za-z0-9_./@+-]*"
-Mount = shaped(
-    rf"{_MOUNT_PATH}:{_MOUNT_PATH}(?::[A-Za-z0-9=_+-]+)?", "a mount, written `/from:/to` or `/from:/to:ro` (no spaces, no commas)"
-)
-SrunArgument = shaped(r"--?[A-Za-z][A-Za-z0-9_.,:/@=+-]*", "an srun argument that needs no quotes, such as `--mpi=pmix`", 256)
-SbatchName = shaped(r"[a-z][a-z0-9_-]*", "an sbatch option without dashes in front, such as `mail_type`", 64)
-SbatchValue = shaped(r"[A-Za-z0-9_.,:/@=+\[\]-]*", "a value that needs no quotes", 256)
-Program = shaped(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*", "a program's name or path (no spaces)", 256)
-Module = shaped(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", "a Python module's dotted name", 256)
+Mount = Annotated[
+    str,
+    Shape(rf"{_MOUNT_PATH}:{_MOUNT_PATH}(?::[A-Za-z0-9=_+-]+)?", "a mount, written `/from:/to` or `/from:/to:ro` (no spaces, no commas)"),
+]
+SrunArgument = Annotated[
+    str, Shape(r"--?[A-Za-z][A-Za-z0-9_.,:/@=+-]*", "an srun argument that needs no quotes, such as `--mpi=pmix`", 256)
+]
+SbatchName = Annotated[str, Shape(r"[a-z][a-z0-9_-]*", "an sbatch option without dashes in front, such as `mail_type`", 64)]
+SbatchValue = Annotated[str, Shape(r"[A-Za-z0-9_.,:/@=+\[\]-]*", "a value that needs no quotes", 256)]
+Program = Annotated[str, Shape(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*", "a program's name or path (no spaces)", 256)]
+Module = Annotated[str, Shape(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", "a Python module's dotted name", 256)]
 
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?"
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
-Host = shaped(rf"{_HOST}|[0-9A-Fa-f:]{{2,45}}", "a host name or address", 254)
-User = shaped(_USER, "a login name", 64)
-Jump = shaped(rf"(?:{_USER}@)?{_HOST}(?::[0-9]{{1,5}})?", "a jump host, written `user@host:port`", 330)
+Host = Annotated[str, Shape(rf"{_HOST}|[0-9A-Fa-f:]{{2,45}}", "a host name or address", 254)]
+User = Annotated[str, Shape(_USER, "a login name", 64)]
+Jump = Annotated[str, Shape(rf"(?:{_USER}@)?{_HOST}(?::[0-9]{{1,5}})?", "a jump host, written `user@host:port`", 330)]
+CommandWord = Annotated[str, Shape(r"/[A-Za-z][A-Za-z0-9_-]{0,30}", "a word that begins with `/`, such as `/train`")]
+LabelPrefix = Annotated[str, Shape(r"[^\x00-\x1f\x7f]{1,40}", "a label's beginning, of at most 40 characters")]
+WebAddress = Annotated[str, Shape(r"https?://[^\s\x00-\x1f\x7f]+", "an http(s) address")]

@@ -1,6 +1,6 @@
 """Text → plain values with lines; and errors that name file, line and nearest key."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,11 +9,11 @@ from pydantic import Field
 
 from dispatcher.document import Document, Place, check, known_keys, load_document
 from dispatcher.errors import ConfigError
-from dispatcher.values import Count, Model
+from dispatcher.values import Between, Model
 
 
 class Leaf(Model):
-    nodes: Count = Field(default=1, ge=1)
+    nodes: Annotated[int, Between(1, 100)] = 1
     colour: str = "red"
 
 

@@ -29,6 +29,8 @@ def test_recipes(fields: dict[str, object], program: str) -> None:
         {"script": "../a.py"},
         {"script": "a/../../b.py"},
         {"script": "a/.."},
+        {"script": "./a.py"},
+        {"script": "a//b.py"},
         {"script": "/etc/passwd"},
         {"script": "-c"},
         {"script": "a b.py"},
