@@ -272,7 +272,9 @@ def _print(arguments: argparse.Namespace, outputs: Mapping[str, str], summary: s
 
 def plain(markdown: str) -> str:
     """The first lines of what was said, without markup: enough for the log of the step."""
-    lines = [line.lstrip("# ").replace("**", "") for line in markdown.splitlines() if line.strip() and not line.startswith(("|", "<", "```"))]
+    lines = [
+        line.lstrip("# ").replace("**", "") for line in markdown.splitlines() if line.strip() and not line.startswith(("|", "<", "```"))
+    ]
     return "\n".join(lines[:4])
 
 

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from dispatcher.authorise import Grant
 from dispatcher.command import Override
@@ -22,6 +23,7 @@ from dispatcher.slurm import State
 
 # Fields of a profile that say how to get there or what to show, and not what the job computes: they are not part of its content.
 _NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "results_cap", "job_dir"}
+_NEMORUN = Path(__file__).parent / "effects" / "nemorun.py"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,9 @@ class JobPlan:
             *self.profile.shell_lines,
             f"cd {shlex.quote(self.run_dir + '/code')} || exit 1",
         ]
-        command = f"{shlex.quote(self.python)} -m dispatcher.effects.nemorun run {shlex.quote(self.run_dir + '/configs/job.json')}"
+        # By its path and isolated (-I): the current folder is the commit's, and none of its files may stand in for one of ours.
+        program = [self.python, "-I", str(_NEMORUN), "run", f"{self.run_dir}/configs/job.json"]
+        command = shlex.join(program)
         limit = self.resources.seconds
         lines.append(f"exec timeout {limit} {command}" if limit else f"exec {command}")
         return Compiled("\n".join(lines) + "\n", (CompiledFile("configs/job.json", json.dumps(self.for_compiler(), indent=1).encode()),))

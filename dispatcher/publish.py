@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dispatcher.ports import Check, CheckRef, Forge
 from dispatcher.record import RunRecord
 from dispatcher.report import RUN_MARK, Answer, Report, marker
+
+# GitHub's clock and ours may differ; a comment of ours about an event cannot be older than the event by more than this.
+_SLACK = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ def publish_run(forge: Forge, record: RunRecord, report: Report, look_first: boo
     comment = forge.update_comment(record.target.comment, report.comment) if record.target.comment else None
     mark = marker(record.trigger)
     if comment is None:
-        found = forge.find_comment(record.target.pull, mark, since=record.asked_at) if look_first else None
+        found = forge.find_comment(record.target.pull, mark, since=record.asked_at - _SLACK) if look_first else None
         comment = forge.update_comment(found.id, report.comment) if found else None
     if comment is None:
         comment = forge.create_comment(record.target.pull, report.comment, mark)
@@ -59,7 +62,7 @@ def publish_answer(forge: Forge, answer: Answer, pull: int | None, trigger: str,
     url = ""
     if pull is not None:
         mark = marker(trigger)
-        found = forge.find_comment(pull, mark, since=since)
+        found = forge.find_comment(pull, mark, since=since - _SLACK if since else None)
         if found and RUN_MARK in found.body:
             return found.url
         written = forge.update_comment(found.id, answer.comment) if found else None

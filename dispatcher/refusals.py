@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from dispatcher.authorise import Denial
 from dispatcher.command import Malformed
@@ -12,9 +12,6 @@ from dispatcher.policy import Policy
 from dispatcher.profile import UnknownProfile
 from dispatcher.report import BROKEN, DENIED, DOCS, MALFORMED, UNUSABLE, Answer, marker, refusal
 from dispatcher.untrusted import code, neutralise
-
-# GitHub's clock and ours may differ; a comment of ours that answers an event cannot be older than the event by more than this.
-_SLACK = timedelta(minutes=2)
 
 
 def denied(denial: Denial, trigger: str) -> Answer:
@@ -87,9 +84,9 @@ def headed(words: str) -> tuple[str, str]:
 
 
 def told(created_at: str) -> datetime | None:
-    """When GitHub says that something happened, minus some slack; None when it does not say."""
+    """When GitHub says that something happened; None when it does not say."""
     try:
-        return datetime.fromisoformat(created_at.replace("Z", "+00:00")) - _SLACK
+        return datetime.fromisoformat(created_at.replace("Z", "+00:00"))
     except ValueError:
         return None
 

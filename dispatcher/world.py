@@ -30,7 +30,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class World:
-    """The ports. `forge` is None at a terminal; `connect` opens a profile's cluster, `archive` the repository's objects, when first needed."""
+    """The ports. `forge` is None at a terminal; clusters and the repository's objects are opened when they are first asked for."""
 
     forge: Forge | None
     archive: Callable[[], Archive]

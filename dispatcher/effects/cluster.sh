@@ -71,7 +71,7 @@ take() { # exactly $1 bytes of the conversation -> standard output
 store() { # $length bytes of the conversation -> a file; all of them are read even when it cannot be written
     exactly
     words=$(take "$length" | { cat >"$1" || { echo =failed >&2; cat >/dev/null; }; } 2>&1)
-    case $words in *=failed*) ;; *) words= ;; esac
+    case $words in *=failed*) rm -f "$1" ;; *) words= ;; esac
 }
 gone() { # the client went away in the middle of a request
     release
@@ -195,8 +195,8 @@ look_up() { # key seconds -> $job; 0 found, 1 there is none, 2 nobody can tell (
 # ------------------------------------------------------------------ claim
 
 claim() {
-    IFS= read -r key <&3 && IFS= read -r digest <&3 && IFS= read -r group <&3 && IFS= read -r wanted_tags <&3 || gone
-    is_hex "$key" && is_hex "$digest" && is_name "$group" || { fail cluster.bad-request "claim"; return; }
+    IFS= read -r key <&3 && IFS= read -r digest <&3 && IFS= read -r group <&3 && IFS= read -r wanted_tags <&3 && IFS= read -r patience <&3 || gone
+    is_hex "$key" && is_hex "$digest" && is_name "$group" && is_number "$patience" || { fail cluster.bad-request "claim"; return; }
     [ "$kind" = local ] || command -v sbatch >/dev/null || { fail cluster.no-sbatch "sbatch is not in $PATH"; return; }
     release
     resumed=no tries=0 fresh="tmp/new.$token.$key"
@@ -217,7 +217,7 @@ claim() {
             [ "$tries" != stop ] || return
         fi
         tries=$((tries + 1))
-        if [ "$tries" -gt 60 ]; then
+        if [ "$tries" -gt $((patience * 3)) ]; then
             age "runs/$key"
             if [ -n "$state" ] || [ "$seconds" -lt 300 ]; then say done busy "$seconds"; else fail cluster.broken-run "$PWD/runs/$key"; fi
             return
@@ -599,6 +599,7 @@ save() {
         words=$({ printf '%s\n%s\n' "$since" "$reported" >"tmp/active.$token"; } 2>&1 && mv "tmp/active.$token" "active/$key" 2>&1)
     fi
     [ -n "$words" ] || words=$(mv "tmp/record.$token" "runs/$key/record.json" 2>&1)
+    rm -f "tmp/record.$token" "tmp/active.$token"
     if [ -z "$words" ]; then say done; else failed "$words"; fi
 }
 retire() {

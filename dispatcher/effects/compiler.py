@@ -8,17 +8,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO
 
 from dispatcher.errors import CompileError
 from dispatcher.ports import Compiled, CompiledFile
 
 # What the child may see of the environment: nothing in it is needed to render, and a token that is not there cannot leak into a config.
-_PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
+_PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE")
 
 
 class CompilerProcess:
-    """Starts `python -m dispatcher.effects.nemorun` on `start()` and asks it one JSON line at a time."""
+    """Starts `nemorun.py` on `start()` and asks it one JSON line at a time."""
 
     def __init__(self, python: str = sys.executable) -> None:
         self._python = python
@@ -35,7 +36,7 @@ class CompilerProcess:
         environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
         environment["NEMORUN_HOME"] = self._home.name
         self._process = subprocess.Popen(
-            [self._python, "-m", "dispatcher.effects.nemorun"],
+            [self._python, "-I", str(Path(__file__).with_name("nemorun.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

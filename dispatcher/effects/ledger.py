@@ -55,13 +55,15 @@ def open_local(environment: Mapping[str, str]) -> Channel:
 class LedgerCluster:
     """One cluster's scheduler and ledger. `connect` is called once, at the first request or by `start()`; job_dir is absolute.
 
+    `patience` is how many seconds a claim waits for somebody else who is submitting the same run key.
+
     Raises `SshError` from `connect` and `ClusterError` with the far side's reasons.
     """
 
-    def __init__(self, connect: Callable[[], Channel], job_dir: str, scheduler: str) -> None:
+    def __init__(self, connect: Callable[[], Channel], job_dir: str, scheduler: str, patience: int = 20) -> None:
         if not job_dir.startswith("/") or "\n" in job_dir:
             raise ClusterError("cluster.job-dir", f"`{words_of(job_dir, 200)}` is not an absolute path.")
-        self._connect, self._job_dir, self._scheduler = connect, job_dir, scheduler
+        self._connect, self._job_dir, self._scheduler, self._patience = connect, job_dir, scheduler, patience
         self._conversation: Conversation | None = None
         self._failure: Exception | None = None
         self._opening: threading.Thread | None = None
@@ -96,13 +98,14 @@ class LedgerCluster:
     # ------------------------------------------------------------------ submitting
 
     def claim(self, request: ClaimRequest) -> ClaimAnswer:
-        """As in `ports.Cluster`; waits up to 20 s for somebody else who is submitting the same run key."""
+        """As in `ports.Cluster`."""
         answer = self._request(
             "claim",
             check_name(request.run_key, KEY, "run key"),
             check_name(request.digest, DIGEST, "digest"),
             check_name(request.package_group, NAME, "package group"),
             checked_names(request.tags, NAME, "tag"),
+            str(self._patience),
             timeout=CLAIM_SECONDS,
         )
         match answer.words:

@@ -1,6 +1,6 @@
 """A job description (JSON) → the sbatch script and files that NeMo-Run renders; and one local run, through NeMo-Run's own executors.
 
-This is the program of a process of its own (`python -m dispatcher.effects.nemorun`): importing NeMo-Run takes seconds, so
+This is the program of a process of its own (`python -I …/nemorun.py`): importing NeMo-Run takes seconds, so
 `compiler.py` starts it first and talks to it in JSON lines while GitHub and the cluster are asked. What NeMo-Run 0.11.1
 leaves open is closed here, each where it is used: unquoted arguments, traced secrets, `$` eaten by its macro templates,
 torchrun's processes per node, random rendezvous ids. Facts were read from the package's source
@@ -163,4 +163,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Isolated (-I), so that no file of the current folder, which may be a pull request's, is ever imported: only our own folder is added.
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""A model of the configuration → a table of its fields: name, type, default, meaning. What the model does not say is not there."""
+
+from __future__ import annotations
+
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from dispatcher import values
+from dispatcher.docs.pages import table
+
+# Types that are told apart by what they are called in values.py, because their bare shape says too little.
+_NAMED: tuple[tuple[Any, str], ...] = (
+    (values.Duration, "a duration such as `90s`, `10m` or `4h`"),
+    (values.SlurmTime, "a time in one of Slurm's forms, such as `04:00:00`, `1-12` or `90` (minutes)"),
+    (values.Line, "a line of text"),
+    (values.Text, "text"),
+)
+
+
+def fields_table(model: type[BaseModel], leave_out: frozenset[str] = frozenset(), only: frozenset[str] | None = None) -> str:
+    """The whole table; `leave_out` and `only` choose fields by name."""
+    kinds = get_type_hints(model, include_extras=True)
+    rows = [
+        (f"`{name}`", _kind(kinds[name]), _default(field), field.description or "")
+        for name, field in model.model_fields.items()
+        if name not in leave_out and (only is None or name in only)
+    ]
+    return table(("key", "value", "default", "meaning"), rows)
+
+
+def _kind(annotation: Any) -> str:
+    """What may stand there, in words."""
+    for known, words in _NAMED:
+        if annotation == known:
+            return words
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _annotated(inner[0], inner[1:])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_kind(part) for part in inner if part is not type(None)))
+    if origin is tuple:
+        return f"a list: {_kind(inner[0])}"
+    if origin is dict:
+        return f"a table: {_kind(inner[0])} → {_kind(inner[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"a table ([below](#{annotation.__name__.lower()}))"
+    return {bool: "`true` or `false`", int: "a whole number", str: "text"}.get(annotation, str(annotation))
+
+
+def _annotated(inside: Any, metadata: tuple[Any, ...]) -> str:
+    for item in metadata:
+        if isinstance(item, values.Shape):
+            return item.words
+        if isinstance(item, values.Between):
+            return f"a whole number, {item.low:,} to {item.high:,}"
+        if isinstance(item, FieldInfo):
+            continue
+    words = _kind(inside)
+    # A list that may be written as its only item.
+    return f"{words} (or just one)" if any(isinstance(item, values._OrOne) for item in metadata) else words
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined or value is None or value in ((), {}):
+        return "–"
+    if isinstance(value, BaseModel):
+        return "–" if not value.model_fields_set else "see there"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{item}`" for item in value)
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
