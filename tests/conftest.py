@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -57,6 +57,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"{len(tests)} not run: {reason}", yellow=True)
         for test in tests:
             terminalreporter.line(f"    {test}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """`PartMissing` raised inside a test (a login shell, a mount namespace) is a missing part like one that a fixture misses."""
+    try:
+        return (yield)
+    except PartMissing as why:
+        missing(why)
 
 
 def missing(why: object, *, may_be_required: bool = True) -> NoReturn:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from contextlib import ExitStack
+from functools import cache
 
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 
@@ -27,6 +29,19 @@ def require_root(what: str) -> None:
     """Refuses to go on as anybody but root."""
     if os.geteuid() != 0:
         raise PartMissing(f"{what} needs root")
+
+
+@cache
+def has_mount_namespaces() -> bool:
+    """Whether this process may make mounts that nobody else sees; not so without root, and in most containers."""
+    command = [find_program("unshare"), "--mount", "--propagation", "private", "true"]
+    return os.geteuid() == 0 and subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+
+def require_mount_namespaces(what: str) -> None:
+    """Refuses to go on where mounts cannot be made in private."""
+    if not has_mount_namespaces():
+        raise PartMissing(f"{what} needs root and a mount namespace, which a container only has with CAP_SYS_ADMIN")
 
 
 def free_ports(count: int) -> list[int]:

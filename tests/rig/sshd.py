@@ -2,7 +2,7 @@
 
 As root it runs in a mount namespace of its own, which gives it its own /etc/passwd: login names with every kind of shell, all
 of them uid 0, so that Slurm accepts them, and nothing of the machine changes. There too lie a disk that is full and a folder
-that is read-only. Without root there is one user, the one who runs the tests.
+that is read-only. Without mount namespaces there is one user, the one who runs the tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.rig import reaper
-from tests.rig.parts import PartMissing, find_program, free_ports
+from tests.rig.parts import PartMissing, find_program, free_ports, has_mount_namespaces, require_mount_namespaces
 from tests.rig.processes import Processes
 
 PASSPHRASE = "correct horse battery staple"
@@ -144,19 +144,20 @@ class Sshd:
 
     @property
     def full_disk(self) -> Path:
-        """A folder on a disk without room, as sessions see it (only as root)."""
+        """A folder on a disk without room, as sessions see it; `PartMissing` without mount namespaces."""
+        require_mount_namespaces("a full disk")
         return self.folder / "full"
 
     @property
     def read_only(self) -> Path:
-        """A folder that nobody can write to, not even root, as sessions see it (only as root)."""
+        """A folder that nobody can write to, not even root, as sessions see it; `PartMissing` without mount namespaces."""
+        require_mount_namespaces("a read-only folder")
         return self.folder / "read-only"
 
     def login(self, name: str) -> str:
-        """The login name `name` of `USERS`; `PartMissing` when its shell is not installed or there is no root."""
+        """The login name `name` of `USERS`; `PartMissing` without its shell or without mount namespaces."""
         if name != self.user:
-            if os.geteuid() != 0:
-                raise PartMissing(f"a login with another shell ({name}) needs root")
+            require_mount_namespaces(f"a login with another shell ({name})")
             find_program(USERS[name][0])
         return name
 
@@ -214,7 +215,9 @@ class Sshd:
             self._make_key("ca", ("-t", "ed25519"))
             (self.folder / "sshd_config").write_text(self._configuration())
             server = [find_program("sshd"), "-D", "-f", str(self.folder / "sshd_config"), "-E", str(self.folder / "log")]
-            self._processes.start("sshd", self._in_own_namespace(server) if os.geteuid() == 0 else server)
+            if os.geteuid() == 0:
+                Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # privilege separation wants it; the service would make it
+            self._processes.start("sshd", self._in_own_namespace(server) if has_mount_namespaces() else server)
             self._processes.wait_until("sshd", lambda: (self.folder / "log").exists() and "Server listening" in self.log)
         except BaseException:
             self.stop()
@@ -251,7 +254,6 @@ class Sshd:
 
     def _in_own_namespace(self, server: list[str]) -> list[str]:
         """The command that starts the server where only it sees our passwd, the full disk and the read-only folder."""
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's privilege separation wants it; the service would make it
         (self.folder / "passwd").write_text(self._passwd())
         shadow = "".join(f"{name}:*:19000:0:99999:7:::\n" for name in USERS)
         (self.folder / "shadow").write_text(shadow)
@@ -259,7 +261,7 @@ class Sshd:
             f"mount --bind {self.folder}/passwd /etc/passwd",
             f"mount --bind {self.folder}/shadow /etc/shadow",
             f"mount -t tmpfs -o size=64k tmpfs {self.full_disk}",
-            f"{{ head -c 1m /dev/zero > {self.full_disk}/everything; true; }} 2>/dev/null",
+            f"{{ head -c 1M /dev/zero > {self.full_disk}/everything; true; }} 2>/dev/null",
             f"mount -t tmpfs -o ro tmpfs {self.read_only}",
             f"exec {shlex.join(server)}",
         ]
