@@ -40,6 +40,7 @@ def test_recipes(fields: dict[str, object], program: str) -> None:
         {"script": ""},
         {"module": "a-b"},
         {"module": "a;b"},
+        {"module": "größe"},
         {"module": "a", "entrypoint": "bash"},
         {"script": "a.py", "entrypoint": "python -c"},
         {"script": "a.py", "entrypoint": "-x"},
