@@ -12,7 +12,7 @@ from dispatcher.report import Voice, run_report
 from dispatcher.slurm import State
 
 _ASKED = datetime(2026, 3, 2, 14, 2, tzinfo=timezone.utc)
-_LOG = "https://ondemand.example.com/pun/sys/dashboard/files/fs/lustre/ci/dispatch/runs/4f1c2d3e4f5a6b7c/logs/log-dispatch-4f1c2d3e4f5a6b7c_12345_0.out"
+_FOLDER = "/lustre/ci/dispatch/runs/4f1c2d3e4f5a6b7c"
 _RUN = RunRecord(
     run_key="4f1c2d3e4f5a6b7c",
     content_key="0" * 64,
@@ -27,8 +27,8 @@ _RUN = RunRecord(
     overrides=("train.iters=200",),
     executor="slurm",
     cluster="ci@login.example.com",
-    run_dir="/lustre/ci/dispatch/runs/4f1c2d3e4f5a6b7c",
-    log_url=_LOG,
+    run_dir=_FOLDER,
+    log_url=f"https://ondemand.example.com/pun/sys/dashboard/files/fs{_FOLDER}/logs/log-dispatch-4f1c2d3e4f5a6b7c_12345_0.out",
     resources=Resources(nodes=2, gpus_per_node=8, seconds=4 * 3600, partition="batch"),
     asked_at=_ASKED,
     submitted_at=_ASKED + timedelta(seconds=4),
@@ -60,7 +60,8 @@ def failed() -> str:
 
 def refused() -> str:
     """Two answers to commands that started nothing."""
-    words = "**`bob` may not use profile `cluster`.** It takes membership of `org/ml-team` (rule `profiles.cluster.allow` in `.github/dispatch.yml`)."
+    rule = "(rule `profiles.cluster.allow` in `.github/dispatch.yml`)"
+    words = f"**`bob` may not use profile `cluster`.** It takes membership of `org/ml-team` {rule}."
     no = denied(Denial("role-too-low", words, "Somebody who may can run it with the same command."), "comment:2")
     unknown = unknown_profile(UnknownProfile("clutser", "cluster", ("cluster", "cluster-large", "local")), "comment:3", "/train")
     return f"{no.summary}\n\n{unknown.summary}"

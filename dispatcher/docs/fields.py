@@ -59,11 +59,9 @@ def _annotated(inside: Any, metadata: tuple[Any, ...]) -> str:
             return item.words
         if isinstance(item, values.Between):
             return f"a whole number, {item.low:,} to {item.high:,}"
-        if isinstance(item, FieldInfo):
-            continue
-    words = _kind(inside)
-    # A list that may be written as its only item.
-    return f"{words} (or just one)" if any(isinstance(item, values._OrOne) for item in metadata) else words
+    if any(isinstance(item, values._OrOne) for item in metadata):
+        return f"one, or a list of: {_kind(get_args(inside)[0])}"
+    return _kind(inside)
 
 
 def _default(field: FieldInfo) -> str:

@@ -1,0 +1,178 @@
+"""Everything that the pages take from the code: the name of a block → its Markdown."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from dispatcher import command, executor, policy, profile, results
+from dispatcher.authorise import REASONS
+from dispatcher.cli import parser
+from dispatcher.docs import examples
+from dispatcher.docs.fields import fields_table
+from dispatcher.docs.pages import quoted, table
+from dispatcher.errors import CATALOGUE, Exit
+from dispatcher.recipe import Recipe
+from dispatcher.report import TAIL_LINES
+from dispatcher.slurm import State
+
+EXITS: Mapping[Exit, str] = {
+    Exit.OK: "Done. For a run that was waited for: it passed.",
+    Exit.RUN_FAILED: "The run (or the gate) ended, and did not pass.",
+    Exit.USAGE: "The words, flags, environment or event file cannot be used.",
+    Exit.CONFIG: "Policy, profile or recipe cannot be used; `doctor` found a problem.",
+    Exit.MALFORMED: "The command cannot be understood.",
+    Exit.DENIED: "The command is understood, and not allowed.",
+    Exit.GIT: "The commit could not be fetched, read or packed.",
+    Exit.SSH: "No trusted connection to the login node.",
+    Exit.CLUSTER: "The login node was reached, but its folder or the scheduler refused.",
+    Exit.GITHUB: "GitHub did not do what was asked.",
+    Exit.COMPILE: "NeMo-Run did not render the job.",
+    Exit.PENDING: "The run or the gate that was asked about has not ended yet.",
+    Exit.BUG: "A bug in nemotron-dispatch.",
+    Exit.INTERRUPTED: "Ended from outside (Ctrl-C). A job that was submitted goes on.",
+}
+
+STATES: Mapping[State, tuple[str, str]] = {
+    State.SUBMITTING: ("pending", "The lock is taken, there is no job yet."),
+    State.PENDING: ("pending", "The job waits in the queue."),
+    State.RUNNING: ("pending", "The job runs (or is completing, suspended, requeued by Slurm and running again)."),
+    State.SUCCEEDED: ("**passes**", "It ended with exit code 0, and left the results that the recipe promises."),
+    State.FAILED: ("fails", "It ended with another exit code or by a signal."),
+    State.TIMEOUT: ("fails", "Slurm ended it at its time limit."),
+    State.OUT_OF_MEMORY: ("fails", "Slurm ended it for its memory."),
+    State.CANCELLED: ("fails", "Somebody cancelled it."),
+    State.PREEMPTED: ("fails", "Another job took its place."),
+    State.NODE_FAIL: ("fails", "A node failed."),
+    State.LOST: (
+        "fails",
+        "The scheduler answers, and has not known the job for `watch.lost_after`; or its submission was cut off.",
+    ),
+    State.UNKNOWN: ("pending", "The scheduler uses a word that is not known here. Never a pass."),
+}
+
+FAMILIES: Mapping[str, str] = {
+    "config": "Policy, profiles, recipes",
+    "input": "What the caller hands over",
+    "git": "The commit",
+    "compile": "NeMo-Run",
+    "ssh": "The way to the login node",
+    "cluster": "The login node, its ledger, its scheduler",
+    "github": "GitHub",
+}
+
+
+def blocks(root: Path) -> dict[str, str]:
+    """All blocks by name; those about the action need its `action.yml` below `root`, and say so where there is none."""
+    common = frozenset(executor._Common.model_fields) | {"attach"}
+    action = _action(root / "action.yml")
+    return {
+        "exits": table(("status", "name", "meaning"), ((str(int(item)), item.name, words) for item, words in EXITS.items())),
+        "errors": _errors(),
+        "ignored": table(("reason", "meaning"), _coded(command.IGNORED)),
+        "malformed": table(("reason", "meaning"), _coded(command.MALFORMED)),
+        "denied": table(("reason", "meaning"), _coded(REASONS)),
+        "states": table(("state", "gate", "meaning"), ((f"`{item.value}`", *words) for item, words in STATES.items())),
+        "limits": _limits(),
+        "fixed-fields": ", ".join(f"`{name}`" for name in sorted(profile.FIXED_FIELDS)),
+        "own-sbatch-options": ", ".join(f"`{name}`" for name in sorted(executor.OWN_SBATCH_OPTIONS)),
+        "log-url-fields": ", ".join(f"`{{{name}}}`" for name in executor.LOG_URL_FIELDS),
+        "cli": _cli(),
+        "policy": fields_table(policy.Policy),
+        "policy-allow": fields_table(policy.Allow),
+        "policy-overrides": fields_table(policy.Overrides),
+        "policy-profiles": fields_table(policy.ProfileRule),
+        "policy-schedules": fields_table(policy.Schedule),
+        "policy-gate": fields_table(policy.Gate),
+        "policy-required": fields_table(policy.Required),
+        "policy-labels": fields_table(policy.Labels),
+        "policy-watch": fields_table(policy.Watch),
+        "recipe": fields_table(Recipe),
+        "profile-common": fields_table(executor.SlurmProfile, only=common),
+        "profile-slurm": fields_table(executor.SlurmProfile, leave_out=common),
+        "profile-local": fields_table(executor.LocalProfile, only=frozenset({"time", "attach"})),
+        "profile-wandb": fields_table(executor.Wandb),
+        "comment-waiting": quoted(examples.waiting()),
+        "comment-passed": quoted(examples.passed()),
+        "comment-failed": quoted(examples.failed()),
+        "comment-refused": quoted(examples.refused()),
+        "action-inputs": _inputs(action),
+        "action-outputs": _outputs(action),
+    }
+
+
+def _coded(words: Mapping[str, str]) -> Iterable[Sequence[str]]:
+    return ((f"`{name}`", meaning) for name, meaning in words.items())
+
+
+def _errors() -> str:
+    """One table for each family, in the catalogue's order."""
+    parts = []
+    for family, title in FAMILIES.items():
+        kinds = {name: kind for name, kind in CATALOGUE.items() if name.partition(".")[0] == family}
+        rows = ((f"`{name}`", kind.meaning, kind.next_step, str(int(kind.exit))) for name, kind in kinds.items())
+        parts.append(f"### {title}\n\n{table(('code', 'meaning', 'next step', 'status'), rows)}")
+    return "\n\n".join(parts)
+
+
+def _limits() -> str:
+    rows = (
+        ("characters in a command's line", f"{command.LINE_LIMIT:,}"),
+        ("overrides in a command", str(command.OVERRIDES_LIMIT)),
+        ("characters in a key, in a value", f"{command.KEY_LIMIT}, {command.VALUE_LIMIT}"),
+        ("lines of the log in a comment about a failed run", str(TAIL_LINES)),
+        ("bytes of a results file, metrics in it", f"{results.MAX_BYTES:,}, {results.MAX_METRICS}"),
+    )
+    return table(("what", "at most"), rows)
+
+
+def _cli() -> str:
+    """Every command with its arguments; `argparse`'s own help text differs between versions of Python, so it is not taken."""
+    top = parser()
+    commands = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    words = {choice.dest: choice.help or "" for choice in commands._choices_actions}
+    first = next(iter(commands.choices.values()))
+    shared = [action for action in first._actions if all(_has(sub, action) for sub in commands.choices.values())]
+    parts = [
+        "## Options of every command",
+        table(("option", "meaning"), [*(_option(action) for action in shared if action.dest != "help")]),
+    ]
+    for name, sub in commands.choices.items():
+        own = [action for action in sub._actions if not any(action.option_strings and action.dest == other.dest for other in shared)]
+        parts += [f"## {name}", f"{words[name][0].upper()}{words[name][1:]}."]
+        parts += [table(("argument", "meaning"), [_option(action) for action in own])] if own else []
+        parts += [f"```console\n$ {(sub.epilog or '').removeprefix('example:').strip()}\n```"]
+    return "\n\n".join(parts)
+
+
+def _has(sub: argparse.ArgumentParser, action: argparse.Action) -> bool:
+    return any(other.dest == action.dest and other.option_strings == action.option_strings for other in sub._actions)
+
+
+def _option(action: argparse.Action) -> Sequence[str]:
+    name = action.metavar if isinstance(action.metavar, str) else action.dest.upper() if action.nargs != 0 else ""
+    if action.option_strings:
+        takes = f" {name}" if name and not isinstance(action, argparse.BooleanOptionalAction) else ""
+        return ", ".join(f"`{option}{takes}`" for option in action.option_strings), action.help or ""
+    optional = action.nargs in ("?", "*")
+    return f"`[{name}]`" if optional else f"`{name}`", action.help or ""
+
+
+def _action(path: Path) -> Mapping[str, Mapping[str, Mapping[str, object]]]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _inputs(action: Mapping[str, Mapping[str, Mapping[str, object]]]) -> str:
+    rows = [
+        (f"`{name}`", str(given.get("description", "")), f"`{given['default']}`" if given.get("default") else "–")
+        for name, given in action.get("inputs", {}).items()
+    ]
+    return table(("input", "meaning", "default"), rows) if rows else "*`action.yml` is not there yet.*"
+
+
+def _outputs(action: Mapping[str, Mapping[str, Mapping[str, object]]]) -> str:
+    rows = [(f"`{name}`", str(given.get("description", ""))) for name, given in action.get("outputs", {}).items()]
+    return table(("output", "meaning"), rows) if rows else "*`action.yml` is not there yet.*"
