@@ -290,7 +290,7 @@ def test_the_wire_breaks_after_so_many_bytes(latency: Callable[..., LatencyProxy
             with contextlib.suppress(ConnectionResetError):
                 while client.recv(1 << 16):
                     pass
-        wait_for_count(1000, lambda: len(echo.received[0]))
+        wait_for_count(1000, lambda: sum(map(len, echo.received)))
         assert proxy.carried()["up"] == 1000
         with socket.create_connection(("127.0.0.1", proxy.port)) as client:
             client.sendall(b"y")
