@@ -139,9 +139,6 @@ class _Common(Model):
     log_url: Annotated[Line, AfterValidator(_log_url)] | None = Field(
         default=None, description="Link to the log; {job_id}, {run_key}, {user}, {path} and {host} are filled in."
     )
-    results_cap: Annotated[int, Between(1024, 16 * 1024 * 1024)] = Field(
-        default=1024 * 1024, description="Bytes of results that are read back at most."
-    )
     nproc_per_node: Annotated[int, Between(1, 1024)] | None = Field(
         default=None, description="Processes that torchrun starts on each node."
     )

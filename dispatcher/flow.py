@@ -111,7 +111,7 @@ def _attend(command: Cancel | Status | Help, event: AskedBy, policy: Policy, wor
         case Status():
             return answer(world, event, list_runs(world, policy, granted), Exit.OK)
         case Help():
-            return answer(world, event, explained(policy, profile_names(world), event.trigger), Exit.OK)
+            return answer(world, event, explained(policy, profile_names(world), event.trigger, world.settings.voice.word), Exit.OK)
         case _:
             assert_never(command)
 

@@ -58,12 +58,20 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
     if files is None:
         return None
     before = parse_record(files.record)
+    # The record was written before there was a job; the ledger's `job` file is newer.
+    before = before.model_copy(update={"job_id": run.job_id or before.job_id})
     record = advance(before, sight, world.clock.now(), lost_after)
     if record.state.ended:
         record = _with_results(record, _results_of(cluster, record, files))
     if record.target.repository != world.settings.repository:
         return None  # Another repository's run in the same job_dir: its own sweep speaks for it.
     return Seen(record, redact(files.log.decode("utf-8", "replace"), world.settings.to_hide))
+
+
+def tail_of(world: World, cluster: Cluster, record: RunRecord) -> str:
+    """The end of a run's log, redacted."""
+    files = cluster.fetch(record.run_key, -TAIL_READ, TAIL_READ, 0)
+    return redact(files.log.decode("utf-8", "replace"), world.settings.to_hide) if files else ""
 
 
 def _results_of(cluster: Cluster, record: RunRecord, files: RunFiles) -> RunFiles:

@@ -18,11 +18,11 @@ from dispatcher.command import Override
 from dispatcher.ports import Compiled, CompiledFile, Package, PackageSpec
 from dispatcher.profile import Profile, SlurmProfile
 from dispatcher.recipe import Recipe
-from dispatcher.record import Resources, RunRecord, Target
+from dispatcher.record import JOB_ID, Resources, RunRecord, Target
 from dispatcher.slurm import State
 
 # Fields of a profile that say how to get there or what to show, and not what the job computes: they are not part of its content.
-_NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "results_cap", "job_dir"}
+_NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "job_dir"}
 _NEMORUN = Path(__file__).parent / "effects" / "nemorun.py"
 
 
@@ -182,6 +182,8 @@ class JobPlan:
             executor=self.profile.executor,
             cluster=cluster,
             run_dir=self.run_dir,
+            log_template=self.profile.log_link(JOB_ID, self.run_key, log_path(self.run_dir, self.run_key, JOB_ID, self.profile.executor))
+            or "",
             results_path=f"code/{self.recipe.results}",
             results_required="results" in self.recipe.model_fields_set,
             resources=self.resources,

@@ -184,12 +184,6 @@ class Gate(Model):
     required: tuple[Required, ...] = Field(default=(), description="Runs that must have passed.")
 
 
-class Labels(Model):
-    """Labels as a trigger."""
-
-    prefix: LabelPrefix = Field(default="train:", description="What a label begins with; then `<profile>[/<recipe>]`.")
-
-
 class Watch(Model):
     """How running jobs are looked after."""
 
@@ -201,7 +195,6 @@ class Policy(Model):
     """The whole of `.github/dispatch.yml`. Every key is optional."""
 
     version: Literal[1] = Field(default=1, description="Of this format.")
-    command: CommandWord = Field(default="/train", description="The word that a comment begins with.")
     default_profile: ProfileName | None = Field(default=None, description="The profile when none is named.")
     default_recipe: RecipeName | None = Field(default=None, description="The recipe when none is named; else `default`, else the only one.")
     allow: Allow = Field(default=Allow(), description="Who may give commands.")
@@ -218,7 +211,6 @@ class Policy(Model):
     recipes: dict[RecipeName, Recipe] = Field(default_factory=dict, description="What can be run.")
     schedules: tuple[Schedule, ...] = Field(default=(), description="What a cron expression starts.")
     gate: Gate = Field(default=Gate(), description="What must have passed before a merge.")
-    labels: Labels = Field(default=Labels(), description="Labels as a trigger.")
     watch: Watch = Field(default=Watch(), description="How running jobs are looked after.")
 
     @field_validator("env")

@@ -15,6 +15,8 @@ from dispatcher.errors import ClusterError
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
 
 SCHEMA = 1
+# Stands for the job's id in `log_template`: the record is written before there is a job.
+JOB_ID = "0JOBID0"
 
 
 class _Frozen(BaseModel):
@@ -67,7 +69,7 @@ class RunRecord(_Frozen):
     run_dir: str
     results_path: str = ""
     results_required: bool = False
-    log_url: str | None = None
+    log_template: str = ""
     resources: Resources = Resources()
     asked_at: datetime
     submitted_at: datetime | None = None
@@ -85,6 +87,11 @@ class RunRecord(_Frozen):
     log_offset: int = 0
     results: dict[str, float | int | str | None] = Field(default_factory=dict)
     results_problem: str = ""
+
+    @property
+    def log_url(self) -> str | None:
+        """The log's address; None when the profile gives none, or while there is no job."""
+        return self.log_template.replace(JOB_ID, self.job_id) if self.log_template and self.job_id else None
 
     def to_json(self) -> str:
         """One line of JSON."""

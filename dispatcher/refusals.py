@@ -51,9 +51,8 @@ def rejected(words: str, trigger: str) -> Answer:
     return refusal("the scheduler refused the job", "sbatch-refused", neutralise(words, 1500), step, trigger, BROKEN, Exit.CLUSTER)
 
 
-def explained(policy: Policy, profiles: Sequence[str], trigger: str) -> Answer:
+def explained(policy: Policy, profiles: Sequence[str], trigger: str, word: str) -> Answer:
     """What can be asked for here, from the policy."""
-    word = policy.command
     lines = [
         f"### What `{word}` can do here",
         "",

@@ -177,8 +177,13 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
         lines += ["", "<details><summary>All metrics</summary>", "", *_metrics_table(record), "", "</details>"]
     cancel = "" if record.state.ended else f" · cancel with `{word} cancel {record.run_key[:8]}`"
     lines += ["", f"<sub>Updated {clock(now, now)}{cancel} · run `{record.run_key}` · [how this works]({DOCS}/commands.md)</sub>"]
+    ended = (
+        []
+        if failed or not tail.strip()
+        else ["", "<details><summary>The end of the log</summary>", "", fence(last_lines(tail)), "", "</details>"]
+    )
     body = "\n".join([*lines, "", marker(record.trigger), f"{RUN_MARK}{record.run_key} -->"])
-    return Report(body, _check(record, now, lines, log_url), "\n".join(lines), outputs(record, log_url), _reaction(record))
+    return Report(body, _check(record, now, lines, log_url), "\n".join([*lines, *ended]), outputs(record, log_url), _reaction(record))
 
 
 def last_lines(tail: str) -> str:

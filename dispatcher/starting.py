@@ -5,6 +5,7 @@ Everything that can be refused is refused before the lock; after the lock every 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,11 +14,11 @@ from typing_extensions import assert_never
 from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
 from dispatcher.command import Malformed
 from dispatcher.configuration import read_profile
-from dispatcher.errors import DispatchError, Exit
+from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.event import CommentEvent
 from dispatcher.following import follow
 from dispatcher.manifest import difference, render_manifest
-from dispatcher.observe import Seen, report
+from dispatcher.observe import Seen, report, tail_of
 from dispatcher.plan import JobPlan, log_path, missing_script, package_group, package_spec, plan
 from dispatcher.policy import Policy
 from dispatcher.ports import (
@@ -120,7 +121,7 @@ def _with_lock(prepared: Prepared, event: AskedBy, policy: Policy, world: World,
             try:
                 return _submitted(prepared, claim, event, policy, world, cluster)
             except DispatchError:
-                cluster.abandon(job.run_key)
+                _give_back(cluster, job.run_key)
                 raise
         case _:
             assert_never(claim)
@@ -143,8 +144,8 @@ def _submitted(prepared: Prepared, claim: Claimed, event: AskedBy, policy: Polic
                 return _called_off(record, denied(granted, job.grant.trigger), world, cluster)
         world.say(f"Sending {_what_travels(job, claim)} and submitting.")
         answer = cluster.submit(_submission(prepared, compiled, record, claim, world))
-    except DispatchError as error:
-        _close_check(record, f"nothing was submitted: {error.code}", world)
+    except (DispatchError, KeyboardInterrupt) as error:
+        _close_check(record, f"nothing was submitted: {getattr(error, 'code', 'interrupted')}", world)
         raise
     match answer:
         case Refused():
@@ -185,14 +186,20 @@ def _reported(record: RunRecord, job: JobPlan, policy: Policy, world: World, clu
     if not record.state.ended and record.state in (State.SUBMITTING, State.UNKNOWN):
         record = record.model_copy(update={"state": State.PENDING, "submitted_at": record.submitted_at or world.clock.now()})
     path = log_path(record.run_dir, record.run_key, record.job_id, record.executor)
-    record = record.model_copy(update={"log_url": job.profile.log_link(record.job_id, record.run_key, path)})
     world.say(f"Run {record.run_key} is job {record.job_id}; its log is {path}.")
-    seen = report(world, cluster, Seen(record, ""), look_first)
+    seen = Seen(record, tail_of(world, cluster, record) if record.state.ended else "")
+    code = Exit.OK
+    try:
+        seen = report(world, cluster, seen, look_first)
+    except ForgeError as error:
+        # There is a job: whatever GitHub says now, that is not undone. The ledger knows that nothing was reported yet.
+        world.say(f"The job runs, but could not be reported: {error.cause} The next `watch` reports it.")
+        code = error.exit
     if job.attached and not seen.record.state.ended:
         return follow(world, cluster, policy, seen)
     told_outputs = {**outputs(seen.record, seen.record.log_url or world.settings.voice.summary_url), "comment-url": seen.comment_url}
     words = run_report(seen.record, seen.tail, world.clock.now(), world.settings.voice)
-    return Outcome(Exit.OK, told_outputs, words.summary, seen.record)
+    return Outcome(code, told_outputs, words.summary, seen.record)
 
 
 def _pending_check(record: RunRecord, world: World, look_first: bool) -> RunRecord:
@@ -201,6 +208,12 @@ def _pending_check(record: RunRecord, world: World, look_first: bool) -> RunReco
     words = run_report(record, "", world.clock.now(), world.settings.voice)
     check = publish_check(world.forge, words.check, None, look_first)
     return record.model_copy(update={"target": record.target.model_copy(update={"check": check.id})})
+
+
+def _give_back(cluster: Cluster, run_key: str) -> None:
+    """The lock, to whoever asks next. When the connection is gone, the far side does it by itself."""
+    with suppress(DispatchError):
+        cluster.abandon(run_key)
 
 
 def _called_off(record: RunRecord, answer: Answer, world: World, cluster: Cluster) -> Answer:

@@ -12,6 +12,7 @@ from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, ClaimRequest, Cluster
 from dispatcher.profile import Profile
 from dispatcher.record import parse_record
+from dispatcher.report import run_report
 from dispatcher.running import watched_profiles
 from dispatcher.slurm import Absent, State
 from dispatcher.world import Outcome, World
@@ -34,25 +35,26 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
     """Sweeps every configured cluster. With `follow`, until nothing is active any more."""
     while True:
         tally = Tally()
-        ended: list[Seen] = []
+        seen: list[Seen] = []
         for name, profile in watched_profiles(world, policy):
             try:
-                ended += _sweep(world, policy, profile, tally)
+                seen += _sweep(world, policy, profile, tally)
             except DispatchError as error:
                 tally.failed += 1
                 world.say(f"{name}: {error.cause} {error.next_step}")
-        _gates(world, policy, ended)
+        _gates(world, policy, [item for item in seen if item.record.state.ended])
         world.say(f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.failed} clusters did not answer.")
         if not follow or (tally.active == tally.ended and not tally.failed):
             counts = {"decision": "watched", "reason-code": "swept" if not tally.failed else "incomplete"}
-            return Outcome(Exit.OK if not tally.failed else Exit.CLUSTER, {**counts, "result": _json(tally)}, "")
+            pages = [run_report(item.record, item.tail, world.clock.now(), world.settings.voice).summary for item in seen]
+            return Outcome(Exit.OK if not tally.failed else Exit.CLUSTER, {**counts, "result": _json(tally)}, "\n\n".join(pages))
         world.clock.sleep(interval)
 
 
 def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally) -> list[Seen]:
-    """One cluster, one connection, one exec; a run that cannot be reported is left as it is, for the next sweep."""
+    """One cluster, one connection, one exec → what changed. A run that cannot be reported is left as it is, for the next sweep."""
     cluster = world.connect(profile)
-    ended: list[Seen] = []
+    news: list[Seen] = []
     try:
         sweep = cluster.sweep()
         sightings = sightings_of(sweep)
@@ -70,11 +72,10 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally) -> list
                 tally.failed += 1
                 world.say(f"Run {run.run_key}: {error.cause} {error.next_step}")
                 continue
-            if seen and seen.record.state.ended:
-                ended.append(seen)
+            news += [seen] if seen else []
     finally:
         cluster.close()
-    return ended
+    return news
 
 
 def _reported(world: World, cluster: Cluster, run: ActiveRun, sight: object, policy: Policy, tally: Tally) -> Seen | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from dispatcher.action import blank_outputs
 from dispatcher.errors import Exit
 from dispatcher.ports import Archive, Clock, Cluster, Compiler, Forge
 from dispatcher.profile import Profile
@@ -56,5 +57,4 @@ class Outcome:
 
 def outcome(decision: str, reason: str, exit: Exit = Exit.OK, summary: str = "", **more: str) -> Outcome:
     """An outcome without a run."""
-    empty = {"run-key": "", "job-id": "", "state": "", "log-url": "", "comment-url": "", "result": "{}"}
-    return Outcome(exit, {"decision": decision, "reason-code": reason, **empty, **more}, summary)
+    return Outcome(exit, {**blank_outputs(decision, reason), **more}, summary)

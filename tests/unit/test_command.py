@@ -231,10 +231,11 @@ def test_malformed_labels(label: str) -> None:
     assert isinstance(parse_command(labelled(label)), Malformed)
 
 
-def test_another_word_and_prefix() -> None:
+def test_another_word() -> None:
     assert parse_command(said("/bench profile=a"), word="/bench") == Run(profile="a")
     assert parse_command(said("/train profile=a"), word="/bench") == Ignored("not-a-command")
-    assert parse_command(labelled("gpu/a"), label_prefix="gpu/") == Run(profile="a")
+    assert parse_command(labelled("bench:a"), word="/bench") == Run(profile="a")
+    assert parse_command(labelled("train:a"), word="/bench") == Ignored("other-label")
 
 
 @pytest.mark.parametrize(

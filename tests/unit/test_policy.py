@@ -18,19 +18,16 @@ def refused(text: str) -> str:
 def test_an_empty_policy_has_careful_defaults() -> None:
     policy = load_policy("")
     assert policy == Policy()
-    assert policy.command == "/train"
     assert policy.forks == "off"
     assert policy.env == ()
     assert policy.secrets == ("WANDB_API_KEY", "HF_TOKEN")
     assert policy.allow.roles == ("admin", "maintain", "write")
     assert policy.watch.lost_after == 600
-    assert policy.labels.prefix == "train:"
     assert isinstance(policy.recipe(None), UnknownRecipe)
 
 
 FULL = """\
 version: 1
-command: /bench
 default_profile: cluster
 allow: { roles: [maintain], users: [alice], teams: [org/ml], deny: mallory }
 forks: sha
@@ -54,7 +51,6 @@ schedules:
 gate:
   required:
     - { profile: cluster, paths: ["src/**"], branches: [main] }
-labels: { prefix: "gpu:" }
 watch: { profiles: [cluster], lost_after: 1h30m }
 """
 
@@ -110,7 +106,6 @@ def test_every_key_is_read() -> None:
         ("gate: {required: [{profile: p, paths: ['!x']}]}", "matches nothing"),
         ("watch: {lost_after: soon}", "is not a duration"),
         ("watch: {lost_after: 1s}", "greater than or equal to 60"),
-        ("labels: {prefix: ''}", "`labels.prefix`"),
         ("profiles: {a: {alow: {}}}", "did you mean `allow`?"),
         ("profiles: {'a b': {}}", "is not a profile's name"),
         ("recipes: {'a b': {script: x}}", "is not a recipe's name"),
