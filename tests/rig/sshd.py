@@ -204,6 +204,8 @@ class Sshd:
         """Brings the server up; returns when it listens."""
         find_program("sshd")
         find_program("ssh-keygen")
+        if not has_mount_namespaces() and Path(pwd.getpwuid(os.geteuid()).pw_shell).name in ("nologin", "false"):
+            raise PartMissing(f"sshd: {self.user} has no login shell")
         self.folder = Path(tempfile.mkdtemp(prefix="rig-sshd-"))
         self.folder.chmod(0o755)
         self._processes = Processes(self.folder)
