@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dispatcher import __version__
+from dispatcher.action import blank_outputs
 from dispatcher.effects.runner import Runner
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.inputs import Inputs, read_event, read_inputs
@@ -28,6 +30,8 @@ EXITS = "\n".join(f"  {item.value:>3}  {item.name.lower().replace('_', ' ')}" fo
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point. Never a traceback for what a user did; always one with `--debug`."""
     arguments = parser().parse_args(argv)
+    # GitHub ends a cancelled job with SIGINT and then SIGTERM: both mean the same, and the lock must be given back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     runner: Runner | None = None
     try:
         inputs = read_inputs()
@@ -113,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--follow", action="store_true", help="look again and again until nothing is active")
     watch.add_argument("--interval", type=float, default=60.0, metavar="SECONDS", help="between two looks with --follow (default: 60)")
     gate = add("gate", _gate, "judge a pull request's required runs and write the check dispatch/gate", "nemotron-dispatch gate 12")
-    gate.add_argument("number", type=int, help="the pull request")
+    gate.add_argument("number", type=int, nargs="?", help="the pull request (default: the event's)")
     doctor = add(
         "doctor",
         _doctor,
@@ -132,17 +136,14 @@ Told = tuple[int, Mapping[str, str], str]
 
 
 def _handle(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
-    from dispatcher.command import Ignored, parse_command
-    from dispatcher.event import parse_event
+    from dispatcher.command import Ignored
+    from dispatcher.glance import glance
 
-    name = arguments.event_name or inputs.github.event_name
-    event = parse_event(name, read_event(arguments.event or inputs.github.event_path), inputs.github.run_id)
-    command = parse_command(event, inputs.word)
+    event, command = glance(inputs, arguments.event_name, arguments.event)
     if isinstance(command, Ignored):
         # No policy, no network, nothing imported: most comments end here.
         runner.say(f"Nothing to do: {command.reason}.")
-        empty = {"run-key": "", "job-id": "", "state": "", "log-url": "", "comment-url": "", "result": "{}"}
-        return Exit.OK, {"decision": "ignored", "reason-code": command.reason, **empty}, ""
+        return Exit.OK, blank_outputs("ignored", command.reason), ""
     from dispatcher.effects.assembly import for_github
     from dispatcher.flow import handle
 
@@ -206,7 +207,7 @@ def _watch(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Tol
     from dispatcher.watching import watch
 
     world = _somewhere(arguments, inputs, runner)
-    return _told(watch(world, read_policy(world), arguments.follow, arguments.interval))
+    return _told(watch(world, read_policy(world), arguments.follow or bool(inputs.wait), arguments.interval))
 
 
 def _gate(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
@@ -219,7 +220,10 @@ def _gate(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
         raise InputError(
             "input.missing", "GITHUB_TOKEN is not set.", "A gate is a check on GitHub: set GITHUB_TOKEN and GITHUB_REPOSITORY."
         )
-    return _told(evaluate_gate(world, read_policy(world), arguments.number))
+    number = arguments.number or _pull_number(inputs)
+    if number is None:
+        raise InputError("input.missing", "No pull request was named, and the event has none.", "Name one: `nemotron-dispatch gate 12`.")
+    return _told(evaluate_gate(world, read_policy(world), number))
 
 
 def _doctor(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
@@ -249,6 +253,15 @@ def _somewhere(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) ->
         branch = repository.get("default_branch") if isinstance(repository, dict) else None
         return for_github(inputs, runner, branch if isinstance(branch, str) else "")
     return with_forge(inputs, for_terminal(inputs, runner, top_folder(arguments.repo)))
+
+
+def _pull_number(inputs: Inputs) -> int | None:
+    """The pull request that the event is about."""
+    event = read_event(inputs.github.event_path) if inputs.github.event_path else {}
+    issue = event.get("issue")
+    about = issue if isinstance(issue, dict) and "pull_request" in issue else event.get("pull_request")
+    number = about.get("number") if isinstance(about, dict) else None
+    return number if isinstance(number, int) else None
 
 
 def _told(ended: Outcome) -> Told:
@@ -283,16 +296,8 @@ def _broken(arguments: argparse.Namespace, runner: Runner | None, error: Dispatc
         traceback.print_exc()
     words = f"{error.cause}\nNext: {error.next_step}"
     if runner is not None:
-        told = {
-            "decision": "refused",
-            "reason-code": error.code,
-            "run-key": "",
-            "job-id": "",
-            "state": "",
-            "log-url": "",
-            "comment-url": "",
-        }
-        runner.outputs({**told, "result": "{}"})
+        told = blank_outputs("refused", error.code)
+        runner.outputs(told)
         runner.error(error.code, words)
         if arguments.json:
             print(json.dumps({**told, "result": {}, "summary": words}, ensure_ascii=False))
