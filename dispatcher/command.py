@@ -17,9 +17,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from typing_extensions import assert_never
+from typing import Literal, NoReturn
 
 from dispatcher.event import (
     ClosedEvent,
@@ -171,13 +169,21 @@ MALFORMED: Mapping[str, str] = {
 }
 
 
-def parse_command(event: Event, word: str = "/train", label_prefix: str = "train:") -> Command:
-    """An event → the command it carries. Never raises: what cannot be understood is a value too."""
+def _assert_never(value: NoReturn) -> NoReturn:
+    """The standard library has one from 3.11 on; this module must import where nothing is installed, on 3.10 too."""
+    raise AssertionError(value)
+
+
+def parse_command(event: Event, word: str = "/train") -> Command:
+    """An event → the command it carries. Never raises: what cannot be understood is a value too.
+
+    Labels that ask for runs begin with the word too: `/train` in a comment, `train:` in a label.
+    """
     match event:
         case CommentEvent():
             return _comment(event, word)
         case LabelEvent():
-            return _label(event.label, label_prefix)
+            return _label(event.label, f"{word.lstrip('/')}:" if word.lstrip("/") else "")
         case ManualEvent():
             return _manual(event.inputs)
         case ScheduleEvent():
@@ -191,7 +197,7 @@ def parse_command(event: Event, word: str = "/train", label_prefix: str = "train
         case OtherEvent():
             return Ignored("other-event")
         case _:
-            assert_never(event)
+            _assert_never(event)
 
 
 def render(command: Run, word: str = "/train") -> str:

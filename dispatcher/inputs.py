@@ -87,6 +87,7 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
     def get(name: str, default: str = "") -> str:
         return given.get(name, default)
 
+    app_slug = get("DISPATCH_APP_SLUG", "github-actions")
     github = GitHubInputs(
         event_name=get("GITHUB_EVENT_NAME"),
         event_path=get("GITHUB_EVENT_PATH"),
@@ -101,8 +102,9 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
         api_url=get("GITHUB_API_URL", "https://api.github.com"),
         server_url=get("GITHUB_SERVER_URL", "https://github.com"),
         token=get("GITHUB_TOKEN"),
-        identity=get("DISPATCH_IDENTITY", "github-actions[bot]"),
-        app_slug=get("DISPATCH_APP_SLUG", "github-actions"),
+        # A GitHub App comments as `<slug>[bot]`.
+        identity=get("DISPATCH_IDENTITY", f"{app_slug}[bot]"),
+        app_slug=app_slug,
     )
     ssh = SshInputs(
         key=given.get("DISPATCH_SSH_KEY"),

@@ -1,0 +1,40 @@
+"""What `action.yml` promises: its inputs and the variables that carry them, its modes, its outputs. The only list in code.
+
+A contract test holds `action.yml` to it, so an input that nothing reads and an output that nothing writes cannot be published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ActionInput:
+    """One input: its name in `with:`, the environment variable that `inputs.py` reads, and what stands there when it is not given."""
+
+    name: str
+    variable: str
+    default: str = ""
+
+
+INPUTS = (
+    ActionInput("ssh-key", "DISPATCH_SSH_KEY"),
+    ActionInput("ssh-passphrase", "DISPATCH_SSH_PASSPHRASE"),
+    ActionInput("ssh-certificate", "DISPATCH_SSH_CERTIFICATE"),
+    ActionInput("ssh-known-hosts", "DISPATCH_SSH_KNOWN_HOSTS"),
+    ActionInput("command", "DISPATCH_COMMAND", "/train"),
+    ActionInput("wait", "DISPATCH_WAIT"),
+    ActionInput("mode", "DISPATCH_MODE", "handle"),
+    ActionInput("token", "GITHUB_TOKEN", "${{ github.token }}"),
+    ActionInput("app-slug", "DISPATCH_APP_SLUG", "github-actions"),
+)
+
+# Each is a command of the command line.
+MODES = ("handle", "watch", "gate")
+
+OUTPUTS = ("decision", "reason-code", "run-key", "job-id", "state", "log-url", "comment-url", "result")
+
+
+def blank_outputs(decision: str, reason: str) -> dict[str, str]:
+    """The outputs where there is no run to tell of."""
+    return {**dict.fromkeys(OUTPUTS, ""), "decision": decision, "reason-code": reason, "result": "{}"}
