@@ -90,7 +90,6 @@ POLICIES = [
     ("recipes: {default: {script: a.py, nodes: 0}}", False),
     ("forks: yes", False),
     ("allow: {users: ['@bob']}", False),
-    ("command: train", False),
     ("schedules: [{name: n}]", False),
     ("version: 2", False),
 ]

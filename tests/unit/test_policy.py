@@ -88,8 +88,6 @@ def test_every_key_is_read() -> None:
         ("allow: {teams: [ml]}", "is not a team, written `org/team`"),
         ("forks: on", "`forks` should be 'off' or 'sha'"),
         ("version: 2", "`version` should be 1"),
-        ("command: train", "`command`"),
-        ("command: /train now", "`command`"),
         ("env: [DISPATCH_SSH_KEY]", "never handed on"),
         ("env: [GITHUB_TOKEN]", "never handed on"),
         ("secrets: [ACTIONS_RUNTIME_TOKEN]", "never handed on"),
