@@ -14,11 +14,9 @@ from dispatcher.command import Malformed, Override, Run, parse_override
 from dispatcher.document import Loc, ProblemsError, check, load_document
 from dispatcher.recipe import Recipe
 from dispatcher.values import (
-    CommandWord,
     Duration,
     EnvName,
     GlobPattern,
-    LabelPrefix,
     Line,
     Login,
     Model,

@@ -210,6 +210,4 @@ _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 Host = Annotated[str, Shape(rf"{_HOST}|[0-9A-Fa-f:]{{2,45}}", "a host name or address", 254)]
 User = Annotated[str, Shape(_USER, "a login name", 64)]
 Jump = Annotated[str, Shape(rf"(?:{_USER}@)?{_HOST}(?::[0-9]{{1,5}})?", "a jump host, written `user@host:port`", 330)]
-CommandWord = Annotated[str, Shape(r"/[A-Za-z][A-Za-z0-9_-]{0,30}", "a word that begins with `/`, such as `/train`")]
-LabelPrefix = Annotated[str, Shape(r"[^\x00-\x1f\x7f]{1,40}", "a label's beginning, of at most 40 characters")]
 WebAddress = Annotated[str, Shape(r"https?://[^\s\x00-\x1f\x7f]+", "an http(s) address")]
