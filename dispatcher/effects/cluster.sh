@@ -75,6 +75,7 @@ store() { # $length bytes of the conversation -> a file; all of them are read ev
 }
 gone() { # the client went away in the middle of a request
     release
+    rm -f tmp/*".$token"
     exit 0
 }
 chunks() { # frames (a length, then so many bytes) until length 0 -> standard output; 1 when they end too early
@@ -692,7 +693,7 @@ while IFS= read -r verb <&3; do
     case $verb in
     claim | submit | abandon | sweep | details | fetch | save | retire | cancel | probe | estimate) "$verb" ;;
     find) find_tag ;;
-    *) exit 0 ;;
+    *) gone ;;
     esac
 done
-release
+gone

@@ -30,7 +30,7 @@ kill-after) accept; kill -9 $$ ;;
 chatty) accept; echo "Hello, this is the site's wrapper."; echo "$id;mycluster"; exit ;;
 *) accept ;;
 esac
-case $* in *--test-only*) echo "sbatch: Job $id to start at 2030-01-01T00:00:00 using 8 processors on nodes n1 in partition batch" >&2; exit ;; esac
+case $* in *--test-only*) echo "sbatch: Job $id to start at 2030-01-01T00:00:00 using 8 processors on nodes n1" >&2; exit ;; esac
 echo "$id"
 """
 
