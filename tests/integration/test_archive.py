@@ -596,13 +596,15 @@ def test_git_variables_of_our_surroundings_do_not_matter(repo: Repo, tmp_path: P
         "GIT_WORK_TREE": "/",
         "GIT_OBJECT_DIRECTORY": "/nonexistent",
         "GIT_SSH_COMMAND": "false",
-        "GIT_TRACE": "1",
+        "GIT_TRACE": str(tmp_path / "trace"),
+        "GIT_CONFIG_PARAMETERS": "'protocol.file.allow'='never'",
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "protocol.file.allow",
         "GIT_CONFIG_VALUE_0": "never",
     }
     done = subprocess.run([sys.executable, "-c", program, str(repo.path), sha], env=env, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("3\n", "")
+    assert not (tmp_path / "trace").exists()
 
 
 def test_a_folder_that_is_no_checkout_is_no_help(repo: Repo, tmp_path: Path) -> None:
@@ -636,7 +638,7 @@ def test_the_token_is_sent_and_seen_nowhere_else(repo: Repo, private: GitServer,
     with GitArchive(f"{private.url}/origin", TOKEN, cache=cache, git=str(wrapper)) as archive:
         assert set(packed(archive, sha)) == set(FILES)
     basic = base64.b64encode(f"x-access-token:{TOKEN}".encode()).decode()
-    assert {header for _, _, header in private.seen} == {f"basic {basic}"}
+    assert {header for _, _, header in private.seen} == {f"Basic {basic}"}
     assert "fetch" in log.read_text()
     written = log.read_bytes() + b"".join(path.read_bytes() for path in cache.rglob("*") if path.is_file())
     assert TOKEN.encode() not in written
@@ -655,6 +657,18 @@ def test_a_password_in_the_address_is_taken_as_the_token_and_not_shown(repo: Rep
         error = refused(archive, sha)
     assert error.code == "git.denied"
     assert TOKEN not in error.cause
+
+
+def test_what_git_says_is_shown_without_secrets(repo: Repo, private: GitServer, tmp_path: Path) -> None:
+    sha = repo.commit()
+    chatty = tmp_path / "git"
+    said = f"fatal: odd: $GIT_CONFIG_VALUE_1 {TOKEN} https://me:hunter2@host/x ${{GITHUB_TOKEN:-unset}}"
+    chatty.write_text(f'#!/bin/sh\ncase $1 in fetch) echo "{said}" >&2; exit 1;; esac\nexec git "$@"\n')
+    chatty.chmod(0o755)
+    with GitArchive(f"{private.url}/origin", TOKEN, git=str(chatty)) as archive:
+        error = refused(archive, sha)
+    assert error.code == "git.fetch-failed"
+    assert error.cause.endswith("fatal: odd: Authorization: Basic *** *** https://***@host/x unset")
 
 
 def test_a_submodule_on_another_host_gets_no_token(repo: Repo, private: GitServer, tmp_path: Path) -> None:
