@@ -7,7 +7,7 @@ from datetime import datetime
 
 from dispatcher.authorise import Denial
 from dispatcher.command import Malformed
-from dispatcher.errors import DispatchError, Exit
+from dispatcher.errors import ConfigError, DispatchError, Exit
 from dispatcher.policy import Policy
 from dispatcher.profile import UnknownProfile
 from dispatcher.report import BROKEN, DENIED, DOCS, MALFORMED, UNUSABLE, Answer, marker, refusal
@@ -41,7 +41,8 @@ def broken(error: DispatchError, trigger: str) -> Answer:
         Exit.SSH: "the cluster cannot be reached",
         Exit.GIT: "the commit cannot be packed",
     }
-    words = neutralise(error.cause, 1500)
+    # What is wrong with a file is said in Markdown of our own, a line for each problem; everything else may quote strangers.
+    words = error.cause if isinstance(error, ConfigError) else neutralise(error.cause, 1500)
     return refusal(titles.get(error.exit, "something broke"), error.code, words, error.next_step, trigger, BROKEN, error.exit)
 
 

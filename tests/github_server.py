@@ -67,6 +67,8 @@ class Fault:
     chop: int = 0
     after_effect: bool = False
     seen: int = 0
+    done: bool = False
+    """Whether it has struck, and (with `after_effect`) what was asked for has been done."""
 
     def strikes(self, method: str, path: str) -> bool:
         """Counts a request; whether it is one of those."""
@@ -384,6 +386,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             status, headers, content = 0, {}, b""
         if fault:
+            fault.done = True
             time.sleep(fault.seconds)
             if fault.reset:
                 self._seen_fault(fault, raw)

@@ -74,15 +74,22 @@ class Stage:
     extra: dict[str, str] = field(default_factory=dict)
     repo: Repository = field(init=False)
     pull: Pull = field(init=False)
+    _deliveries: int = 0
+    _files: dict[int, dict[str, Path]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.job_dir = self.folder / "jobs"
-        profile = PROFILE.format(host=self.sshd.host, port=self.port or self.sshd.port, user=self.sshd.user, job_dir=self.job_dir)
-        files = {"train.py": TRAIN, "README.md": "x\n", ".github/dispatch.yml": self.policy, "profiles/cluster.yaml": profile, **self.extra}
+        files = {"train.py": TRAIN, "README.md": "x\n", ".github/dispatch.yml": self.policy, "profiles/cluster.yaml": self.profile}
+        files.update(self.extra)
         self.repo = self.server.create_repository("org/repo", files)
         self.repo.add_collaborator("alice", "write")
         self.repo.commit("feature", {"train.py": TRAIN + "# changed\n"})
         self.pull = self.repo.open_pull("feature", author="alice")
+
+    @property
+    def profile(self) -> str:
+        """The text of `profiles/cluster.yaml`."""
+        return PROFILE.format(host=self.sshd.host, port=self.port or self.sshd.port, user=self.sshd.user, job_dir=self.job_dir)
 
     def environment(self, **more: str) -> dict[str, str]:
         """What GitHub would set, and the secrets; nothing of the machine that runs the tests but PATH."""
@@ -106,9 +113,21 @@ class Stage:
 
     def handle(self, name: str, payload: Mapping[str, Any], **environment: str) -> Ended:
         """One delivery."""
-        event = self.folder / "event.json"
+        process = self.start_event(name, payload, **environment)
+        stdout, stderr = process.communicate(timeout=120)
+        return self.ended(process, stdout, stderr)
+
+    def start_event(self, name: str, payload: Mapping[str, Any], **environment: str) -> subprocess.Popen[str]:
+        """One delivery, running; `ended` tells how it went."""
+        self._deliveries += 1
+        event = self.folder / f"event-{self._deliveries}.json"
         event.write_text(json.dumps(payload))
-        return self.run("handle", GITHUB_EVENT_NAME=name, GITHUB_EVENT_PATH=str(event), **environment)
+        return self.start("handle", GITHUB_EVENT_NAME=name, GITHUB_EVENT_PATH=str(event), **environment)
+
+    def point_to(self, port: int) -> None:
+        """The profile names another port for the login node (a proxy in front of it)."""
+        self.port = port
+        self.repo.commit("main", {"profiles/cluster.yaml": self.profile})
 
     def comment(self, body: str, author: str = "alice", **environment: str) -> Ended:
         """Somebody comments on the pull request, and the event is delivered."""
@@ -116,23 +135,31 @@ class Stage:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """The command line, running."""
-        for name in ("outputs", "summary"):
-            (self.folder / name).write_text("")
-        files = {"GITHUB_OUTPUT": str(self.folder / "outputs"), "GITHUB_STEP_SUMMARY": str(self.folder / "summary")}
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "dispatcher.cli", *arguments] if sys.version_info >= (3, 11) else [sys.executable, "-m", "dispatcher.cli", *arguments],
-            env=self.environment(**files, **environment),
+        self._deliveries += 1
+        files = {name: self.folder / f"{name}-{self._deliveries}" for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+        for file in files.values():
+            file.write_text("")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dispatcher.cli", *arguments],
+            env=self.environment(**{name: str(file) for name, file in files.items()}, PYTHONSAFEPATH="1", **environment),
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._files[process.pid] = files
+        return process
+
+    def ended(self, process: subprocess.Popen[str], stdout: str = "", stderr: str = "") -> Ended:
+        """How a process that has ended did."""
+        files = self._files[process.pid]
+        return Ended(process.returncode, stdout, stderr, read_outputs(files["GITHUB_OUTPUT"]), files["GITHUB_STEP_SUMMARY"].read_text())
 
     def run(self, *arguments: str, **environment: str) -> Ended:
         """The command line, to its end."""
         process = self.start(*arguments, **environment)
         stdout, stderr = process.communicate(timeout=120)
-        return Ended(process.returncode, stdout, stderr, read_outputs(self.folder / "outputs"), (self.folder / "summary").read_text())
+        return self.ended(process, stdout, stderr)
 
     @property
     def answers(self) -> list[str]:
