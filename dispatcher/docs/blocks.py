@@ -88,7 +88,6 @@ def blocks(root: Path) -> dict[str, str]:
         "policy-schedules": fields_table(policy.Schedule),
         "policy-gate": fields_table(policy.Gate),
         "policy-required": fields_table(policy.Required),
-        "policy-labels": fields_table(policy.Labels),
         "policy-watch": fields_table(policy.Watch),
         "recipe": fields_table(Recipe),
         "profile-common": fields_table(executor.SlurmProfile, only=common),

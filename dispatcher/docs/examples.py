@@ -28,7 +28,7 @@ _RUN = RunRecord(
     executor="slurm",
     cluster="ci@login.example.com",
     run_dir=_FOLDER,
-    log_url=f"https://ondemand.example.com/pun/sys/dashboard/files/fs{_FOLDER}/logs/log-dispatch-4f1c2d3e4f5a6b7c_12345_0.out",
+    log_template=f"https://ondemand.example.com/pun/sys/dashboard/files/fs{_FOLDER}/logs/log-dispatch-4f1c2d3e4f5a6b7c_12345_0.out",
     resources=Resources(nodes=2, gpus_per_node=8, seconds=4 * 3600, partition="batch"),
     asked_at=_ASKED,
     submitted_at=_ASKED + timedelta(seconds=4),
