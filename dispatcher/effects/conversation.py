@@ -68,6 +68,7 @@ class Conversation:
         self._mark = "@" + secrets.token_hex(16)
         self._buffer = bytearray()
         self._greeted = False
+        self._broken: DispatchError | None = None
         self._write(program() + "".join(f"{line}\n" for line in (self._mark, PROTOCOL, scheduler, job_dir)).encode())
 
     def ask(self, *lines: str) -> None:
@@ -88,8 +89,9 @@ class Conversation:
                     self._frame(pending)
                     sent, pending = sent + len(pending), bytearray()
         except Exception:
-            self._write(b"x\nstop\n")
-            self.answer(60)
+            if self._broken is None:
+                self._write(b"x\nstop\n")
+                self.answer(60)
             raise
         if pending:
             self._frame(pending)
@@ -101,12 +103,23 @@ class Conversation:
         self._write(bytes(data))
 
     def answer(self, timeout: float) -> Answer:
-        """The next request's answer.
+        """The next request's answer. After anything but a whole answer the conversation is over: what came next would be misunderstood.
 
         Raises:
-            ClusterError: what the program reports (`cluster.*`), `cluster.bad-answer`, `cluster.timeout`.
+            ClusterError: what the program reports (`cluster.*`), `cluster.bad-answer`, `cluster.timeout`, `cluster.cut`.
             SshError: `ssh.cut`.
         """
+        try:
+            answer = self._whole_answer(timeout)
+        except DispatchError as error:
+            self._broken = error
+            raise
+        match answer.words:
+            case ["fail", code]:
+                raise self._failure(code, answer.text("words"))
+        return answer
+
+    def _whole_answer(self, timeout: float) -> Answer:
         deadline = time.monotonic() + timeout
         answer = Answer()
         if not self._greeted:
@@ -122,8 +135,9 @@ class Conversation:
                 case ["done", *rest]:
                     answer.words = rest
                     return answer
-                case ["fail", code]:
-                    raise self._failure(code, answer.text("words"))
+                case ["fail", code] if code in CATALOGUE and code.startswith("cluster."):
+                    answer.words = words
+                    return answer
                 case _:
                     raise self._foreign(" ".join(words).encode())
 
@@ -170,6 +184,8 @@ class Conversation:
         return data
 
     def _write(self, data: bytes) -> None:
+        if self._broken is not None:
+            raise self._broken
         try:
             self._channel.write(data)
         except OSError:
@@ -183,7 +199,8 @@ class Conversation:
                     break
                 self._buffer += data
             self.answer(5)
-            raise self._ended() from None
+            self._broken = self._ended()
+            raise self._broken from None
 
     def _ended(self) -> DispatchError:
         if not self._greeted:

@@ -11,10 +11,11 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from dispatcher.effects.channel import Channel, LocalShell
 from dispatcher.effects.conversation import WINDOW, Answer, Conversation, check_name, checked_names, command, words_of
-from dispatcher.errors import ClusterError
+from dispatcher.errors import ClusterError, DispatchError
 from dispatcher.manifest import is_inside, parse_manifest
 from dispatcher.ports import (
     ActiveRun,
@@ -38,6 +39,7 @@ DIGEST = r"[0-9a-f]{64}"
 NAME = r"[0-9a-z][0-9a-z-]{0,127}"
 JOB = r"\d{1,20}(-\d{1,20})?"
 
+CUT = ("ssh.cut", "cluster.cut")
 CLAIM_SECONDS = 120.0
 SUBMIT_SECONDS = 600.0
 LOOK_SECONDS = 90.0
@@ -68,6 +70,7 @@ class LedgerCluster:
         self._failure: Exception | None = None
         self._opening: threading.Thread | None = None
         self._base_digest: str | None = None
+        self._claimed: ClaimRequest | None = None
 
     def start(self) -> None:
         """Begins to connect, beside whatever else there is to do; failures are raised by the first request."""
@@ -108,6 +111,7 @@ class LedgerCluster:
             str(self._patience),
             timeout=CLAIM_SECONDS,
         )
+        self._claimed = request
         match answer.words:
             case ["claimed", resumed, "have", _]:
                 return Claimed(resumed == "yes", True, None)
@@ -122,7 +126,32 @@ class LedgerCluster:
         raise _unclear("claim", answer)
 
     def submit(self, submission: Submission) -> Submitted | Refused:
-        """As in `ports.Cluster`. What the archive raises while it is made is raised here, and nothing is submitted."""
+        """As in `ports.Cluster`. What the archive raises while it is made is raised here, and nothing is submitted.
+
+        A connection that is cut meanwhile is opened once more, to ask what became of it, and to send everything again if nothing did.
+        """
+        try:
+            return self._submit(submission)
+        except DispatchError as cut:
+            if cut.code not in CUT or self._claimed is None or self._claimed.run_key != submission.run_key:
+                raise
+            return self._submit_again(submission, self._claimed, cut)
+
+    def _submit_again(self, submission: Submission, claimed: ClaimRequest, cut: DispatchError) -> Submitted | Refused:
+        self.close()
+        self._conversation = self._opening = None
+        try:
+            answer = self.claim(claimed)
+        except DispatchError:
+            raise cut from None
+        if isinstance(answer, AlreadySubmitted):
+            return Submitted(answer.job_id)
+        base = submission.upload.base_digest if submission.upload else None
+        if isinstance(answer, InProgress) or (base not in (None, answer.base_digest) and not answer.has_package):
+            raise cut
+        return self._submit(replace(submission, upload=None) if answer.has_package else submission)
+
+    def _submit(self, submission: Submission) -> Submitted | Refused:
         upload = submission.upload
         mode = "have" if upload is None else "delta" if upload.base_digest else "whole"
         if upload is not None and upload.base_digest not in (None, self._base_digest):

@@ -93,17 +93,22 @@ class SshChannel:
 
     def write(self, data: bytes) -> None:
         """As in `Channel`."""
+        from paramiko import SSHException
+
         view = memoryview(data)
         self._session.settimeout(WRITE_SECONDS)
-        while view:
-            # A slice at a time: paramiko copies what it is given for every packet.
-            view = view[self._session.send(bytes(view[: 1 << 15])) :]
+        try:
+            while view:
+                # A slice at a time: paramiko copies what it is given for every packet.
+                view = view[self._session.send(bytes(view[: 1 << 15])) :]
+        except (EOFError, SSHException) as error:
+            raise BrokenPipeError(_said(error)) from None
 
     def read(self, timeout: float) -> bytes:
         """As in `Channel`; raises `ssh.cut` when it was the connection that ended and not the program."""
         self._session.settimeout(timeout)
         data = self._session.recv(1 << 17)
-        if not data and not self._session.exit_status_ready():
+        if not data and self._session.exit_status == -1:  # no status has arrived: exit_status_ready() cannot tell
             # The channel is told of a dead connection just before the connection says so itself.
             self._opened[-1].join(1.0)
             if not self._opened[-1].is_active():

@@ -647,26 +647,8 @@ def test_names_that_could_leave_the_ledger(bad: str, cluster: LedgerCluster) -> 
 
 def test_the_far_side_checks_names_itself(job_dir: Path, slurm_like: PretendSlurm) -> None:
     """Straight to the program, past our own checks: nothing is made outside job_dir."""
-    requests = [
-        "claim",
-        "../../x",
-        "a" * 64,
-        "g",
-        "",
-        "find",
-        "../x",
-        "fetch",
-        "../..",
-        "0",
-        "1",
-        "1",
-        "x",
-        "retire",
-        "../x",
-        "cancel",
-        "a/b",
-    ]
-    lines = ["@m", "1", "slurm", str(job_dir), *requests]
+    words = f"claim ../../x {'a' * 64} g tag 3 find ../x fetch ../.. 0 1 1 x retire ../x cancel a/b"
+    lines = ["@m", "1", "slurm", str(job_dir), *words.split()]
     done = subprocess.run(
         ["sh", "-c", command()],
         input=program() + "".join(f"{line}\n" for line in lines).encode(),
