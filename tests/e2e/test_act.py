@@ -1,4 +1,4 @@
-"""The real action.yml in the workflow that users write, run by act from real payloads: to a real Slurm job, a comment, a check, and back."""
+"""The real action.yml in the workflow that users write, run by act from real payloads: to a Slurm job, a comment, a check, and back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def deliver(runner: ActRunner, stage: Stage, workflow: Path, event: str, payload
 
 
 def test_a_comment_becomes_a_job_and_the_watch_tells_its_end(runner: ActRunner, stage: Stage, slurm: SlurmRig) -> None:
-    comment = stage.pull.comment("/train steps=2", "alice")
+    comment = stage.pull.comment("/train", "alice")
     payload = stage.server.comment_event(stage.pull, comment)
     ran = deliver(runner, stage, TRAIN, "issue_comment", payload)
     assert ran.code == 0, ran.log
