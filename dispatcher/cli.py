@@ -213,14 +213,19 @@ def _watch(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Tol
 def _gate(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     from dispatcher.configuration import read_policy
     from dispatcher.errors import InputError
-    from dispatcher.gatekeeper import evaluate_gate
+    from dispatcher.event import MergeGroupEvent
+    from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group
+    from dispatcher.glance import glance
 
     world = _somewhere(arguments, inputs, runner)
     if world.forge is None:
         raise InputError(
             "input.missing", "GITHUB_TOKEN is not set.", "A gate is a check on GitHub: set GITHUB_TOKEN and GITHUB_REPOSITORY."
         )
-    number = arguments.number or _pull_number(inputs)
+    event = glance(inputs)[0] if arguments.number is None and inputs.github.event_path else None
+    if isinstance(event, MergeGroupEvent):
+        return _told(evaluate_merge_group(world, read_policy(world), event))
+    number = arguments.number or getattr(event, "number", None)
     if number is None:
         raise InputError("input.missing", "No pull request was named, and the event has none.", "Name one: `nemotron-dispatch gate 12`.")
     return _told(evaluate_gate(world, read_policy(world), number))
@@ -253,15 +258,6 @@ def _somewhere(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) ->
         branch = repository.get("default_branch") if isinstance(repository, dict) else None
         return for_github(inputs, runner, branch if isinstance(branch, str) else "")
     return with_forge(inputs, for_terminal(inputs, runner, top_folder(arguments.repo)))
-
-
-def _pull_number(inputs: Inputs) -> int | None:
-    """The pull request that the event is about."""
-    event = read_event(inputs.github.event_path) if inputs.github.event_path else {}
-    issue = event.get("issue")
-    about = issue if isinstance(issue, dict) and "pull_request" in issue else event.get("pull_request")
-    number = about.get("number") if isinstance(about, dict) else None
-    return number if isinstance(number, int) else None
 
 
 def _told(ended: Outcome) -> Told:

@@ -7,6 +7,7 @@ event meets the lock, a pull request is never green early, and what runs is what
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from typing_extensions import assert_never
@@ -48,7 +49,7 @@ def _carry_out(command: Command, event: Event, world: World) -> Outcome:
         case Ignored():
             return outcome("ignored", command.reason)
         case Malformed():
-            return answer(world, event, malformed(command, _trigger(event), world.settings.voice.word), Exit.MALFORMED)
+            return answer(world, event, malformed(command, _trigger(event), world.settings.voice), Exit.MALFORMED)
         case EvaluateGate():
             return _gate(event, world)
         case Scheduled():
@@ -132,11 +133,13 @@ def _gate(event: Event, world: World) -> Outcome:
     policy = read_policy(world)
     match event:
         case PushEvent():
-            return evaluate_gate(world, policy, event.number)
+            judged = evaluate_gate(world, policy, event.number)
         case MergeGroupEvent():
-            return evaluate_merge_group(world, policy, event)
+            judged = evaluate_merge_group(world, policy, event)
         case _:
             return outcome("ignored", "other-event")
+    # The verdict is the check's to tell. A job that has told it has done well, or every new pull request would begin with a red cross.
+    return replace(judged, exit=Exit.OK) if judged.outputs["decision"] == "gate" else judged
 
 
 def _asked(event: Event) -> AskedBy:

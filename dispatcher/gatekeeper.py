@@ -11,7 +11,7 @@ from dispatcher.gate import Fail, Pass, Pending, Requirement, Verdict, judge, re
 from dispatcher.gatereport import gate_check, gate_lines
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
-from dispatcher.profile import UnknownProfile
+from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.publish import publish_check
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.world import Outcome, World, outcome
@@ -51,25 +51,28 @@ def _records(
     silent: list[str] = []
     asked: set[tuple[str, str]] = set()
     for name in dict.fromkeys(requirement.profile for requirement in requirements):
-        resolved = read_profile(world, policy, name)
-        if isinstance(resolved, UnknownProfile):
-            silent.append(f"profile `{name}` does not exist")
-            continue
-        place = (str(getattr(resolved.profile, "host", "")), resolved.profile.job_dir or "")
-        if place in asked:
-            continue
-        asked.add(place)
         try:
-            cluster = world.connect(resolved.profile)
-            try:
-                for text in cluster.find(commit_tag(sha)):
-                    record = parse_record(text)
-                    found.setdefault(record.run_key, record)
-            finally:
-                cluster.close()
+            resolved = read_profile(world, policy, name)
+            if isinstance(resolved, UnknownProfile):
+                silent.append(f"profile {name} does not exist")
+                continue
+            place = (str(getattr(resolved.profile, "host", "")), resolved.profile.job_dir or "")
+            if place in asked:
+                continue
+            asked.add(place)
+            for record in _of_commit(world, resolved.profile, sha):
+                found.setdefault(record.run_key, record)
         except DispatchError as error:
-            silent.append(f"profile `{name}`: {error.cause}")
+            silent.append(f"profile {name}: {error.cause}")
     return [record for record in found.values() if record.target.repository.lower() == world.settings.repository.lower()], silent
+
+
+def _of_commit(world: World, profile: Profile, sha: str) -> list[RunRecord]:
+    cluster = world.connect(profile)
+    try:
+        return [parse_record(text) for text in cluster.find(commit_tag(sha))]
+    finally:
+        cluster.close()
 
 
 def _everything(policy: Policy) -> tuple[str, ...]:

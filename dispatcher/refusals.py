@@ -10,7 +10,7 @@ from dispatcher.command import Malformed
 from dispatcher.errors import ConfigError, DispatchError, Exit
 from dispatcher.policy import Policy
 from dispatcher.profile import UnknownProfile
-from dispatcher.report import BROKEN, DENIED, DOCS, MALFORMED, UNUSABLE, Answer, marker, refusal
+from dispatcher.report import BROKEN, DENIED, DOCS, MALFORMED, UNUSABLE, Answer, Voice, marker, refusal
 from dispatcher.untrusted import code, neutralise
 
 
@@ -20,18 +20,18 @@ def denied(denial: Denial, trigger: str) -> Answer:
     return refusal(title, denial.reason, rest, denial.next_step, trigger, DENIED, Exit.DENIED)
 
 
-def malformed(command: Malformed, trigger: str, word: str) -> Answer:
+def malformed(command: Malformed, trigger: str, voice: Voice) -> Answer:
     """A command that cannot be understood, with the nearest thing that could be."""
     title = command.message.rstrip(".")
-    return refusal(title, command.reason_code, "", f"{command.hint} `{word} help`", trigger, MALFORMED, Exit.MALFORMED)
+    return refusal(title, command.reason_code, "", f"{command.hint} `{voice.help}`", trigger, MALFORMED, Exit.MALFORMED)
 
 
-def unknown_profile(found: UnknownProfile, trigger: str, word: str) -> Answer:
+def unknown_profile(found: UnknownProfile, trigger: str, voice: Voice) -> Answer:
     """There is no such profile; the nearest one is named."""
     hint = f"Did you mean **{code(found.nearest)}**? " if found.nearest else ""
     known = ", ".join(code(name) for name in found.known) or "none yet: add `profiles/NAME.yaml` on the default branch"
     words = f"{hint}Here you can use: {known}."
-    return refusal(f"there is no profile {code(found.name)}", "unknown-profile", words, f"`{word} help`", trigger, UNUSABLE, Exit.CONFIG)
+    return refusal(f"there is no profile {code(found.name)}", "unknown-profile", words, f"`{voice.help}`", trigger, UNUSABLE, Exit.CONFIG)
 
 
 def broken(error: DispatchError, trigger: str) -> Answer:

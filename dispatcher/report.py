@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from dispatcher.command import Override, Run, render
 from dispatcher.errors import Exit
 from dispatcher.phrases import clock, duration, number, plural
 from dispatcher.ports import Check, Conclusion, Reaction
@@ -34,6 +35,29 @@ class Voice:
     word: str = "/train"
     server_url: str = "https://github.com"
     summary_url: str | None = None
+    at_terminal: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a run is called in headlines: the command word without its slash."""
+        return self.word.lstrip("/")
+
+    def again(self, record: RunRecord) -> str:
+        """The command that asks for the same thing."""
+        pairs = (override.partition("=") for override in record.overrides)
+        overrides = tuple(Override(key, value) for key, _, value in pairs)
+        return render(
+            Run(record.profile, record.recipe, overrides=overrides), "nemotron-dispatch submit" if self.at_terminal else self.word
+        )
+
+    def cancel(self, run_key: str) -> str:
+        """The command that ends a run."""
+        return f"{'nemotron-dispatch' if self.at_terminal else self.word} cancel {run_key[:8]}"
+
+    @property
+    def help(self) -> str:
+        """The command that explains."""
+        return "nemotron-dispatch --help" if self.at_terminal else f"{self.word} help"
 
 
 @dataclass(frozen=True)
@@ -133,9 +157,9 @@ def headline(record: RunRecord, now: datetime) -> str:
     raise AssertionError(record.state)
 
 
-def next_step(record: RunRecord, word: str) -> str:
+def next_step(record: RunRecord, voice: Voice) -> str:
     """What the reader can do now; empty when there is nothing to do."""
-    again = f"Comment `{command_line(record, word)}` to run it once more."
+    again = f"{code(voice.again(record), 2000)} runs it once more."
     match record.state:
         case State.FAILED | State.OUT_OF_MEMORY:
             return f"The end of the log below usually names the reason. {again}"
@@ -154,28 +178,23 @@ def next_step(record: RunRecord, word: str) -> str:
             return ""
 
 
-def command_line(record: RunRecord, word: str) -> str:
-    """The command that asks for the same thing."""
-    return " ".join([word, f"profile={record.profile}", f"recipe={record.recipe}", *record.overrides])
-
-
 def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Report:
     """The whole report on a run. `tail` is the end of its log, already redacted; the job's summary stands in for a missing log link."""
-    word, log_url = voice.word, record.log_url or voice.summary_url
+    log_url = record.log_url or voice.summary_url
     failed = bool(record.results_problem) or (record.state.ended and record.state is not State.SUCCEEDED)
-    lines = [f"### {_icon(record)} {word.lstrip('/')} · {record.profile} · {headline(record, now)}", ""]
+    lines = [f"### {_icon(record)} {voice.name} · {record.profile} · {headline(record, now)}", ""]
     if record.reason and record.state is not State.UNKNOWN:
         lines += [f"{'Reason' if failed else 'Waiting for'}: {neutralise(record.reason, 300)}", ""]
     if record.results:
         lines += [_metrics_line(record), ""]
-    if failed and (step := next_step(record, word)):
+    if failed and (step := next_step(record, voice)):
         lines += [f"**Next:** {step}", ""]
     lines += _table(record, now, log_url, voice)
     if failed and tail.strip():
         lines += ["", "<details open><summary>The end of the log</summary>", "", fence(last_lines(tail)), "", "</details>"]
     if len(record.results) > 4:
         lines += ["", "<details><summary>All metrics</summary>", "", *_metrics_table(record), "", "</details>"]
-    cancel = "" if record.state.ended else f" · cancel with `{word} cancel {record.run_key[:8]}`"
+    cancel = "" if record.state.ended else f" · cancel with `{voice.cancel(record.run_key)}`"
     lines += ["", f"<sub>Updated {clock(now, now)}{cancel} · run `{record.run_key}` · [how this works]({DOCS}/commands.md)</sub>"]
     ended = (
         []
@@ -233,7 +252,8 @@ def _icon(record: RunRecord) -> str:
 
 def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) -> list[str]:
     repository, sha = record.target.repository, record.sha
-    what = f"`{record.recipe}` ({code(record.program)}) at [`{sha[:7]}`]({voice.server_url}/{repository}/commit/{sha})"
+    commit = f"`{sha[:7]}`" if voice.at_terminal else f"[`{sha[:7]}`]({voice.server_url}/{repository}/commit/{sha})"
+    what = f"`{record.recipe}` ({code(record.program)}) at {commit}"
     if record.overrides:
         what += " · " + " ".join(code(override) for override in record.overrides)
     asked = record.resources

@@ -50,7 +50,9 @@ def cancel_run(world: World, policy: Policy, grant: Grant, wanted: str | None) -
     if len(candidates) != 1:
         which = f"begins with {code(wanted)}" if wanted else "is active"
         title = f"no run of this pull request {which}" if not candidates else f"{len(candidates)} runs of this pull request match"
-        keys = ", ".join(f"`{word} cancel {record.run_key[:8]}` ({record.profile} / {record.recipe})" for _, record in candidates)
+        keys = ", ".join(
+            f"`{world.settings.voice.cancel(record.run_key)}` ({record.profile} / {record.recipe})" for _, record in candidates
+        )
         step = f"Name one: {keys}" if keys else f"`{word} status` lists them."
         return refusal(title, "no-such-run", "", step, grant.trigger, UNUSABLE, Exit.MALFORMED)
     profile, record = candidates[0]
@@ -80,7 +82,7 @@ def runs_table(records: list[RunRecord], world: World) -> list[str]:
     """Records → Markdown lines."""
     now = world.clock.now()
     if not records:
-        return ["### No runs yet", "", f"`{world.settings.voice.word} help` says how to start one."]
+        return ["### No runs yet", "", f"`{world.settings.voice.help}` says how to start one."]
     rows = [
         f"| `{record.run_key[:8]}` | {record.profile} / {record.recipe} | `{record.sha[:7]}` | {neutralise(headline(record, now))} "
         f"| {clock(record.asked_at, now)} | {f'[log]({record.log_url})' if record.log_url else ''} |"

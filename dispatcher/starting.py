@@ -78,12 +78,12 @@ def prepare(grant: Grant, policy: Policy, world: World) -> Prepared | Answer:
     """Profile, recipe and package → the plan; everything that can be refused without the cluster is refused here."""
     resolved = read_profile(world, policy, grant.profile)
     if isinstance(resolved, UnknownProfile):
-        return unknown_profile(resolved, grant.trigger, world.settings.voice.word)
+        return unknown_profile(resolved, grant.trigger, world.settings.voice)
     recipe = policy.recipe(grant.recipe)
     assert isinstance(recipe, Recipe), "authorise has looked it up"
     profile = apply_overrides(with_recipe(resolved.profile, recipe), grant.overrides)
     if isinstance(profile, Malformed):
-        return malformed(profile, grant.trigger, world.settings.voice.word)
+        return malformed(profile, grant.trigger, world.settings.voice)
     world.say(f"Reading commit {grant.sha[:12]}.")
     package = world.archive().describe(grant.sha, package_spec(recipe))
     missing = missing_script(recipe, package)

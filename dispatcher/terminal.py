@@ -31,10 +31,10 @@ def ask(world: World, policy: Policy, words: Sequence[str], sha: str, user: str,
     """`profile=… recipe=… key=value …` for a commit of the checkout. `request` names this request: the same one again has the same run."""
     command = parse_words(list(words), manual=True)
     if isinstance(command, Malformed):
-        return _said(malformed(command, request, "nemotron-dispatch"))
+        return _said(malformed(command, request, world.settings.voice))
     if not isinstance(command, Run):
         words_needed = Malformed("unknown-word", "this takes `key=value` words", "For example `profile=local recipe=default`.")
-        return _said(malformed(words_needed, request, "nemotron-dispatch"))
+        return _said(malformed(words_needed, request, world.settings.voice))
     run = Run(command.profile, command.recipe, None, None, None, command.overrides, dry_run or command.dry_run)
     event = ManualEvent(world.settings.repository, {}, user, request, "HEAD", "HEAD")
     # Whoever holds the cluster's key needs no leave from GitHub; what the policy says about overrides still holds.
@@ -129,7 +129,7 @@ def profile_or_refusal(world: World, policy: Policy, name: str | None) -> tuple[
     wanted = name or policy.default_profile or ""
     resolved = read_profile(world, policy, wanted)
     if isinstance(resolved, UnknownProfile):
-        return _said(unknown_profile(resolved, "terminal", "nemotron-dispatch"))
+        return _said(unknown_profile(resolved, "terminal", world.settings.voice))
     return wanted, resolved.profile
 
 

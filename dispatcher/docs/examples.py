@@ -63,7 +63,7 @@ def refused() -> str:
     rule = "(rule `profiles.cluster.allow` in `.github/dispatch.yml`)"
     words = f"**`bob` may not use profile `cluster`.** It takes membership of `org/ml-team` {rule}."
     no = denied(Denial("role-too-low", words, "Somebody who may can run it with the same command."), "comment:2")
-    unknown = unknown_profile(UnknownProfile("clutser", "cluster", ("cluster", "cluster-large", "local")), "comment:3", "/train")
+    unknown = unknown_profile(UnknownProfile("clutser", "cluster", ("cluster", "cluster-large", "local")), "comment:3", Voice())
     return f"{no.summary}\n\n{unknown.summary}"
 
 

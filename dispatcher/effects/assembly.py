@@ -168,7 +168,7 @@ def _world(
         show_log=runner.log_bytes,
         settings=Settings(
             repository=repository,
-            voice=Voice(inputs.word, github.server_url, github.run_url),
+            voice=Voice(inputs.word, github.server_url, github.run_url, at_terminal=forge is None),
             wait=inputs.wait,
             run_attempt=int(github.run_attempt) if github.run_attempt.isdigit() else 1,
             environment=inputs.environment,

@@ -17,7 +17,7 @@ def check_up(world: World, inputs: Inputs, name: str | None) -> Outcome:
     wanted = name or policy.default_profile or "local"
     resolved = read_profile(world, policy, wanted)
     if isinstance(resolved, UnknownProfile):
-        answer = unknown_profile(resolved, "doctor", "nemotron-dispatch")
+        answer = unknown_profile(resolved, "doctor", world.settings.voice)
         return Outcome(answer.exit, {**answer.outputs, "comment-url": ""}, answer.summary)
     found: list[Finding] = []
     profile = resolved.profile

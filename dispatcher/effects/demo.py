@@ -26,6 +26,7 @@ from dispatcher.flow import handle
 from dispatcher.gatekeeper import evaluate_gate
 from dispatcher.inputs import Inputs, read_event
 from dispatcher.ports import Check, CheckRef, Comment, PullRequest, Reaction
+from dispatcher.report import Voice
 from dispatcher.world import Outcome
 
 REPOSITORY = "you/tiny-model"
@@ -83,7 +84,7 @@ def _story(folder: Path, inputs: Inputs, runner: Runner, quiet: bool) -> Outcome
     forge = DemoForge(PullRequest(7, "open", False, head, "faster", REPOSITORY, "main", base, REPOSITORY, "you"), repository, base)
     inputs = replace(inputs, state_dir=str(folder / "state"))
     world = for_terminal(inputs, runner, repository)
-    settings = replace(world.settings, repository=REPOSITORY, wait=True)
+    settings = replace(world.settings, repository=REPOSITORY, wait=True, voice=Voice())
     # As in an Actions job, policy and profiles are read at the default branch, never at the pull request's head.
     world = replace(world, forge=forge, settings=settings, read_config=lambda path: forge.read_text(path, base))
     runner.say("2. Somebody comments `/train` on pull request #7; GitHub delivers the event.")

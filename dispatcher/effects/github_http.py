@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
@@ -18,7 +18,7 @@ import requests
 from github import Auth
 from github.Requester import Requester
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError  # type: ignore[import-untyped, unused-ignore]
 
 from dispatcher import __version__
 from dispatcher.errors import ForgeError
@@ -197,7 +197,7 @@ class Transport(Requester):
         status = response.status_code
         said = _message(response).replace(self._token, "***")
         cause = f"GitHub answered {status} to {_words(verb, address)}: {said}"
-        wait = _limited(response, said)
+        wait = _limited(response, said, self._clock)
         if wait is not None:
             until = self._clock.now() + timedelta(seconds=wait)
             at = f"{until:%H:%M} UTC" if wait < 12 * 3600 else f"{until:%Y-%m-%d %H:%M} UTC"
@@ -245,7 +245,7 @@ def _unreachable(verb: str, address: str, problem: requests.exceptions.RequestEx
     )
 
 
-def _limited(response: requests.Response, said: str) -> float | None:
+def _limited(response: requests.Response, said: str, clock: Clock) -> float | None:
     """Seconds to wait if this is a rate limit (primary: 403 or 429 with nothing remaining; secondary: 403 or 429), else None."""
     if response.status_code not in (403, 429):
         return None
@@ -254,18 +254,18 @@ def _limited(response: requests.Response, said: str) -> float | None:
         return float(retry_after)
     reset = response.headers.get("x-ratelimit-reset", "")
     if response.headers.get("x-ratelimit-remaining") == "0" and reset.isdigit():
-        return max(float(reset) - _server_time(response).timestamp(), 0.0) + 1.0
+        return max(float(reset) - _server_time(response, clock).timestamp(), 0.0) + 1.0
     if response.status_code == 429 or Requester.isRateLimitError(said):
         return _SECONDARY_LIMIT_WAIT
     return None
 
 
-def _server_time(response: requests.Response) -> datetime:
-    """When the answer was made, by GitHub's clock: the runner's may be wrong, and the reset time is by GitHub's."""
+def _server_time(response: requests.Response, clock: Clock) -> datetime:
+    """When the answer was made, by GitHub's clock where it says so: the runner's may be wrong, and the reset time is by GitHub's."""
     try:
         return parsedate_to_datetime(response.headers.get("date", ""))
     except ValueError:
-        return datetime.now(timezone.utc)
+        return clock.now()
 
 
 _PERMISSIONS = (
