@@ -1,4 +1,4 @@
-"""The event file → the event and what it asks for, by the standard library alone: decided before anything is installed, imported or asked."""
+"""The event file → the event and what it asks for, by the standard library alone: before anything is installed, imported or asked."""
 
 from __future__ import annotations
 
