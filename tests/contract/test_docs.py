@@ -185,9 +185,17 @@ def test_examples_can_be_used(page: str, tmp_path: Path) -> None:
             schema = [str(Path(sys.executable).parent / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows", str(written)]
             checked = subprocess.run(schema, capture_output=True, text=True)
             assert checked.returncode == 0, checked.stdout
+            for job in yaml.safe_load(text)["jobs"].values():
+                if "uses" in job:
+                    assert set(job.get("with", {})) <= set(CALLED["inputs"]), f"{page}: {path}"
+                    assert set(job.get("secrets", {})) <= set(CALLED["secrets"]), f"{page}: {path}"
             for step in _steps(yaml.safe_load(text)):
                 if re.match(r"org/nemotron-dispatch(@|$)|\./$", step.get("uses", "")):
                     assert set(step.get("with", {})) <= inputs, f"{page}: {path}"
+
+
+# YAML 1.1 reads the key `on` as true.
+CALLED = yaml.safe_load((ROOT / ".github/workflows/dispatch.yml").read_text())[True]["workflow_call"]
 
 
 def _variables(text: str) -> tuple[str, ...]:
@@ -218,12 +226,7 @@ def raised() -> dict[str, str]:
                 parts = node.args if isinstance(node, ast.Call) else node.elts
                 for part in parts:
                     for leaf in [part.body, part.orelse] if isinstance(part, ast.IfExp) else [part]:
-                        if (
-                            isinstance(leaf, ast.Constant)
-                            and isinstance(leaf.value, str)
-                            and CODE.fullmatch(leaf.value)
-                            and leaf.value != "cluster.sh"
-                        ):
+                        if isinstance(leaf, ast.Constant) and CODE.fullmatch(str(leaf.value)) and leaf.value != "cluster.sh":
                             found[leaf.value] = source.name
     program = (ROOT / "dispatcher/effects/cluster.sh").read_text()
     found |= dict.fromkeys(re.findall(r"(?:fail |code=)(cluster\.[a-z-]+)", program), "cluster.sh")
