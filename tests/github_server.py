@@ -410,8 +410,9 @@ class _Handler(BaseHTTPRequestHandler):
             )
 
     def _send(self, status: int, headers: dict[str, str], content: bytes, chop: int = 0) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json; charset=utf-8", **headers, "Content-Length": str(len(content))}.items():
+        self.send_response_only(status)
+        always = {"Date": self.date_time_string(), "Server": "github.com", "Content-Type": "application/json; charset=utf-8"}
+        for name, value in {**always, **headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content[:chop] if chop else content)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -171,7 +173,7 @@ def test_list_files(world: World) -> None:
 
 def test_changed_files_on_three_pages_with_a_rename(world: World) -> None:
     many = {f"data/{number:03}.txt": f"{number}\n" for number in range(230)}
-    world.pull.push({**many, "train.py": None, "src/train.py": "print('more')\n"})
+    world.pull.push({**many, "train.py": None, "src/train.py": FILES["train.py"]})
     before = world.forge.requests
     found = world.forge.changed_files(1)
     assert set(found) == {*many, "train.py", "src/train.py", "new.py", "profiles/local.yaml"}
@@ -208,6 +210,16 @@ def test_only_our_own_comments_count(world: World) -> None:
     assert world.forge.find_comment(1, MARKER) is None
     forge = world.other(identity="mallory")
     assert forge.find_comment(1, MARKER) is not None
+
+
+def test_a_person_with_a_bots_name_is_no_bot(world: World) -> None:
+    world.repo.add_comment(1, "github-actions[bot]", MARKER)
+    path = "/repos/org/repo/issues/1/comments"
+    _status, _headers, comments = world.server.answer("GET", path, f"Bearer {world.server.token}", b"")
+    comments[0]["user"]["type"] = "User"
+    world.server.fail("GET", path, 200, body=json.dumps(comments).encode())
+    assert world.forge.find_comment(1, MARKER) is None
+    assert world.forge.find_comment(1, MARKER) is not None
 
 
 def test_since_is_sent_in_utc(world: World) -> None:
@@ -526,10 +538,19 @@ def test_the_primary_limit_is_waited_for_by_githubs_clock(world: World) -> None:
     assert world.forge.pull(1) is not None
 
 
+def test_a_reset_time_is_by_githubs_clock_not_the_runners(world: World) -> None:
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1700000030", "Date": "Tue, 14 Nov 2023 22:13:20 GMT"}
+    world.server.fail("GET", "/pulls/1$", 403, headers=headers)
+    assert world.forge.pull(1) is not None
+    assert world.clock.slept == [31]
+
+
 def test_a_secondary_limit_without_a_time_is_a_minute(world: World) -> None:
     world.server.limit("GET", "/pulls/1$", status=403)
     assert world.forge.pull(1) is not None
-    assert world.clock.slept == [60]
+    world.server.fail("GET", "/pulls/1$", 429)
+    assert world.forge.pull(1) is not None
+    assert world.clock.slept == [60, 60]
 
 
 def test_permissions_are_named(world: World) -> None:
@@ -547,6 +568,13 @@ def test_permissions_are_named(world: World) -> None:
     with pytest.raises(ForgeError) as caught:
         world.forge.create_check(world.check())
     assert "`checks: write`" in caught.value.next_step
+
+
+def test_no_error_tells_the_token(world: World) -> None:
+    world.server.fail("GET", "/pulls/1$", 401, message=f"Bad credentials: {world.server.token}")
+    with pytest.raises(ForgeError, match=r"Bad credentials: \*\*\*") as caught:
+        world.forge.pull(1)
+    assert world.server.token not in f"{caught.value!r} {caught.value.next_step}"
 
 
 def test_lost_annotations_are_not_doubled(world: World) -> None:
@@ -583,6 +611,14 @@ def test_a_renamed_repository_is_followed(world: World) -> None:
     assert world.forge.update_comment(made.id, "new") is not None
     assert world.forge.pull(1) is not None
     assert len(world.pull.comments) == 121
+
+
+def test_a_redirect_without_the_query_gets_it(world: World) -> None:
+    path = "/repos/org/repo/issues/1/comments"
+    world.server.fail("GET", path, 301, headers={"Location": f"{world.server.api_url}{path}"})
+    world.forge.find_comment(1, MARKER, since=world.clock.now())
+    assert world.forge.requests == 2
+    assert world.server.requests[1].query.keys() == {"per_page", "since"}
 
 
 def test_an_enterprise_server() -> None:
@@ -644,6 +680,4 @@ def test_what_cannot_work_is_said_before_anything_is_sent(changed: dict[str, str
 
 def test_importing_the_module_does_not_import_pygithub() -> None:
     program = "import sys, dispatcher.effects.github; sys.exit('github' in sys.modules or 'requests' in sys.modules)"
-    import sys
-
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
