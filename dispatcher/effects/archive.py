@@ -151,7 +151,7 @@ class GitArchive:
         """The files with their content, one after the other, from one git process."""
         for entry, found in zip(files, reader.objects([entry.blob for entry in files]), strict=True):
             if found.kind != "blob":
-                raise GitError("git.corrupt", f"{show(entry.path)} is not a file's content but {found.kind or 'gone'}.")
+                raise GitError("git.unsafe-tree", f"{show(entry.path)} is not a file's content but {found.kind or 'gone'}.")
             if entry.mode == "120000" and found.size > _LINK_CAP:
                 raise GitError("git.unsafe-tree", f"{show(entry.path)} is a symbolic link with a target of {found.size} bytes.")
             yield Member(entry, found.size, found.chunks)

@@ -111,7 +111,7 @@ class Commit:
             if not item.kind:
                 missing.append(item.oid)
             elif item.kind != kind:
-                raise GitError("git.bad-sha", f"{item.oid} is a {item.kind}, not a {kind}.")
+                raise GitError("git.bad-sha" if kind == "commit" else "git.unsafe-tree", f"{item.oid} is a {item.kind}, not a {kind}.")
             else:
                 found[item.oid] = item.read()
         if missing and self.fetched:

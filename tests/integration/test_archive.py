@@ -358,6 +358,13 @@ def test_nested_submodules_are_packed_at_their_pins_in_their_folders(nested: Rep
         assert archive.read_text(sha, "vendor/lib/deep/core/core.py") == "pinned core\n"
 
 
+def test_submodules_below_a_subpath_are_found_at_their_addresses(nested: Repo) -> None:
+    sha = nested.git("rev-parse", "HEAD")
+    with GitArchive(str(nested.path)) as archive:
+        expected = {path.removeprefix("vendor/"): content for path, content in NESTED.items() if path != "main.py"}
+        assert without_gitmodules(packed(archive, sha, PackageSpec("vendor"))) == expected
+
+
 def test_submodules_that_are_not_wanted_cost_nothing(nested: Repo) -> None:
     sha = nested.git("rev-parse", "HEAD")
     with GitArchive(str(nested.path)) as archive:
@@ -444,13 +451,31 @@ def evil(repo: Repo, case: str) -> str:
         "twice": [("100644", b"a", blob), ("100755", b"a", blob)],
         "file and folder": [("120000", b"a", blob), ("40000", b"a", tree)],
         "mode": [("60000", b"device", blob)],
+        "file that is a folder": [("100644", b"a", tree)],
+        "folder that is a file": [("40000", b"a", blob)],
         "long link": [("120000", b"a", repo.blob(b"x" * 5000))],
     }
     return repo.crafted(cases[case])
 
 
 @pytest.mark.parametrize(
-    "case", ["dotdot", "dotdot file", "dot", "slash", "absolute", "git", "GIT", "empty", "twice", "file and folder", "mode", "long link"]
+    "case",
+    [
+        "dotdot",
+        "dotdot file",
+        "dot",
+        "slash",
+        "absolute",
+        "git",
+        "GIT",
+        "empty",
+        "twice",
+        "file and folder",
+        "mode",
+        "file that is a folder",
+        "folder that is a file",
+        "long link",
+    ],
 )
 def test_a_tree_that_would_escape_when_unpacked_is_refused(tmp_path: Path, case: str) -> None:
     repo = Repo.create(tmp_path / "evil")
