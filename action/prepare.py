@@ -37,7 +37,8 @@ def main() -> int:
     try:
         runner.outputs({"python": str(environment(tool_cache(os.environ)))})
     except (OSError, subprocess.CalledProcessError) as error:
-        runner.error("install.failed", f"The dispatcher's packages could not be installed: {error}. The lines above say what was tried.")
+        step = "The lines above say why. A runner without uv and pip needs one of them, or actions/setup-python before this step."
+        runner.error("install.failed", f"The dispatcher's packages could not be installed: {error}. {step}")
         return 1
     return 0
 
@@ -104,10 +105,13 @@ def _uv(work: Path) -> list[str]:
     """uv: the runner's, or one from its own hashed lock. It installs in seconds what takes pip a minute and more."""
     if shutil.which("uv") and subprocess.run(["uv", "--version"], capture_output=True, cwd=work, check=False).returncode == 0:
         return ["uv"]
-    target = work / "uv"
-    pip = [sys.executable, "-I", "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", "--no-deps"]
-    _run([*pip, "--require-hashes", "--target", str(target), "-r", str(UV_LOCK)], work)
-    return [str(target / "bin" / "uv")]
+    python = sys.executable
+    if subprocess.run([python, "-I", "-m", "pip", "--version"], capture_output=True, cwd=work, check=False).returncode != 0:
+        _run([python, "-I", "-m", "venv", str(work / "pip")], work)
+        python = str(work / "pip" / "bin" / "python")
+    pip = [python, "-I", "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", "--no-deps"]
+    _run([*pip, "--require-hashes", "--target", str(work / "uv"), "-r", str(UV_LOCK)], work)
+    return [str(work / "uv" / "bin" / "uv")]
 
 
 def _run(argv: list[str], work: Path) -> None:

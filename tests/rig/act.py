@@ -81,7 +81,7 @@ class ActRunner:
             command,
             cwd=here / "workspace",
             env={
-                "PATH": _path(),
+                "PATH": runner_path(),
                 "HOME": os.environ.get("HOME", "/root"),
                 "XDG_CONFIG_HOME": str(here / "config"),
                 "XDG_STATE_HOME": str(here / "state"),
@@ -125,7 +125,7 @@ def _export(folder: Path) -> None:
             shutil.copy2(ROOT / name, folder / name)
 
 
-def _path() -> str:
+def runner_path() -> str:
     """PATH without the environment that runs the tests, with the uv that .ci/uv may have brought."""
     own = str(Path(sys.prefix) / "bin")
     given = [part for part in os.environ["PATH"].split(os.pathsep) if part != own]
