@@ -57,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         words = f"{type(error).__name__}: {error}"
         print(f"This is a bug in nemotron-dispatch: {words}\nRun it again with --debug and report what it prints.", file=sys.stderr)
+        told = blank_outputs("refused", "bug")
+        if runner is not None:
+            runner.outputs(told)
+        if arguments.json:
+            print(json.dumps({**told, "result": {}, "summary": words}, ensure_ascii=False))
         return Exit.BUG
 
 
@@ -161,7 +166,7 @@ def _ask(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     folder = top_folder(arguments.repo)
     dry = arguments.command == "plan"
     wait = getattr(arguments, "wait", None)
-    world = for_terminal(replace(inputs, wait=wait if wait is not None else inputs.wait), runner, folder)
+    world = for_terminal(inputs if wait is None else replace(inputs, wait_word=str(wait)), runner, folder)
     world.compiler.start()
     try:
         sha = commit_at(folder, arguments.commit)

@@ -103,7 +103,9 @@ def _load_yaml(text: str, path: str) -> Document:
             _refuse_exotic(event, depth, path)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        # What is never closed is found out at the end of the file; where it begins is the line to look at.
+        unclosed = "<stream end>" in (error.problem or "") or "end of stream" in (error.problem or "")
+        mark = (error.context_mark if unclosed else None) or error.problem_mark or error.context_mark
         words = " ".join(part for part in (error.context, error.problem) if part)
         raise _syntax(path, mark.line + 1 if mark else 1, words) from error
     except yaml.YAMLError as error:

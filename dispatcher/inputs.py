@@ -60,10 +60,15 @@ class Inputs:
     github: GitHubInputs
     ssh: SshInputs
     word: str
-    wait: bool | None
+    wait_word: str | None
     git_url: str | None
     state_dir: str
     environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def wait(self) -> bool | None:
+        """Whether to wait for a run's end; None leaves it to the profile. Raises `InputError` (`input.flag`) for any other word."""
+        return _flag("DISPATCH_WAIT", self.wait_word)
 
     def secrets(self, names: tuple[str, ...]) -> dict[str, str]:
         """The named secrets that are set."""
@@ -118,7 +123,7 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
         github=github,
         ssh=ssh,
         word=get("DISPATCH_COMMAND", "/train"),
-        wait=_flag("DISPATCH_WAIT", given.get("DISPATCH_WAIT")),
+        wait_word=given.get("DISPATCH_WAIT"),
         git_url=given.get("DISPATCH_GIT_URL"),
         state_dir=get("DISPATCH_STATE_DIR", str(Path(home) / "nemotron-dispatch")),
         environment=dict(given),

@@ -78,7 +78,6 @@ def open_cluster(profile: Profile, inputs: Inputs, local_job_dir: str) -> Cluste
     if isinstance(profile, SlurmProfile) and profile.tunnel == "ssh":
         cluster = LedgerCluster(partial(_over_ssh, profile, inputs), job_dir, "slurm")
     else:
-        Path(job_dir).mkdir(parents=True, exist_ok=True)
         cluster = LedgerCluster(lambda: open_local(inputs.environment), job_dir, profile.executor)
     cluster.start()
     return cluster

@@ -91,7 +91,7 @@ def test_an_empty_text_is_an_empty_table(text: str) -> None:
     ("text", "line", "words"),
     [
         ("a: [", 1, "flow"),
-        ("a: 1\nb: 'x\n", 3, "quoted scalar"),
+        ("a: 1\nb: 'x\n", 2, "quoted scalar"),
         ("a: 1\n\tb: 2", 2, "cannot start any token"),
         ("a: 1\nb: 2\na: 3", 3, "`a` stands there twice (first in line 1)"),
         ("x:\n  a: 1\n  a: 1", 3, "twice"),
