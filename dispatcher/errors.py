@@ -282,3 +282,8 @@ CATALOGUE: dict[str, Kind] = {
         Exit.GITHUB, "GitHub's answer cannot be used.", "Check GITHUB_API_URL; a proxy may answer in GitHub's place."
     ),
 }
+
+JOB_MAY_EXIST = frozenset(
+    {"ssh.cut", "cluster.cut", "cluster.timeout", "cluster.scheduler-silent", "cluster.claim-lost", "cluster.bad-answer"}
+)
+"""After these a submission may have reached the scheduler all the same: only the same command again, or the next sweep, can tell."""

@@ -5,26 +5,21 @@ Everything that comes back is untrusted: parsed strictly, capped, and never used
 
 from __future__ import annotations
 
-import gzip
-import io
-import tarfile
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from dispatcher.effects.answers import KEY, active_runs, base_manifest, command_output, control_tar, job_id, run_files, unclear
 from dispatcher.effects.channel import Channel, LocalShell
 from dispatcher.effects.conversation import WINDOW, Answer, Conversation, check_name, checked_names, command, words_of
 from dispatcher.errors import ClusterError, DispatchError
-from dispatcher.manifest import is_inside, parse_manifest
+from dispatcher.manifest import is_inside
 from dispatcher.ports import (
-    ActiveRun,
     AlreadySubmitted,
     ClaimAnswer,
     Claimed,
     ClaimRequest,
     CommandOutput,
-    FileEntry,
     InProgress,
     Probe,
     Refused,
@@ -34,19 +29,15 @@ from dispatcher.ports import (
     Sweep,
 )
 
-KEY = r"[0-9a-f]{8,64}"
 DIGEST = r"[0-9a-f]{64}"
 NAME = r"[0-9a-z][0-9a-z-]{0,127}"
-JOB = r"\d{1,20}(-\d{1,20})?"
 
 CUT = ("ssh.cut", "cluster.cut")
 CLAIM_SECONDS = 120.0
 SUBMIT_SECONDS = 600.0
 LOOK_SECONDS = 90.0
-MANIFEST_CAP = 64 << 20
 MISSING_CAP = 25
 """Jobs that neither squeue nor sacct knows and that scontrol is asked about in one sweep: a process each on the login node."""
-RESERVED = frozenset({"code", "logs", "job", "exit", "answer", "words", "tags", "listed", "record.json", "job.sbatch", "env"})
 
 
 def open_local(environment: Mapping[str, str]) -> Channel:
@@ -116,14 +107,14 @@ class LedgerCluster:
             case ["claimed", resumed, "have", _]:
                 return Claimed(resumed == "yes", True, None)
             case ["claimed", resumed, "need", digest]:
-                base = _manifest(answer.data("base")) if digest != "-" else None
+                base = base_manifest(answer.data("base")) if digest != "-" else None
                 self._base_digest = digest if base is not None else None
                 return Claimed(resumed == "yes", False, base, self._base_digest)
             case ["already", job]:
-                return AlreadySubmitted(_job(job), answer.text("record"))
+                return AlreadySubmitted(job_id(job), answer.text("record"))
             case ["busy", seconds] if seconds.lstrip("-").isdigit():
                 return InProgress(max(0, int(seconds)))
-        raise _unclear("claim", answer)
+        raise unclear("claim", answer)
 
     def submit(self, submission: Submission) -> Submitted | Refused:
         """As in `ports.Cluster`. What the archive raises while it is made is raised here, and nothing is submitted.
@@ -156,7 +147,7 @@ class LedgerCluster:
         mode = "have" if upload is None else "delta" if upload.base_digest else "whole"
         if upload is not None and upload.base_digest not in (None, self._base_digest):
             raise ValueError("the difference is to another base than the claim named")
-        control = _control(submission)
+        control = control_tar(submission)
         talk = self._talk
         talk.ask("submit", check_name(submission.run_key, KEY, "run key"), mode, str(len(control)))
         talk.send(control)
@@ -166,10 +157,10 @@ class LedgerCluster:
         answer = talk.answer(SUBMIT_SECONDS)
         match answer.words:
             case ["submitted", job]:
-                return Submitted(_job(job))
+                return Submitted(job_id(job))
             case ["refused"]:
                 return Refused(words_of(answer.text("words"), 2000))
-        raise _unclear("submit", answer)
+        raise unclear("submit", answer)
 
     def abandon(self, run_key: str) -> None:
         """As in `ports.Cluster`."""
@@ -181,16 +172,16 @@ class LedgerCluster:
         """As in `ports.Cluster`: one round trip, a second one only for jobs that neither squeue nor sacct knows."""
         answer = self._request("sweep")
         if len(answer.words) != 1 or not answer.words[0].isdigit():
-            raise _unclear("sweep", answer)
+            raise unclear("sweep", answer)
         now = int(answer.words[0])
-        runs = tuple(_active_runs(answer, now))
-        squeue, sacct = _output(answer, "squeue"), _output(answer, "sacct")
+        runs = tuple(active_runs(answer, now))
+        squeue, sacct = command_output(answer, "squeue"), command_output(answer, "sacct")
         scontrol = CommandOutput(0, "")
         if self._scheduler == "slurm":
             known = {line.partition("|")[0] for line in (squeue.stdout + "\n" + sacct.stdout).splitlines()}
             missing = [run.job_id for run in runs if run.job_id.isdigit() and run.job_id not in known]
             if missing:
-                scontrol = _output(self._request("details", " ".join(missing[:MISSING_CAP])), "scontrol")
+                scontrol = command_output(self._request("details", " ".join(missing[:MISSING_CAP])), "scontrol")
         return Sweep(runs, now, squeue, sacct, scontrol)
 
     def fetch(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "") -> RunFiles | None:
@@ -208,7 +199,7 @@ class LedgerCluster:
                     raise ValueError(f"the results' path {name!r} leaves the run's folder")
                 self._talk.ask("fetch", check_name(key, KEY, "run key"), str(offset), str(log_cap), str(results_cap), name)
             for _, _, log_cap, results_cap, _ in batch:
-                yield _run_files(self._talk.answer(LOOK_SECONDS), log_cap, results_cap)
+                yield run_files(self._talk.answer(LOOK_SECONDS), log_cap, results_cap)
 
     def find(self, tag: str) -> tuple[str, ...]:
         """As in `ports.Cluster`."""
@@ -230,19 +221,19 @@ class LedgerCluster:
 
     def cancel(self, run_key: str) -> CommandOutput:
         """As in `ports.Cluster`; a local job's whole process group gets SIGTERM."""
-        return _output(self._request("cancel", check_name(run_key, KEY, "run key")), "command")
+        return command_output(self._request("cancel", check_name(run_key, KEY, "run key")), "command")
 
     def probe(self, account: str, partition: str) -> tuple[Probe, ...]:
         """As in `ports.Cluster`. Names that no account or partition can have are refused as `cluster.bad-request`."""
         answer = self._request("probe", account, partition)
-        return tuple(Probe(name, _output(answer, name)) for name in answer.sections if "." not in name)
+        return tuple(Probe(name, command_output(answer, name)) for name in answer.sections if "." not in name)
 
     def estimate(self, script: str) -> CommandOutput:
         """As in `ports.Cluster`."""
         data = script.encode()
         self._talk.ask("estimate", str(len(data)))
         self._talk.send(data + b"go\n")
-        return _output(self._talk.answer(LOOK_SECONDS), "command")
+        return command_output(self._talk.answer(LOOK_SECONDS), "command")
 
     def close(self) -> None:
         """As in `ports.Cluster`; an unused claim is given back by the far side."""
@@ -250,100 +241,3 @@ class LedgerCluster:
             self._opening.join()
         if self._conversation is not None:
             self._conversation.close()
-
-
-def _control(submission: Submission) -> bytes:
-    """Everything small that a submission consists of, as one tar for the run's folder."""
-    members: list[tuple[str, bytes, int]] = [
-        ("record.json", submission.record.encode(), 0o600),
-        ("job.sbatch", submission.script.encode(), 0o700),
-        ("env", submission.env_file.encode(), 0o600),
-    ]
-    upload = submission.upload
-    if upload is not None and upload.base_digest is None:
-        manifest = submission.manifest.encode("utf-8", "surrogateescape")
-        members.append((".files.gz", gzip.compress(manifest, 6, mtime=0), 0o600))
-    elif upload is not None:
-        paths = upload.delete
-        if not all(is_inside(path) for path in paths):
-            raise ValueError("a path to delete leaves the code's folder")
-        members.append((".delete", b"".join(b"./" + path.encode("utf-8", "surrogateescape") + b"\0" for path in paths), 0o600))
-    for file in submission.files:
-        first = file.path.split("/")[0]
-        if not is_inside(file.path) or first in RESERVED or first.startswith((".", "claim.", "commit.")):
-            raise ValueError(f"{file.path!r} is not a name for a file of a run")
-        members.append((file.path, file.content, file.mode))
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for path, content, mode in members:
-            info = tarfile.TarInfo(path)
-            info.size, info.mode = len(content), mode
-            tar.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def _manifest(data: bytes | None) -> tuple[FileEntry, ...] | None:
-    """The base's manifest as it came; None when it cannot be read, and then the package goes whole."""
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        text = unpacker.decompress(data or b"", MANIFEST_CAP)
-    except zlib.error:
-        return None
-    if not unpacker.eof:
-        return None
-    return parse_manifest(text.decode("utf-8", "surrogateescape"))
-
-
-def _active_runs(answer: Answer, now: int) -> Iterator[ActiveRun]:
-    sizes = {}
-    for line in answer.text("sizes").splitlines():
-        size, _, path = line.partition(" ")
-        parts = path.split("/")
-        if size.isdigit() and len(parts) > 2:
-            sizes[parts[1]] = int(size)
-    for line in answer.text("runs").splitlines():
-        key, job, since, code, alive, *reported = line.split(" ", 5)
-        if not since.isdigit():
-            since = str(now)
-        yield ActiveRun(
-            run_key=check_name(key, KEY, "run key"),
-            job_id="" if job == "-" else _job(job),
-            reported="" if not reported or reported[0] == "-" else words_of(reported[0], 100),
-            age_seconds=max(0, now - int(since)),
-            log_size=sizes.get(key, 0),
-            exit_file="" if code == "-" else words_of(code, 20),
-            alive=alive == "yes",
-        )
-
-
-def _output(answer: Answer, name: str) -> CommandOutput:
-    """One command's streams and status; a command that was not run has said nothing, successfully."""
-    status = answer.text(f"{name}.status")
-    return CommandOutput(int(status) if status.isdigit() else 0, answer.text(name), answer.text(f"{name}.words"))
-
-
-def _run_files(answer: Answer, log_cap: int, results_cap: int) -> RunFiles | None:
-    match answer.words:
-        case ["unknown"]:
-            return None
-        case ["known", offset, size, length] if offset.isdigit() and size.isdigit():
-            return RunFiles(
-                record=answer.text("record"),
-                log=(answer.data("log") or b"")[:log_cap],
-                log_offset=int(offset),
-                log_size=int(size),
-                results=answer.data("results"),
-                results_too_big=length.isdigit() and int(length) > results_cap,
-            )
-    raise _unclear("fetch", answer)
-
-
-def _job(text: str) -> str:
-    try:
-        return check_name(text, JOB, "job id")
-    except ValueError:
-        raise ClusterError("cluster.bad-answer", f"The ledger's job id is not one: {words_of(text, 60)!r}.") from None
-
-
-def _unclear(verb: str, answer: Answer) -> ClusterError:
-    return ClusterError("cluster.bad-answer", f"The answer to `{verb}` makes no sense: {words_of(' '.join(answer.words), 200)!r}.")

@@ -11,36 +11,24 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.effects.sshkeys import load_key, preload
+from dispatcher.effects.sshkeys import preload
+from dispatcher.effects.sshlogin import SshCredentials, authenticate, key_name, keys_of, said
 from dispatcher.errors import DispatchError, SshError
 from dispatcher.known_hosts import HostKey, KnownKeys, known_keys, name_of
-from dispatcher.untrusted import printable
 
 if TYPE_CHECKING:
     import paramiko
+
+__all__ = ["SshChannel", "SshCredentials", "SshTarget", "open_ssh", "preload"]
 
 CONNECT_SECONDS = 20.0
 WINDOW = 16 << 20
 """Bytes that the far side may send ahead: a log of a few MB should not wait for the wire."""
 WRITE_SECONDS = 180.0
-KEEPALIVE_SECONDS = 30
-AGENT_KEYS = 5
-"""OpenSSH's MaxAuthTries is 6."""
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
-
-
-@dataclass(frozen=True)
-class SshCredentials:
-    """What opens the door, all of it texts; `agent` is the path of an agent's socket, asked when there is no key or it is refused."""
-
-    key: str | None = field(default=None, repr=False)
-    passphrase: str | None = field(default=None, repr=False)
-    certificate: str | None = None
-    agent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +60,7 @@ def open_ssh(target: SshTarget, credentials: SshCredentials, command: str, timeo
         SshError: `ssh.*`; a message names the hop where it failed. Nothing stays open.
     """
     preload()
-    keys = _keys(credentials)
+    keys = keys_of(credentials)
     opened: list[Any] = []
     try:
         transport = _connect(target, keys, timeout, opened)
@@ -102,7 +90,7 @@ class SshChannel:
                 # A slice at a time: paramiko copies what it is given for every packet.
                 view = view[self._session.send(bytes(view[: 1 << 15])) :]
         except (EOFError, SSHException) as error:
-            raise BrokenPipeError(_said(error)) from None
+            raise BrokenPipeError(said(error)) from None
 
     def read(self, timeout: float) -> bytes:
         """As in `Channel`; raises `ssh.cut` when it was the connection that ended and not the program."""
@@ -126,38 +114,6 @@ class SshChannel:
                 item.close()
 
 
-# --------------------------------------------------------------------------- the keys that open
-
-
-def _keys(credentials: SshCredentials) -> list[paramiko.PKey]:
-    keys = []
-    if credentials.key and credentials.key.strip():
-        keys.append(load_key(credentials.key, credentials.passphrase, credentials.certificate))
-    if credentials.agent:
-        keys += _agent_keys(credentials.agent, needed=not keys)
-    if not keys:
-        raise SshError("ssh.no-key", "There is neither a private key nor an agent with one.")
-    return keys
-
-
-def _agent_keys(path: str, needed: bool) -> list[paramiko.PKey]:
-    from paramiko.agent import AgentSSH
-
-    agent = AgentSSH()
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(10)
-        connection.connect(path)
-        agent._connect(connection)  # type: ignore[attr-defined] # the public Agent reads the environment instead of a path
-    except Exception as error:
-        connection.close()
-        if needed:
-            raise SshError("ssh.agent", f"The agent does not answer ({_said(error)}).") from None
-        return []
-    keys: list[paramiko.PKey] = [*agent.get_keys()]
-    return keys[:AGENT_KEYS]
-
-
 # --------------------------------------------------------------------------- one hop
 
 
@@ -168,10 +124,10 @@ def _connect(target: SshTarget, keys: list[paramiko.PKey], timeout: float, opene
     transport = _exchange_keys(pipe, target, [key.kind for key in known.accepted], timeout, opened)
     shown = _shown(transport)
     if shown in known.revoked:
-        raise SshError("ssh.host-key-revoked", f"{target.where} shows a key that known_hosts marks as revoked: {_name(shown)}.")
+        raise SshError("ssh.host-key-revoked", f"{target.where} shows a key that known_hosts marks as revoked: {key_name(shown)}.")
     if shown not in known.accepted:
         raise _stranger(target, known, shown)
-    _authenticate(transport, target, keys, timeout)
+    authenticate(transport, target.user, target.where, keys)
     return transport
 
 
@@ -182,7 +138,7 @@ def _pipe(target: SshTarget, keys: list[paramiko.PKey], timeout: float, opened: 
         try:
             pipe = jump.open_channel("direct-tcpip", (target.host, target.port), ("127.0.0.1", 0), timeout=timeout)
         except Exception as error:
-            raise SshError("ssh.unreachable", f"{target.jump.where} does not reach {target.host}:{target.port} ({_said(error)}).") from None
+            raise SshError("ssh.unreachable", f"{target.jump.where} does not reach {target.host}:{target.port} ({said(error)}).") from None
         opened.append(pipe)
         return pipe
     try:
@@ -190,7 +146,7 @@ def _pipe(target: SshTarget, keys: list[paramiko.PKey], timeout: float, opened: 
     except socket.gaierror:
         raise SshError("ssh.unreachable", f"The name {target.host} cannot be resolved.") from None
     except (OSError, UnicodeError) as error:
-        raise SshError("ssh.unreachable", f"{target.host}:{target.port} cannot be reached ({_said(error)}).") from None
+        raise SshError("ssh.unreachable", f"{target.host}:{target.port} cannot be reached ({said(error)}).") from None
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     opened.append(connection)
     return connection
@@ -218,11 +174,11 @@ def _exchange_keys(pipe: Any, target: SshTarget, kinds: list[str], timeout: floa
     except IncompatiblePeer as error:
         raise SshError(
             "ssh.host-key-changed" if wanted and "host key" in str(error).lower() else "ssh.unreachable",
-            f"{target.where} and this program have no common way ({_said(error)}); known_hosts has {', '.join(kinds) or 'nothing'} for it.",
+            f"{target.where} and this program have no common way ({said(error)}); known_hosts has {', '.join(kinds) or 'nothing'} for it.",
         ) from None
     except (SSHException, OSError, EOFError) as error:
         raise SshError(
-            "ssh.unreachable", f"{target.host}:{target.port} answers, but ended or refused the SSH handshake ({_said(error)})."
+            "ssh.unreachable", f"{target.host}:{target.port} answers, but ended or refused the SSH handshake ({said(error)})."
         ) from None
 
 
@@ -235,7 +191,7 @@ def _stranger(target: SshTarget, known: KnownKeys, shown: HostKey) -> SshError:
     if known.accepted:
         return SshError(
             "ssh.host-key-changed",
-            f"{target.where} shows {_name(shown)}, but known_hosts has {', '.join(_name(key) for key in known.accepted)}.",
+            f"{target.where} shows {key_name(shown)}, but known_hosts has {', '.join(key_name(key) for key in known.accepted)}.",
         )
     notes = "".join(
         note
@@ -249,73 +205,9 @@ def _stranger(target: SshTarget, known: KnownKeys, shown: HostKey) -> SshError:
     line = f"{name_of(target.alias or target.host, 22 if target.alias else target.port)} {shown.line}"
     return SshError(
         "ssh.host-key-unknown",
-        f"{target.where} is not in known_hosts. It shows {_name(shown)}.{notes}",
+        f"{target.where} is not in known_hosts. It shows {key_name(shown)}.{notes}",
         f"Ask the cluster's administrators for the fingerprint. Only if it is the same, add this line to known_hosts: `{line}`",
     )
-
-
-def _name(key: HostKey) -> str:
-    return f"{key.kind} {key.fingerprint}"
-
-
-# --------------------------------------------------------------------------- the door
-
-
-def _authenticate(transport: paramiko.Transport, target: SshTarget, keys: list[paramiko.PKey], timeout: float) -> None:
-    """Tries the keys in turn.
-
-    Raises:
-        SshError: `ssh.auth-failed` names every key that was tried, by kind and fingerprint.
-    """
-    import paramiko
-
-    tried, reason = [], ""
-    handler = _auth_handler(transport)
-    for key in keys:
-        tried.append(_name(HostKey(key.get_name(), key.asbytes())) + (" with a certificate" if key.public_blob else ""))
-        event = threading.Event()
-        try:
-            handler.auth_publickey(target.user, key, event)
-            more = handler.wait_for_response(event)
-        except paramiko.BadAuthenticationType as error:
-            reason = f" The server does not accept keys here, only {', '.join(error.allowed_types)}."
-            break
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            if not transport.is_active():
-                reason = f" The server ended the connection ({_said(error)})."
-                break
-            continue
-        if more:
-            reason = f" The key was accepted, but the server also wants {', '.join(more)}, which a program cannot give."
-            break
-        transport.set_keepalive(KEEPALIVE_SECONDS)
-        return
-    raise SshError("ssh.auth-failed", f"{target.where} refuses {'; '.join(tried)}.{reason}")
-
-
-def _auth_handler(transport: paramiko.Transport) -> Any:
-    """paramiko's, except that it does not wait for the service to be accepted before it authenticates."""
-    from paramiko.auth_handler import AuthHandler
-    from paramiko.message import Message
-
-    class Pipelined(AuthHandler):
-        requested = False
-
-        def _request_auth(self) -> None:
-            if not self.requested:
-                super()._request_auth()  # type: ignore[misc] # not in the type stubs
-                self.requested = True
-            accepted = Message()
-            accepted.add_string("ssh-userauth")
-            accepted.rewind()
-            super()._parse_service_accept(accepted)  # type: ignore[misc]
-
-        def _parse_service_accept(self, message: Message) -> None:
-            """Arrives when the answer to it is long under way."""
-
-    handler = Pipelined(transport)
-    transport.auth_handler = handler
-    return handler
 
 
 def _start(transport: paramiko.Transport, target: SshTarget, command: str, timeout: float) -> paramiko.Channel:
@@ -335,13 +227,5 @@ def _start(transport: paramiko.Transport, target: SshTarget, command: str, timeo
         request.add_string(command)
         transport._send_user_message(request)  # type: ignore[attr-defined]
     except (paramiko.SSHException, OSError, EOFError) as error:
-        raise SshError("ssh.auth-failed", f"{target.where} let us in, but opens no session ({_said(error)}).") from None
+        raise SshError("ssh.auth-failed", f"{target.where} let us in, but opens no session ({said(error)}).") from None
     return session
-
-
-def _said(error: BaseException) -> str:
-    """An exception of the network in a few public words."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(printable(str(text)).split())[:200]

@@ -1,0 +1,120 @@
+"""Answers of `cluster.sh` → the values of `ports.py`, parsed strictly; and a submission → the bytes that it sends."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zlib
+from collections.abc import Iterator
+
+from dispatcher.effects.conversation import Answer, check_name, words_of
+from dispatcher.errors import ClusterError
+from dispatcher.manifest import is_inside, parse_manifest
+from dispatcher.ports import ActiveRun, CommandOutput, FileEntry, RunFiles, Submission
+
+KEY = r"[0-9a-f]{8,64}"
+JOB = r"\d{1,20}(-\d{1,20})?"
+MANIFEST_CAP = 64 << 20
+RESERVED = frozenset({"code", "logs", "job", "exit", "answer", "words", "tags", "listed", "record.json", "job.sbatch", "env"})
+
+
+def control_tar(submission: Submission) -> bytes:
+    """Everything small that a submission consists of, as one tar for the run's folder."""
+    members: list[tuple[str, bytes, int]] = [
+        ("record.json", submission.record.encode(), 0o600),
+        ("job.sbatch", submission.script.encode(), 0o700),
+        ("env", submission.env_file.encode(), 0o600),
+    ]
+    upload = submission.upload
+    if upload is not None and upload.base_digest is None:
+        manifest = submission.manifest.encode("utf-8", "surrogateescape")
+        members.append((".files.gz", gzip.compress(manifest, 6, mtime=0), 0o600))
+    elif upload is not None:
+        paths = upload.delete
+        if not all(is_inside(path) for path in paths):
+            raise ValueError("a path to delete leaves the code's folder")
+        members.append((".delete", b"".join(b"./" + path.encode("utf-8", "surrogateescape") + b"\0" for path in paths), 0o600))
+    for file in submission.files:
+        first = file.path.split("/")[0]
+        if not is_inside(file.path) or first in RESERVED or first.startswith((".", "claim.", "commit.")):
+            raise ValueError(f"{file.path!r} is not a name for a file of a run")
+        members.append((file.path, file.content, file.mode))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for path, content, mode in members:
+            info = tarfile.TarInfo(path)
+            info.size, info.mode = len(content), mode
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def base_manifest(data: bytes | None) -> tuple[FileEntry, ...] | None:
+    """The base's manifest as it came; None when it cannot be read, and then the package goes whole."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        text = unpacker.decompress(data or b"", MANIFEST_CAP)
+    except zlib.error:
+        return None
+    if not unpacker.eof:
+        return None
+    return parse_manifest(text.decode("utf-8", "surrogateescape"))
+
+
+def active_runs(answer: Answer, now: int) -> Iterator[ActiveRun]:
+    """A sweep's entries of active/, with the sizes of their logs; `now` is the login node's clock, seconds since the epoch."""
+    sizes = {}
+    for line in answer.text("sizes").splitlines():
+        size, _, path = line.partition(" ")
+        parts = path.split("/")
+        if size.isdigit() and len(parts) > 2:
+            sizes[parts[1]] = int(size)
+    for line in answer.text("runs").splitlines():
+        key, job, since, code, alive, *reported = line.split(" ", 5)
+        if not since.isdigit():
+            since = str(now)
+        yield ActiveRun(
+            run_key=check_name(key, KEY, "run key"),
+            job_id="" if job == "-" else job_id(job),
+            reported="" if not reported or reported[0] == "-" else words_of(reported[0], 100),
+            age_seconds=max(0, now - int(since)),
+            log_size=sizes.get(key, 0),
+            exit_file="" if code == "-" else words_of(code, 20),
+            alive=alive == "yes",
+        )
+
+
+def command_output(answer: Answer, name: str) -> CommandOutput:
+    """One command's streams and status; a command that was not run has said nothing, successfully."""
+    status = answer.text(f"{name}.status")
+    return CommandOutput(int(status) if status.isdigit() else 0, answer.text(name), answer.text(f"{name}.words"))
+
+
+def run_files(answer: Answer, log_cap: int, results_cap: int) -> RunFiles | None:
+    """The answer to `fetch`; None when the ledger does not know the run."""
+    match answer.words:
+        case ["unknown"]:
+            return None
+        case ["known", offset, size, length] if offset.isdigit() and size.isdigit():
+            return RunFiles(
+                record=answer.text("record"),
+                log=(answer.data("log") or b"")[:log_cap],
+                log_offset=int(offset),
+                log_size=int(size),
+                results=answer.data("results"),
+                results_too_big=length.isdigit() and int(length) > results_cap,
+            )
+    raise unclear("fetch", answer)
+
+
+def job_id(text: str) -> str:
+    """A job id as Slurm or the local runner gives it, checked."""
+    try:
+        return check_name(text, JOB, "job id")
+    except ValueError:
+        raise ClusterError("cluster.bad-answer", f"The ledger's job id is not one: {words_of(text, 60)!r}.") from None
+
+
+def unclear(verb: str, answer: Answer) -> ClusterError:
+    """The error for an answer that no version of the program gives."""
+    return ClusterError("cluster.bad-answer", f"The answer to `{verb}` makes no sense: {words_of(' '.join(answer.words), 200)!r}.")
