@@ -132,7 +132,8 @@ def test_no_permission_is_given_but_to_the_job_that_needs_it(path: Path) -> None
 def test_the_examples_hold_exactly_the_documented_permissions() -> None:
     for path in [*EXAMPLES, ROOT / ".github" / "workflows" / "dispatch.yml"]:
         [job] = load(path)["jobs"].values()
-        assert job["permissions"] == {"contents": "read", "checks": "write", "pull-requests": "write"}, path.name
+        pulls = "read" if path.name == "gate.yml" else "write"
+        assert job["permissions"] == {"contents": "read", "checks": "write", "pull-requests": pulls}, path.name
 
 
 def test_the_reusable_workflow_hands_everything_on() -> None:
@@ -169,7 +170,7 @@ def test_the_linters_have_nothing_to_say(name: str) -> None:
 
 def test_what_the_linter_is_told_to_ignore_is_known_and_has_its_reason() -> None:
     ignored = [found for path in WORKFLOWS for found in re.findall(r"zizmor: ignore\[([\w-]+)\](.*)", path.read_text())]
-    assert sorted(rule for rule, _ in ignored) == ["dangerous-triggers", "self-repository"]
+    assert sorted(rule for rule, _ in ignored) == ["dangerous-triggers", "dangerous-triggers", "self-repository"]
     assert all(re.match(r" - .{20,}", reason) for _, reason in ignored)
 
 

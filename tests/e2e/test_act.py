@@ -18,6 +18,7 @@ from tests.stage import Stage
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "docs" / "examples" / "train.yml"
 WATCH = ROOT / "docs" / "examples" / "watch.yml"
+GATE = ROOT / "docs" / "examples" / "gate.yml"
 # Prepared environments outlive a test run, as they outlive a job on a runner that stays.
 TOOLS = ROOT / ".cache" / "act-tools"
 
@@ -115,3 +116,18 @@ def test_a_manual_dry_run_submits_nothing(runner: ActRunner, stage: Stage) -> No
     assert len(ran.outputs["run-key"]) == 16
     assert not stage.job_dir.exists()
     assert stage.repo.checks == {}
+
+
+def test_a_new_pull_request_has_a_pending_gate_and_no_failed_job(runner: ActRunner, stage: Stage) -> None:
+    payload = stage.server.pull_request_event(stage.pull, "opened")
+    ran = deliver(runner, stage, TRAIN, "pull_request_target", payload)
+    assert ran.code == 0, ran.log
+    assert (ran.outputs["decision"], ran.outputs["state"]) == ("gate", "pending")
+    [check] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")
+    assert check.status != "completed"
+
+    # A job that is itself the required check ends as the gate does.
+    gate = deliver(runner, stage, GATE, "pull_request_target", payload)
+    assert gate.code == 1, gate.log
+    assert (gate.outputs["decision"], gate.outputs["state"]) == ("gate", "pending")
+    assert len(stage.repo.checks_on(stage.pull.head_sha)) == 1

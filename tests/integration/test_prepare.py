@@ -37,14 +37,11 @@ class Action:
             file.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
             file.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             file.writestr("tiny-1.0.dist-info/RECORD", "tiny.py,,\ntiny-1.0.dist-info/METADATA,,\ntiny-1.0.dist-info/WHEEL,,\n")
-        self.lock(hashlib.sha256(wheel.read_bytes()).hexdigest())
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        (self.root / "requirements.lock").write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
         # An event that cannot be understood: the dispatcher, which has to say so, is prepared.
         self.event = folder / "event.json"
         self.event.write_text("{}")
-
-    def lock(self, digest: str) -> None:
-        """What is to be installed, and which hash it must have."""
-        (self.root / "requirements.lock").write_text(f"tiny==1.0 \\\n    --hash=sha256:{digest}\n")
 
     def start(self, **changes: str) -> tuple[subprocess.Popen[str], Path]:
         """The step, running, and its outputs."""
@@ -95,8 +92,9 @@ def test_another_lock_is_another_environment(action: Action) -> None:
     assert len(action.prepared) == 2
 
 
-def test_a_file_that_is_not_the_locked_one_leaves_nothing_behind(action: Action) -> None:
-    action.lock("0" * 64)
+@pytest.mark.parametrize("lock", [f"tiny==1.0 --hash=sha256:{'0' * 64}\n", "tiny==1.0\n"], ids=["another hash", "no hash"])
+def test_a_file_that_the_lock_does_not_vouch_for_leaves_nothing_behind(action: Action, lock: str) -> None:
+    (action.root / "requirements.lock").write_text(lock)
     code, log, outputs = action.run()
     assert (code, outputs) == (1, {})
     assert "::error title=install.failed::" in log
