@@ -132,7 +132,7 @@ def needed_teams(command: Asked, facts: Facts, policy: Policy) -> tuple[str, ...
 def authorise(command: Asked, event: AskedBy, facts: Facts, policy: Policy, schedule: str = "") -> Grant | Denial:
     """The decision. For a scheduled run `command` is `Schedule.run` and `schedule` its name."""
     via = _via(event)
-    rule = "the policy" if via in ("schedule", "merge_group") else _admitted(_profile_name(command, policy), facts, policy)
+    rule = "the policy" if via in ("schedule", "merge_group") else admitted(_profile_name(command, policy), facts, policy)
     if isinstance(rule, Denial):
         return rule
     pinned = _pinned(command, event, facts, policy)
@@ -169,8 +169,8 @@ def still_granted(grant: Grant, pull_now: PullRequest | None) -> Grant | Denial:
 # --------------------------------------------------------------------------- who
 
 
-def _admitted(profile: str, facts: Facts, policy: Policy) -> str | Denial:
-    """The rule that lets the actor use the profile (or, for an empty name, the dispatcher at all)."""
+def admitted(profile: str, facts: Facts, policy: Policy) -> str | Denial:
+    """The rule that lets the actor use the profile (or, for an empty name, the dispatcher at all), else the no."""
     allow, rule = policy.allowed(profile), policy.rule_name(profile)
     if allow.denies(facts.actor):
         where = f"(rule `{rule}` in `.github/dispatch.yml`)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dispatcher.errors import ConfigError
 from dispatcher.policy import POLICY_PATH, Policy, load_policy
-from dispatcher.profile import ResolvedProfile, UnknownProfile, needed, resolve_profile
+from dispatcher.profile import ENV_TOML, ResolvedProfile, UnknownProfile, names_in, needed, resolve_profile
 from dispatcher.world import World
 
 
@@ -38,5 +38,8 @@ def read_profile(world: World, policy: Policy, name: str) -> ResolvedProfile | U
 
 
 def profile_names(world: World) -> tuple[str, ...]:
-    """Every profile that has a file of its own."""
-    return tuple(sorted(file.removesuffix(".yaml") for file in world.list_config("profiles") if file.endswith(".yaml")))
+    """Every profile there is: files in `profiles/`, then sections of `env.toml`."""
+    files = sorted(file.removesuffix(".yaml") for file in world.list_config("profiles") if file.endswith(".yaml"))
+    text = world.read_config(ENV_TOML)
+    sections = names_in({ENV_TOML: text}) if text is not None else ()
+    return tuple(dict.fromkeys([*files, *sections]))

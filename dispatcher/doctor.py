@@ -131,7 +131,7 @@ def _containers(profile: SlurmProfile, said: Mapping[str, CommandOutput]) -> Fin
 
 def _meant(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 1, 0.5)
-    return (f"; did you mean `{near[0]}`? " if near else "; ") + f"this user may use: {', '.join(known[:8])}"
+    return (f"; did you mean `{near[0]}`? " if near else "; ") + f"there are: {', '.join(known[:8])}"
 
 
 def _last(output: CommandOutput) -> str:

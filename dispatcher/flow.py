@@ -12,7 +12,7 @@ from datetime import datetime
 
 from typing_extensions import assert_never
 
-from dispatcher.authorise import AskedBy, Denial, Facts, authorise, needed_facts, needed_teams
+from dispatcher.authorise import AskedBy, Denial, Facts, admitted, authorise, needed_facts, needed_teams
 from dispatcher.command import Cancel, Command, EvaluateGate, Help, Ignored, Malformed, Run, Scheduled, Status, parse_command
 from dispatcher.configuration import profile_names, read_policy
 from dispatcher.errors import DispatchError, Exit
@@ -103,12 +103,14 @@ def answer(world: World, event: Event, words: Answer, exit_code: Exit) -> Outcom
 
 def _attend(command: Cancel | Status | Help, event: AskedBy, policy: Policy, world: World) -> Outcome:
     """What a comment may ask of runs that exist."""
-    granted = authorise(command, event, gather_facts(command, event, policy, world), policy)
+    facts = gather_facts(command, event, policy, world)
+    granted = authorise(command, event, facts, policy)
     if isinstance(granted, Denial):
         return answer(world, event, denied(granted, event.trigger), Exit.DENIED)
     match command:
         case Cancel():
-            return answer(world, event, cancel_run(world, policy, granted, command.run), Exit.OK)
+            words = cancel_run(world, policy, granted, command.run, lambda profile: admitted(profile, facts, policy))
+            return answer(world, event, words, words.exit)
         case Status():
             return answer(world, event, list_runs(world, policy, granted), Exit.OK)
         case Help():

@@ -66,16 +66,20 @@ class Fail:
 Verdict = Pass | Pending | Fail
 
 
-def required_runs(policy: Policy, base_ref: str, changed: Sequence[str]) -> tuple[Requirement, ...]:
+def required_runs(policy: Policy, base_ref: str, changed: Sequence[str] | None) -> tuple[Requirement, ...]:
     """Which runs the policy requires for a pull request into `base_ref` that touches `changed` (paths from the repository's root).
 
+    None: what it touches is not known, so every rule counts.
     Patterns are .gitignore's (https://git-scm.com/docs/gitignore#_pattern_format); no patterns means every pull request.
     """
     found: dict[tuple[str, str], Requirement] = {}
     for rule in policy.gate.required:
         if rule.branches and not _matching(rule.branches, [base_ref]):
             continue
-        touched = _matching(rule.paths, changed) if rule.paths else ["every pull request"]
+        if not rule.paths:
+            touched = ["every pull request"]
+        else:
+            touched = ["every path: the change's own are not known"] if changed is None else _matching(rule.paths, changed)
         if touched:
             profile, recipe = rule.profile or policy.default_profile or "", rule.recipe or policy.default_recipe or ""
             found.setdefault((profile, recipe), Requirement(profile, recipe, touched[0]))
@@ -87,7 +91,7 @@ def _matching(patterns: Sequence[str], paths: Sequence[str]) -> list[str]:
 
 
 def judge(requirements: Sequence[Requirement], records: Sequence[RunRecord], head_sha: str) -> Verdict:
-    """Sums up. Only records of exactly `head_sha`, run as the policy has it (without overrides), count; of several the newest does."""
+    """Sums up. Only records of exactly `head_sha`, run as the default branch has it, count; of several the newest does."""
     lines = tuple(_line(requirement, records, head_sha) for requirement in requirements)
     if any(line.state is not None and line.state.ended and line.state is not State.SUCCEEDED for line in lines):
         return Fail(lines)
@@ -102,9 +106,13 @@ def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str)
         for record in records
         if record.sha == head_sha and (record.profile, record.recipe) == (requirement.profile, requirement.recipe)
     ]
-    plain = [record for record in same if not record.overrides]
+    plain = [record for record in same if not record.overrides and record.origin == "github"]
     if not plain:
-        note = "runs with overrides do not count" if same else f"start it with `profile={requirement.profile} recipe={requirement.recipe}`"
+        note = (
+            "runs with overrides, and runs from a terminal, do not count"
+            if same
+            else f"start it with `profile={requirement.profile} recipe={requirement.recipe}`"
+        )
         return Line(requirement, None, note=note)
     newest = max(plain, key=lambda record: record.submitted_at or datetime.min.replace(tzinfo=timezone.utc))
     note = newest.results_problem or newest.reason

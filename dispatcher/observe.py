@@ -49,7 +49,12 @@ def sightings_of(sweep: Sweep) -> Sightings:
 
 def changed(run: ActiveRun, sight: Sight) -> bool:
     """Whether the ledger has to be read at all: most runs of a sweep are as they were reported."""
-    return isinstance(sight, Absent) or (isinstance(sight, Observation) and sight.state.value != run.reported)
+    return isinstance(sight, Absent) or (isinstance(sight, Observation) and reported_as(sight.state, sight.reason) != run.reported)
+
+
+def reported_as(state: State, reason: str) -> str:
+    """What the ledger remembers of a report: the state and, while a job waits, what for. Another reason is news."""
+    return f"{state.value} {reason[:60]}".strip() if state is State.PENDING else state.value
 
 
 def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_after: timedelta) -> Seen | None:
@@ -102,7 +107,7 @@ def report(world: World, cluster: Cluster, seen: Seen, look_first: bool = True) 
         words = run_report(record, seen.tail, world.clock.now(), world.settings.voice)
         published = publish_run(world.forge, record, words, look_first)
         record, url = published.record, published.comment_url
-    cluster.save(record.run_key, record.to_json(), record.state.value)
+    cluster.save(record.run_key, record.to_json(), reported_as(record.state, record.reason))
     if record.state.ended:
         cluster.retire(record.run_key)
     return Seen(record, seen.tail, url)

@@ -116,8 +116,9 @@ class JobPlan:
         }
         same = ("cpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "qos", "gres", "constraint", "exclude")
         fields.update({name: getattr(profile, name) for name in same})
-        more = {**({"reservation": profile.reservation} if profile.reservation else {}), **profile.additional_parameters}
-        fields["additional_parameters"] = more or None
+        # As NeMo-Run submits: what a failing node ends, Slurm starts again.
+        more = {"requeue": True, **({"reservation": profile.reservation} if profile.reservation else {}), **profile.additional_parameters}
+        fields["additional_parameters"] = more
         fields["srun_args"] = list(profile.srun_args) or None
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -165,13 +166,14 @@ class JobPlan:
         values = {**self.profile.environment, **secrets, **own}
         return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
 
-    def record(self, now: datetime, cluster: str, command_comment: int | None, pull: int | None) -> RunRecord:
+    def record(self, now: datetime, cluster: str, command_comment: int | None, pull: int | None, at_terminal: bool) -> RunRecord:
         """The ledger's first entry for this run."""
         return RunRecord(
             run_key=self.run_key,
             content_key=self.content_key,
             digest=self.package.digest,
             target=Target(repository=self.grant.repository, pull=pull, command_comment=command_comment),
+            origin="terminal" if at_terminal else "github",
             trigger=self.grant.trigger,
             actor=self.grant.actor,
             sha=self.grant.sha,
@@ -187,6 +189,7 @@ class JobPlan:
             results_path=f"code/{self.recipe.results}",
             results_required="results" in self.recipe.model_fields_set,
             resources=self.resources,
+            lfs_pointers=self.package.lfs_pointers[:20],
             asked_at=now,
             state=State.SUBMITTING,
         )

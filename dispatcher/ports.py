@@ -328,7 +328,8 @@ class Sweep:
     now: int
     squeue: CommandOutput
     sacct: CommandOutput
-    scontrol: CommandOutput
+    scontrol: CommandOutput | None
+    """None when it was not asked, because the other two know every job: that is no answer."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from dispatcher.recipe import Recipe
 from dispatcher.untrusted import code
 
 __all__ = ["LocalProfile", "Profile", "ResolvedProfile", "SlurmProfile", "UnknownProfile", "apply_overrides", "needed", "profile_paths"]
-__all__ += ["resolve_profile", "with_recipe"]
+__all__ += ["names_in", "resolve_profile", "with_recipe"]
 
 ENV_TOML = "env.toml"
 RESERVED_SECTIONS = frozenset({"wandb", "cli", "cache", "artifacts"})
@@ -93,10 +93,10 @@ def resolve_profile(
     """
     chain, missing = _chain(name, sources)
     if missing == name:
-        return UnknownProfile(name, None, ()).among(_names(sources))
+        return UnknownProfile(name, None, ()).among(names_in(sources))
     if missing:
         child = chain[-1]
-        near = UnknownProfile(missing, None, ()).among(_names(sources)).nearest
+        near = UnknownProfile(missing, None, ()).among(names_in(sources)).nearest
         meant = f"; did you mean `{near}`?" if near else ""
         raise refuse(child, [(("extends",), f"there is no profile {code(missing)}{meant}")])
     merged = _wandb_defaults(chain[-1], sources) if chain[0].path == ENV_TOML else Document(chain[0].path, {}, {})
@@ -170,7 +170,7 @@ def _find(name: str, sources: Mapping[str, str], toml_first: bool) -> Document |
     return None
 
 
-def _names(sources: Mapping[str, str]) -> tuple[str, ...]:
+def names_in(sources: Mapping[str, str]) -> tuple[str, ...]:
     """The profiles that the texts define."""
     names = [match[1] for path in sources if (match := re.fullmatch(r"profiles/(.+)\.yaml", path))]
     if ENV_TOML in sources:

@@ -7,6 +7,7 @@ shown as untrusted text. Times are UTC, ISO 8601.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import assert_never
@@ -56,20 +57,21 @@ class RunRecord(_Frozen):
     content_key: str
     digest: str
     target: Target
+    origin: Literal["github", "terminal"] = "github"
     trigger: str
     actor: str
-    sha: str
-    profile: str
-    recipe: str
+    sha: str = Field(pattern=r"^[0-9a-f]{40,64}$")
+    profile: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")
+    recipe: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,255}$")
     program: str
     overrides: tuple[str, ...] = ()
     attempt: int = 1
     executor: str
     cluster: str
-    run_dir: str
+    run_dir: str = Field(pattern=r"^/[A-Za-z0-9_./@:+=,-]*$")
     results_path: str = ""
     results_required: bool = False
-    log_template: str = ""
+    log_template: str = Field(default="", pattern=r"^(https?://[^\s<>\"'`()\[\]\\|]+)?$")
     resources: Resources = Resources()
     asked_at: datetime
     submitted_at: datetime | None = None
@@ -77,7 +79,7 @@ class RunRecord(_Frozen):
     ended_at: datetime | None = None
     estimated_start: datetime | None = None
     absent_since: datetime | None = None
-    job_id: str = ""
+    job_id: str = Field(default="", pattern=r"^[0-9A-Za-z_+.-]{0,64}$")
     state: State = State.SUBMITTING
     exit_code: int | None = None
     signal: int | None = None
@@ -85,6 +87,7 @@ class RunRecord(_Frozen):
     nodes: str = ""
     evidence: str = ""
     log_offset: int = 0
+    lfs_pointers: tuple[str, ...] = ()
     results: dict[str, float | int | str | None] = Field(default_factory=dict)
     results_problem: str = ""
 

@@ -190,6 +190,9 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     if failed and (step := next_step(record, voice)):
         lines += [f"**Next:** {step}", ""]
     lines += _table(record, now, log_url, voice)
+    if record.lfs_pointers:
+        some = ", ".join(code(path) for path in record.lfs_pointers[:3])
+        lines += ["", f"⚠️ Git LFS pointers travelled instead of the files that they stand for: {some}"]
     if failed and tail.strip():
         lines += ["", "<details open><summary>The end of the log</summary>", "", fence(last_lines(tail)), "", "</details>"]
     if len(record.results) > 4:

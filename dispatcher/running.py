@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
-from dispatcher.authorise import Grant
+from dispatcher.authorise import Denial, Grant
 from dispatcher.configuration import profile_names, read_profile
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.phrases import clock
 from dispatcher.plan import pull_tag
 from dispatcher.policy import Policy
-from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record
-from dispatcher.refusals import answered
+from dispatcher.refusals import answered, denied
 from dispatcher.report import BROKEN, UNUSABLE, Answer, headline, refusal
 from dispatcher.untrusted import code, neutralise
 from dispatcher.world import World
@@ -40,22 +39,22 @@ def watched_profiles(world: World, policy: Policy) -> list[tuple[str, Profile]]:
     return list(found.values())
 
 
-def cancel_run(world: World, policy: Policy, grant: Grant, wanted: str | None) -> Answer:
-    """Ends one run of this pull request: the one whose key begins as given, or the only active one."""
-    word = world.settings.voice.word
-    candidates: list[tuple[Profile, RunRecord]] = []
-    for profile, cluster in _ledgers(world, policy):
-        records = [parse_record(text) for text in cluster.find(_tag(grant))]
-        candidates += [(profile, record) for record in records if not record.state.ended and record.run_key.startswith(wanted or "")]
+def cancel_run(world: World, policy: Policy, grant: Grant, wanted: str | None, may: Callable[[str], str | Denial]) -> Answer:
+    """Ends one run of this pull request: the one whose key begins as given, or the only active one.
+
+    Who asked for a run may end it; anybody else must be admitted to its profile (`may`).
+    """
+    candidates = [
+        (profile, record)
+        for profile, record in _records(world, policy, grant)
+        if not record.state.ended and record.run_key.startswith(wanted or "")
+    ]
     if len(candidates) != 1:
-        which = f"begins with {code(wanted)}" if wanted else "is active"
-        title = f"no run of this pull request {which}" if not candidates else f"{len(candidates)} runs of this pull request match"
-        keys = ", ".join(
-            f"`{world.settings.voice.cancel(record.run_key)}` ({record.profile} / {record.recipe})" for _, record in candidates
-        )
-        step = f"Name one: {keys}" if keys else f"`{word} status` lists them."
-        return refusal(title, "no-such-run", "", step, grant.trigger, UNUSABLE, Exit.MALFORMED)
+        return _which(world, grant, wanted, [record for _, record in candidates])
     profile, record = candidates[0]
+    refused = may(record.profile) if record.actor != grant.actor else ""
+    if isinstance(refused, Denial):
+        return denied(refused, grant.trigger)
     cluster = world.connect(profile)
     try:
         said = cluster.cancel(record.run_key)
@@ -64,18 +63,24 @@ def cancel_run(world: World, policy: Policy, grant: Grant, wanted: str | None) -
     if said.status != 0:
         words = neutralise(said.stderr or said.stdout, 500)
         return refusal("the job could not be ended", "cancel-refused", words, "", grant.trigger, BROKEN, Exit.CLUSTER)
-    lines = [
-        f"### 🛑 Job {record.job_id} ({record.profile} / {record.recipe}) is being ended",
-        "",
-        "Its own comment will say so at the next look.",
-    ]
-    return answered("cancelled", lines, grant.trigger)
+    title = f"### 🛑 Job {record.job_id} ({record.profile} / {record.recipe}) is being ended"
+    return answered("cancelled", [title, "", "Its own comment will say so at the next look."], grant.trigger)
+
+
+def _which(world: World, grant: Grant, wanted: str | None, found: list[RunRecord]) -> Answer:
+    """There is no such run, or more than one."""
+    voice = world.settings.voice
+    title = f"{len(found)} runs of this pull request match"
+    step = "Name one: " + ", ".join(f"`{voice.cancel(record.run_key)}` ({record.profile} / {record.recipe})" for record in found)
+    if not found:
+        title = f"no run of this pull request {f'begins with {code(wanted)}' if wanted else 'is active'}"
+        step = f"`{voice.word} status` lists them."
+    return refusal(title, "no-such-run", "", step, grant.trigger, UNUSABLE, Exit.MALFORMED)
 
 
 def list_runs(world: World, policy: Policy, grant: Grant) -> Answer:
     """All runs of this pull request, newest first, one table."""
-    records = [parse_record(text) for _, cluster in _ledgers(world, policy) for text in cluster.find(_tag(grant))]
-    return answered("status", runs_table(records, world), grant.trigger)
+    return answered("status", runs_table([record for _, record in _records(world, policy, grant)], world), grant.trigger)
 
 
 def runs_table(records: list[RunRecord], world: World) -> list[str]:
@@ -91,17 +96,17 @@ def runs_table(records: list[RunRecord], world: World) -> list[str]:
     return ["### Runs", "", "| run | what | commit | state | asked | |", "|---|---|---|---|---|---|", *rows]
 
 
-def _ledgers(world: World, policy: Policy) -> Iterator[tuple[Profile, Cluster]]:
+def _records(world: World, policy: Policy, grant: Grant) -> list[tuple[Profile, RunRecord]]:
+    """This pull request's runs in every ledger; one that cannot be asked is told about, and the others still answer."""
+    assert grant.number is not None, "comments are on pull requests"
+    tag = pull_tag(grant.repository, grant.number)
+    found: list[tuple[Profile, RunRecord]] = []
     for name, profile in watched_profiles(world, policy):
         cluster = world.connect(profile)
         try:
-            yield profile, cluster
+            found += [(profile, parse_record(text)) for text in cluster.find(tag)]
         except DispatchError as error:
             world.say(f"{name}: {error.cause}")
         finally:
             cluster.close()
-
-
-def _tag(grant: Grant) -> str:
-    assert grant.number is not None, "comments are on pull requests"
-    return pull_tag(grant.repository, grant.number)
+    return found

@@ -36,11 +36,11 @@ from dispatcher.ports import (
     Upload,
 )
 from dispatcher.preview import preview
-from dispatcher.profile import SlurmProfile, UnknownProfile, apply_overrides, with_recipe
+from dispatcher.profile import LocalProfile, SlurmProfile, UnknownProfile, apply_overrides, with_recipe
 from dispatcher.publish import publish_check
 from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord, parse_record
-from dispatcher.refusals import denied, malformed, rejected, told, unknown_profile
+from dispatcher.refusals import answered, denied, malformed, rejected, told, unknown_profile
 from dispatcher.report import UNUSABLE, Answer, outputs, refusal, run_report
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, redact
@@ -64,8 +64,10 @@ def start_run(grant: Grant, event: AskedBy, policy: Policy, world: World) -> Out
     if isinstance(prepared, Answer):
         return prepared
     if grant.dry_run or prepared.plan.profile.dry_run:
-        compiled = compile_job(prepared.plan, world)
-        return Outcome(Exit.OK, _planned(prepared.plan), preview(prepared.plan, compiled))
+        shown = preview(prepared.plan, compile_job(prepared.plan, world))
+        if isinstance(event, CommentEvent):
+            return answered("planned", shown.splitlines(), grant.trigger)
+        return Outcome(Exit.OK, _planned(prepared.plan), shown)
     world.say(f"Connecting to {prepared.plan.profile.address} for run {prepared.plan.run_key}.")
     cluster = world.connect(prepared.plan.profile)
     try:
@@ -92,6 +94,11 @@ def prepare(grant: Grant, policy: Policy, world: World) -> Prepared | Answer:
         words = f"Recipe {code(grant.recipe)} runs {code(missing)}, and commit `{grant.sha[:12]}` does not pack it."
         step = "Correct `script` (or `subpath`, `include_pattern`) of the recipe on the default branch, or add the file."
         return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
+    if isinstance(profile, LocalProfile) and world.settings.guards_key:
+        title = "a local run would run beside the cluster's key"
+        words = "`executor: local` runs the pull request's code on this runner, where it could read the SSH key that the job was given."
+        step = "Use a workflow without `ssh-key` for local profiles, or a profile with `executor: slurm`."
+        return refusal(title, "local-beside-key", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
     wait = world.settings.wait if world.settings.wait is not None else profile.attach
     job_dir = profile.job_dir or world.settings.local_job_dir
     job = plan(
@@ -132,7 +139,7 @@ def _submitted(prepared: Prepared, claim: Claimed, event: AskedBy, policy: Polic
     job = prepared.plan
     comment = event.comment_id if isinstance(event, CommentEvent) else None
     asked = (told(event.created_at) if isinstance(event, CommentEvent) else None) or world.clock.now()
-    record = job.record(asked, job.profile.address, comment, job.grant.number)
+    record = job.record(asked, job.profile.address, comment, job.grant.number, world.settings.voice.at_terminal)
     # Only a run that nobody has begun before can have no check and no comment yet.
     fresh = not claim.resumed and world.settings.run_attempt == 1
     record = _pending_check(record, world, look_first=not fresh)

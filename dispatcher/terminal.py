@@ -35,6 +35,9 @@ def ask(world: World, policy: Policy, words: Sequence[str], sha: str, user: str,
     if not isinstance(command, Run):
         words_needed = Malformed("unknown-word", "this takes `key=value` words", "For example `profile=local recipe=default`.")
         return _said(malformed(words_needed, request, world.settings.voice))
+    if command.ref or command.pull or command.sha:
+        elsewhere = Malformed("not-here", "`ref`, `pr` and `sha` are for GitHub", "Here `--commit` names what runs.")
+        return _said(malformed(elsewhere, request, world.settings.voice))
     run = Run(command.profile, command.recipe, None, None, None, command.overrides, dry_run or command.dry_run)
     event = ManualEvent(world.settings.repository, {}, user, request, "HEAD", "HEAD")
     # Whoever holds the cluster's key needs no leave from GitHub; what the policy says about overrides still holds.

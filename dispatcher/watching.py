@@ -86,8 +86,6 @@ def _reported(world: World, cluster: Cluster, run: ActiveRun, sight: object, pol
         # Nothing to tell yet, but since when it is absent must survive this process.
         cluster.save(run.run_key, seen.record.to_json(), run.reported)
         return None
-    if seen.record.state.value == run.reported and not seen.record.state.ended:
-        return None
     tally.changed += 1
     seen = report(world, cluster, seen)
     tally.ended += seen.record.state.ended

@@ -26,6 +26,8 @@ class Settings:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     to_hide: tuple[str, ...] = field(default=(), repr=False)
     local_job_dir: str = ""
+    guards_key: bool = False
+    """Whether this process holds a key that code from a pull request must not come near."""
     python: str = "python3"
 
 

@@ -173,6 +173,7 @@ def _world(
             environment=inputs.environment,
             to_hide=inputs.to_hide,
             local_job_dir=local_job_dir,
+            guards_key=github.in_actions and inputs.ssh.key is not None,
             python=sys.executable,
         ),
     )

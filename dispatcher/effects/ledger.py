@@ -176,7 +176,7 @@ class LedgerCluster:
         now = int(answer.words[0])
         runs = tuple(active_runs(answer, now))
         squeue, sacct = command_output(answer, "squeue"), command_output(answer, "sacct")
-        scontrol = CommandOutput(0, "")
+        scontrol: CommandOutput | None = None
         if self._scheduler == "slurm":
             known = {line.partition("|")[0] for line in (squeue.stdout + "\n" + sacct.stdout).splitlines()}
             missing = [run.job_id for run in runs if run.job_id.isdigit() and run.job_id not in known]
