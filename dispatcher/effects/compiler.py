@@ -24,6 +24,7 @@ class CompilerProcess:
     def __init__(self, python: str = sys.executable) -> None:
         self._python = python
         self._process: subprocess.Popen[str] | None = None
+        self._ready = False
         self._log: IO[str] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
@@ -52,8 +53,8 @@ class CompilerProcess:
         """
         self.start()
         assert self._process is not None
-        ready = self._read()
-        if not ready.get("ready"):
+        self._ready = self._ready or bool(self._read().get("ready"))
+        if not self._ready:
             raise CompileError("compile.no-nemo-run", f"NeMo-Run could not be imported: {self._last_words()}")
         assert self._process.stdin is not None
         try:
@@ -70,7 +71,7 @@ class CompilerProcess:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
-            self._process = None
+            self._process, self._ready = None, False
         if self._log is not None:
             self._log.close()
         if self._home is not None:

@@ -9,44 +9,33 @@ torchrun's processes per node, random rendezvous ids. Facts were read from the p
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import json
 import os
 import re
 import shlex
 import sys
 import tempfile
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
-class _AbsentLeptonai(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Answers `import leptonai…` with empty modules: half of NeMo-Run's import time, for an executor that is not asked for."""
-
-    def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        if fullname.split(".")[0] != "leptonai":
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        module = types.ModuleType(spec.name)
-        module.__getattr__ = lambda name: type(name, (), {})  # type: ignore[method-assign]
-        return module
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """There is nothing to run."""
+# Half of NeMo-Run's import time, for an executor that is not asked for.
+NEVER_USED = frozenset({"leptonai"})
+# Half of the rest: what runs an experiment, talks to clusters or draws help pages takes no part in rendering one.
+NOT_FOR_RENDERING = NEVER_USED | {"libcst", "networkx", "paramiko", "fabric", "requests", "graphviz", "typer.rich_utils"}
 
 
-def import_nemo_run() -> Any:
-    """NeMo-Run, without the part that only Lepton needs; its home is a folder of its own, so that no state of this machine matters."""
-    if not any(isinstance(finder, _AbsentLeptonai) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AbsentLeptonai())
+def import_nemo_run(without: frozenset[str] = NEVER_USED) -> Any:
+    """NeMo-Run, without libraries that are not used; its home is a folder of its own, so that no state of this machine matters."""
+    if "nemo_run" in sys.modules:
+        return sys.modules["nemo_run"]
+    from dispatcher.effects.leftout import LeftOut
+
     os.environ.setdefault("NEMORUN_HOME", tempfile.mkdtemp(prefix="nemorun-"))
+    left_out = LeftOut(without).install()
     import nemo_run
 
+    left_out.seal()
     return nemo_run
 
 
@@ -140,7 +129,7 @@ def run_local(job: Mapping[str, Any]) -> int:
 
 def serve(lines: Sequence[str] | Any, answer: Any) -> None:
     """Answers each JSON line with one JSON line; says `ready` once NeMo-Run is imported, so that a caller can show where time goes."""
-    import_nemo_run()
+    import_nemo_run(NOT_FOR_RENDERING)
     print(json.dumps({"ready": True}), file=answer, flush=True)
     for line in lines:
         with tempfile.TemporaryDirectory(prefix="dispatch-compile-") as work:
