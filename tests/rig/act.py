@@ -50,64 +50,54 @@ class ActRunner:
         variables: Mapping[str, str],
         workspace: Mapping[str, str] | None = None,
     ) -> Ran:
-        """One run of a workflow. `workspace` are files that lie in the workspace, as when a step before has checked out a pull request."""
+        """One run of a workflow. `workspace` are files that a step before puts there, as `actions/checkout` of a pull request would."""
         self.runs += 1
         here = self.folder / f"run-{self.runs}"
-        (here / "workspace" / ".github" / "workflows").mkdir(parents=True)
-        for name, text in (workspace or {}).items():
-            (here / "workspace" / name).parent.mkdir(parents=True, exist_ok=True)
-            (here / "workspace" / name).write_text(text)
-        (here / "event.json").write_text(json.dumps(payload))
-        told = here / "outputs.json"
-        file = here / "workspace" / ".github" / "workflows" / workflow.name
-        file.write_text(_with_told_outputs(workflow, told))
-        settings = {"RUNNER_TOOL_CACHE": str(self.tools), **env}
-        command = [
-            str(self.act),
-            event,
-            "--eventpath",
-            str(here / "event.json"),
-            "--workflows",
-            str(file),
-            "--platform",
-            "ubuntu-latest=-self-hosted",
-        ]
-        command += ["--local-repository", f"{ACTION}={self.action}", "--action-offline-mode", "--action-cache-path", str(here / "cache")]
-        command += ["--no-cache-server"]
-        for flag, values in (("--env", settings), ("--secret", secrets), ("--var", variables)):
+        for name, text in {
+            "event.json": json.dumps(payload),
+            **{f"files/{name}": text for name, text in (workspace or {}).items()},
+        }.items():
+            (here / name).parent.mkdir(parents=True, exist_ok=True)
+            (here / name).write_text(text)
+        file = here / "repository" / ".github" / "workflows" / workflow.name
+        file.parent.mkdir(parents=True)
+        file.write_text(_observed(workflow, here))
+        command = [str(self.act), event, f"--eventpath={here}/event.json", f"--workflows={file}", f"--action-cache-path={here}/cache"]
+        command += ["--platform=ubuntu-latest=-self-hosted", f"--local-repository={ACTION}={self.action}"]
+        command += ["--action-offline-mode", "--no-cache-server"]
+        for flag, values in (("--env", {"RUNNER_TOOL_CACHE": str(self.tools), **env}), ("--secret", secrets), ("--var", variables)):
             for name, value in values.items():
                 command += [flag, f"{name}={value}"]
+        own = {"PATH": runner_path(), "HOME": os.environ.get("HOME", "/root")}
+        own |= {"XDG_CONFIG_HOME": f"{here}/config", "XDG_STATE_HOME": f"{here}/state"}
         done = subprocess.run(
             command,
-            cwd=here / "workspace",
-            env={
-                "PATH": runner_path(),
-                "HOME": os.environ.get("HOME", "/root"),
-                "XDG_CONFIG_HOME": str(here / "config"),
-                "XDG_STATE_HOME": str(here / "state"),
-            },
+            cwd=here / "repository",
+            env=own,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=150,
         )
-        outputs = json.loads(told.read_text()) if told.exists() else {}
-        return Ran(done.returncode, done.stdout, outputs)
+        told = here / "outputs.json"
+        return Ran(done.returncode, done.stdout, json.loads(told.read_text()) if told.exists() else {})
 
 
-def _with_told_outputs(workflow: Path, told: Path) -> str:
-    """The workflow with one more step, which writes down the outputs of the action's step; and without what act has not learned yet."""
+def _observed(workflow: Path, here: Path) -> str:
+    """The workflow between a step that fills the workspace and one that writes down the outputs; without what act does not know."""
     text = workflow.read_text()
     uses = f"        uses: {ACTION}\n"
-    assert text.count(uses) == 1
+    assert text.count(uses) == text.count("    steps:\n") == 1
     text = text.replace(uses, f"{uses}        id: action\n").replace(", deployment: false", "")
+    if (here / "files").exists():
+        text = text.replace("    steps:\n", f"    steps:\n      - name: Fill\n        run: cp -R '{here}/files/.' .\n")
     return f"""{text.rstrip()}
       - name: Tell
         if: always()
         env:
           OUTPUTS: ${{{{ toJSON(steps.action.outputs) }}}}
-        run: printf '%s' "$OUTPUTS" > '{told}'
+        run: printf '%s' "$OUTPUTS" > '{here}/outputs.json'
 """
 
 
