@@ -34,9 +34,11 @@ def handle(event: Event, world: World) -> Outcome:
         return outcome("ignored", command.reason)
     if isinstance(command, Run):
         world.compiler.start()  # the longest step of all, so it begins before anything is asked
-    if isinstance(event, CommentEvent) and world.forge is not None:
-        world.forge.react(event.comment_id, "eyes")
     try:
+        if isinstance(event, CommentEvent) and world.forge is not None:
+            # Also the cheapest way to know whether an earlier delivery may have left something behind.
+            new = world.forge.react(event.comment_id, "eyes")
+            world = replace(world, settings=replace(world.settings, first_delivery=new and world.settings.run_attempt == 1))
         return _carry_out(command, event, world)
     except DispatchError as error:
         return answer(world, event, broken(error, _trigger(event)), error.exit)

@@ -118,8 +118,8 @@ class Forge(Protocol):
     def changed_files(self, number: int) -> tuple[str, ...]:
         """Every path that the pull request touches (GitHub lists at most 3,000)."""
 
-    def react(self, comment_id: int, content: Reaction) -> None:
-        """Adds our reaction to a comment; adding the same one again changes nothing."""
+    def react(self, comment_id: int, content: Reaction) -> bool:
+        """Adds our reaction to a comment → whether it was not there yet; adding the same one again changes nothing."""
 
     def find_comment(self, number: int, marker: str, since: datetime | None = None) -> Comment | None:
         """Our own comment on the pull request that contains `marker`; every page is read; others' comments never count."""

@@ -48,6 +48,10 @@ from dispatcher.world import Outcome, World
 
 # Beyond this share of changed bytes, sending everything is simpler and hardly slower.
 _WORTH_SENDING = 0.5
+# How long another delivery that has just submitted may take to tell GitHub, before it counts as dead.
+REPORT_LOOKS, REPORT_PAUSE_SECONDS = 10, 0.5
+# Stands for the reported state where the submitter has given up reporting: the next sweep need not leave the run to it.
+UNREPORTED = "unreported"
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,8 @@ def _with_lock(prepared: Prepared, event: AskedBy, policy: Policy, world: World,
     match claim:
         case AlreadySubmitted():
             world.say(f"This command has its job already: {claim.job_id}.")
-            record = parse_record(claim.record).model_copy(update={"job_id": claim.job_id})
+            record = _as_its_submitter_says(parse_record(claim.record), world, cluster)
+            record = record.model_copy(update={"job_id": claim.job_id})
             return _reported(record, job, policy, world, cluster, look_first=True)
         case InProgress():
             world.say(f"Another delivery of this command is submitting right now, for {claim.since_seconds} s.")
@@ -141,7 +146,7 @@ def _submitted(prepared: Prepared, claim: Claimed, event: AskedBy, policy: Polic
     asked = (told(event.created_at) if isinstance(event, CommentEvent) else None) or world.clock.now()
     record = job.record(asked, job.profile.address, comment, job.grant.number, world.settings.voice.at_terminal)
     # Only a run that nobody has begun before can have no check and no comment yet.
-    fresh = not claim.resumed and world.settings.run_attempt == 1
+    fresh = not claim.resumed and world.settings.first_delivery
     record = _pending_check(record, world, look_first=not fresh)
     try:
         compiled = compile_job(job, world)
@@ -162,6 +167,18 @@ def _submitted(prepared: Prepared, claim: Claimed, event: AskedBy, policy: Polic
             return _reported(record, job, policy, world, cluster, look_first=not fresh)
         case _:
             assert_never(answer)
+
+
+def _as_its_submitter_says(record: RunRecord, world: World, cluster: Cluster) -> RunRecord:
+    """The record once the delivery that submitted has reported it, or at last as it is: two that report at once write two comments."""
+    waits_for_comment = world.forge is not None and record.target.pull is not None
+    for _ in range(REPORT_LOOKS):
+        if record.target.comment or not waits_for_comment:
+            break
+        world.clock.sleep(REPORT_PAUSE_SECONDS)
+        files = cluster.fetch(record.run_key, 0, 0, 0)
+        record = parse_record(files.record) if files else record
+    return record
 
 
 def _submission(prepared: Prepared, compiled: Compiled, record: RunRecord, claim: Claimed, world: World) -> Submission:
@@ -202,6 +219,8 @@ def _reported(record: RunRecord, job: JobPlan, policy: Policy, world: World, clu
         # There is a job: whatever GitHub says now, that is not undone. The ledger knows that nothing was reported yet.
         world.say(f"The job runs, but could not be reported: {error.cause} The next `watch` reports it.")
         code = error.exit
+        with suppress(DispatchError):
+            cluster.save(record.run_key, record.to_json(), UNREPORTED)
     if job.attached and not seen.record.state.ended:
         return follow(world, cluster, policy, seen)
     told_outputs = {**outputs(seen.record, seen.record.log_url or world.settings.voice.summary_url), "comment-url": seen.comment_url}

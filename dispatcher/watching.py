@@ -19,6 +19,8 @@ from dispatcher.world import Outcome, World
 
 # A submission that has had no job for so long was interrupted: its process is gone, or it would have given the lock back.
 INTERRUPTED_SECONDS = 180
+# For so long a run that has not been reported yet is left to the delivery that submitted it.
+SUBMITTER_SECONDS = 30
 
 
 @dataclass
@@ -63,6 +65,8 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally) -> list
             if not run.job_id:
                 _adopt(world, cluster, run)
                 continue
+            if not run.reported and run.age_seconds < SUBMITTER_SECONDS:
+                continue  # Who submitted it is reporting it right now; two at once would write two comments.
             sight = sight_of(run, sightings, profile.executor)
             if not changed(run, sight):
                 continue

@@ -21,6 +21,8 @@ class Settings:
     voice: Voice
     wait: bool | None = None
     run_attempt: int = 1
+    first_delivery: bool = False
+    """This delivery is the first of its event, for sure: nothing that we would make can exist yet."""
     run_id: str = ""
     config_ref: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.cli import main
+from dispatcher.errors import Exit
+from dispatcher.report import marker
+from tests.github_model import Pull
 from tests.stage import Ended, Stage, read_outputs
+
+CANARY = "canary-5f0b7c1e9a"
+"""Given as a secret, it must be seen nowhere."""
 
 
 def run_here(stage: Stage, *arguments: str, folder: Path | None = None, **environment: str) -> Ended:
@@ -56,3 +62,49 @@ def _as_if_started(environment: Mapping[str, str], folder: Path) -> Iterator[Non
         os.environ.update(before)
         os.chdir(where)
         signal.signal(signal.SIGTERM, handler)
+
+
+# --------------------------------------------------------------------------- what every refusal has in common
+
+
+def deliver(stage: Stage, body: str, pull: Pull | None = None, author: str = "alice", **environment: str) -> tuple[dict[str, Any], Ended]:
+    """Somebody comments; the event, and how its delivery ended."""
+    pull = pull or stage.pull
+    event = stage.server.comment_event(pull, pull.comment(body, author))
+    return event, deliver_here(stage, "issue_comment", event, **environment)
+
+
+def answers_to(stage: Stage, event: Mapping[str, Any]) -> list[str]:
+    """Our comments that answer this event."""
+    mark = marker(f"comment:{event['comment']['id']}")
+    return [one.body for one in stage.repo.comments.values() if one.author == "github-actions[bot]" and mark in one.body]
+
+
+def well_refused(stage: Stage, event: Mapping[str, Any], ended: Ended, exit_code: Exit, reason: str, *says: str) -> str:
+    """The one answer, after everything was checked that is the same for all refusals."""
+    assert (ended.code, ended.outputs["reason-code"]) == (exit_code, reason), ended
+    assert ended.outputs["decision"] in ("denied", "malformed", "refused")
+    assert ended.outputs["job-id"] == ended.outputs["run-key"] == ended.outputs["state"] == ""
+    assert "Traceback" not in ended.stderr
+    assert "This is a bug" not in ended.stderr
+    assert f"::error title={reason.replace(':', '%3A')}::" in ended.stderr
+    [answer] = answers_to(stage, event)
+    assert f"reason `{reason}`" in answer
+    assert "nothing was submitted" in answer
+    for words in says:
+        assert words in as_shown(answer), answer
+        assert words in as_shown(ended.summary)
+    assert CANARY not in answer + ended.summary + ended.stderr + ended.stdout + str(ended.outputs)
+    assert ended.outputs["comment-url"]
+    return answer
+
+
+def as_shown(markdown: str) -> str:
+    """Without the backslashes and zero-width spaces that make strangers' words powerless."""
+    return markdown.replace("\\", "").replace("\u200b", "")
+
+
+def nothing_left(job_dir: Path) -> None:
+    """No run in the ledger, none that somebody still waits for."""
+    for name in ("runs", "active"):
+        assert not (job_dir / name).exists() or list((job_dir / name).iterdir()) == []

@@ -136,10 +136,16 @@ class GitHubForge:
 
     # ------------------------------------------------------------------- what we say
 
-    def react(self, comment_id: int, content: Reaction) -> None:
-        """https://docs.github.com/rest/reactions/reactions#create-reaction-for-an-issue-comment; nothing when the comment is gone."""
-        with _answer_of("the reaction"):
-            _missing_is_none(lambda: self._comment(comment_id).create_reaction(content))
+    def react(self, comment_id: int, content: Reaction) -> bool:
+        """https://docs.github.com/rest/reactions/reactions#create-reaction-for-an-issue-comment; False when the comment is gone.
+
+        GitHub answers 201 to a new reaction and 200 to one that was there; PyGithub does not tell the two apart.
+        """
+        from dispatcher.effects.github_http import STATUS
+
+        url = f"{self._repository.url}/issues/comments/{comment_id}/reactions"
+        made = _missing_is_none(lambda: self._http.requestJsonAndCheck("POST", url, input={"content": content}))
+        return made is not None and made[0][STATUS] == "201"
 
     def find_comment(self, number: int, marker: str, since: datetime | None = None) -> Comment | None:
         """https://docs.github.com/rest/issues/comments#list-issue-comments; the oldest that matches.

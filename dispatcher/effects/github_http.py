@@ -26,6 +26,8 @@ from dispatcher.ports import Clock
 
 ATTEMPTS = 5
 API_VERSION = "2022-11-28"
+STATUS = ":status"
+"""The answer's status among its headers, by HTTP/2's name for it, which no header of HTTP/1.1 can have."""
 _LOOKS = 3
 _REDIRECTS = (301, 302, 307, 308)
 _SECONDARY_LIMIT_WAIT = 60.0
@@ -139,7 +141,7 @@ class Transport(Requester):
 
     def _once(self, verb: str, address: str, headers: Mapping[str, str], body: Any) -> tuple[dict[str, Any], Any]:
         response = self._send(verb, address, headers, body)
-        lowered = {name.lower(): value for name, value in response.headers.items()}
+        lowered = {name.lower(): value for name, value in response.headers.items()} | {STATUS: str(response.status_code)}
         if response.status_code >= 400:
             raise self._refusal(verb, address, response)
         if response.status_code == 204 or not response.content:

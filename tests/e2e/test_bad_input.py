@@ -1,4 +1,4 @@
-"""What can be wrong with what people write, configure and connect to → a coded end, public words, and nothing submitted.
+"""What can be wrong with what people write and configure, and with what is handed over → a coded end, public words, and nothing submitted.
 
 Everything that is refused before the cluster is asked is tested without one: that nobody connected is the proof that nothing was sent.
 """
@@ -6,9 +6,7 @@ Everything that is refused before the cluster is asked is tested without one: th
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,20 +14,13 @@ from typing import Any
 import pytest
 
 from dispatcher.errors import CATALOGUE, Exit
-from dispatcher.report import marker
-from tests.conftest import started
 from tests.github_model import Pull
 from tests.github_server import GitHubServer
-from tests.here import deliver_here, run_here
-from tests.rig.parts import free_ports
+from tests.here import CANARY, answers_to, deliver, deliver_here, run_here, well_refused
 from tests.rig.sshd import Sshd
-from tests.stage import POLICY, TRAIN, Ended, Stage
+from tests.stage import POLICY, TRAIN, Stage
 
-CANARY = "canary-5f0b7c1e9a"
-# What a login node has at least; none of it is Slurm.
-TOOLS = ("sh", "bash", "awk", "dd", "env", "sed", "mkdir", "mv", "rm", "tar", "gzip", "tee", "cat", "touch", "sleep", "stat", "head")
-TOOLS += ("date", "xargs", "tail", "timeout", "find", "uname", "true")
-POLICY_FILE, PROFILE_FILE = ".github/dispatch.yml", "profiles/cluster.yaml"
+POLICY_FILE = ".github/dispatch.yml"
 
 
 @pytest.fixture(scope="module")
@@ -60,52 +51,6 @@ def the_default_branch_again(stage: Stage) -> Iterator[None]:
     yield
     stage.repo.set_branch("main", before)
     stage.repo.checks.clear()
-
-
-# --------------------------------------------------------------------------- what every refusal has in common
-
-
-def deliver(stage: Stage, body: str, pull: Pull | None = None, author: str = "alice", **environment: str) -> tuple[dict[str, Any], Ended]:
-    """Somebody comments; the event, and how its delivery ended."""
-    pull = pull or stage.pull
-    event = stage.server.comment_event(pull, pull.comment(body, author))
-    return event, deliver_here(stage, "issue_comment", event, **environment)
-
-
-def answers_to(stage: Stage, event: Mapping[str, Any]) -> list[str]:
-    """Our comments that answer this event."""
-    mark = marker(f"comment:{event['comment']['id']}")
-    return [one.body for one in stage.repo.comments.values() if one.author == "github-actions[bot]" and mark in one.body]
-
-
-def well_refused(stage: Stage, event: Mapping[str, Any], ended: Ended, exit_code: Exit, reason: str, *says: str) -> str:
-    """The one answer, after everything was checked that is the same for all refusals."""
-    assert (ended.code, ended.outputs["reason-code"]) == (exit_code, reason), ended
-    assert ended.outputs["decision"] in ("denied", "malformed", "refused")
-    assert ended.outputs["job-id"] == ended.outputs["run-key"] == ended.outputs["state"] == ""
-    assert "Traceback" not in ended.stderr
-    assert "This is a bug" not in ended.stderr
-    assert f"::error title={reason.replace(':', '%3A')}::" in ended.stderr
-    [answer] = answers_to(stage, event)
-    assert f"reason `{reason}`" in answer
-    assert "nothing was submitted" in answer
-    for words in says:
-        assert words in as_shown(answer), answer
-        assert words in as_shown(ended.summary)
-    assert CANARY not in answer + ended.summary + ended.stderr + ended.stdout + str(ended.outputs)
-    assert ended.outputs["comment-url"]
-    return answer
-
-
-def as_shown(markdown: str) -> str:
-    """Without the backslashes and zero-width spaces that make strangers' words powerless."""
-    return markdown.replace("\\", "").replace("\u200b", "")
-
-
-def nothing_left(job_dir: Path) -> None:
-    """No run in the ledger, none that somebody still waits for."""
-    for name in ("runs", "active"):
-        assert not (job_dir / name).exists() or list((job_dir / name).iterdir()) == []
 
 
 # --------------------------------------------------------------------------- what is written and configured
@@ -461,157 +406,3 @@ def test_every_code_of_the_tables_is_documented() -> None:
     told = {row.reason for row in REFUSALS.values()} | {code for _, code, _ in EVENT_FILES.values()}
     assert {code for code in told if "." in code} <= set(CATALOGUE)
     assert all(f"`{code}`" in documented for code in told if "." in code)
-
-
-# --------------------------------------------------------------------------- the way to the login node
-
-
-@pytest.fixture(scope="module")
-def without_slurm() -> Iterator[Sshd]:
-    """A login node with what every one has, and no Slurm."""
-    tools = Path(tempfile.mkdtemp(prefix="rig-tools-"))
-    for name in TOOLS:
-        (tools / name).symlink_to(shutil.which(name) or "")
-    with started(Sshd(env={"PATH": str(tools), "SHELL": str(tools / "true")})) as server:
-        yield server
-    shutil.rmtree(tools)
-
-
-Change = Callable[[Stage], dict[str, str]]
-"""What is wrong: changes the profile on the default branch, or gives other variables."""
-
-
-def profile_with(stage: Stage, **fields: str) -> None:
-    """The profile `cluster` with some of its lines replaced."""
-    lines = [line for line in stage.profile.splitlines() if line.split(":")[0] not in fields]
-    stage.repo.commit("main", {PROFILE_FILE: "\n".join([*lines, *(f"{name}: {value}" for name, value in fields.items())]) + "\n"})
-
-
-def wrong_key(stage: Stage) -> dict[str, str]:
-    return {"DISPATCH_SSH_KEY": stage.sshd.key("stranger").private}
-
-
-def key_without_passphrase(stage: Stage) -> dict[str, str]:
-    return {"DISPATCH_SSH_KEY": stage.sshd.key("ed25519-passphrase").private}
-
-
-def key_with_another_passphrase(stage: Stage) -> dict[str, str]:
-    return {"DISPATCH_SSH_KEY": stage.sshd.key("rsa-pem-passphrase").private, "DISPATCH_SSH_PASSPHRASE": CANARY}
-
-
-def half_a_key(stage: Stage) -> dict[str, str]:
-    return {"DISPATCH_SSH_KEY": stage.sshd.key().private[:120]}
-
-
-def public_key(stage: Stage) -> dict[str, str]:
-    return {"DISPATCH_SSH_KEY": stage.sshd.key().public}
-
-
-def no_key(_: Stage) -> dict[str, str]:
-    return {"DISPATCH_SSH_KEY": ""}
-
-
-def unknown_host(_: Stage) -> dict[str, str]:
-    return {"DISPATCH_SSH_KNOWN_HOSTS": ""}
-
-
-def changed_host(stage: Stage) -> dict[str, str]:
-    other = stage.sshd.key("stranger").public.split()[1]
-    return {"DISPATCH_SSH_KNOWN_HOSTS": f"[127.0.0.1]:{stage.sshd.port} ssh-ed25519 {other}\n"}
-
-
-def nobody_listens(stage: Stage) -> dict[str, str]:
-    (port,) = free_ports(1)
-    profile_with(stage, port=str(port))
-    return {}
-
-
-def no_such_name(stage: Stage) -> dict[str, str]:
-    profile_with(stage, host="login.invalid")
-    return {}
-
-
-def no_login_shell(stage: Stage) -> dict[str, str]:
-    profile_with(stage, user=stage.sshd.login("nologin"))
-    return {}
-
-
-def full(stage: Stage) -> dict[str, str]:
-    profile_with(stage, remote_job_dir=f"{stage.sshd.full_disk}/jobs")
-    return {}
-
-
-def read_only(stage: Stage) -> dict[str, str]:
-    profile_with(stage, remote_job_dir=f"{stage.sshd.read_only}/jobs")
-    return {}
-
-
-def a_file(stage: Stage) -> dict[str, str]:
-    profile_with(stage, remote_job_dir="/etc/hostname/jobs")
-    return {}
-
-
-DOORS: dict[str, tuple[Change, Exit, str, tuple[str, ...]]] = {
-    "wrong key": (wrong_key, Exit.SSH, "ssh.auth-failed", ("authorized", "SHA256:")),
-    "encrypted key without passphrase": (key_without_passphrase, Exit.SSH, "ssh.key-needs-passphrase", ("DISPATCH", "PASSPHRASE")),
-    "encrypted key with another passphrase": (key_with_another_passphrase, Exit.SSH, "ssh.key-wrong-passphrase", ()),
-    "half a key": (half_a_key, Exit.SSH, "ssh.key-unreadable", ("whole file",)),
-    "public half of a key": (public_key, Exit.SSH, "ssh.key-unreadable", ()),
-    "no key": (no_key, Exit.SSH, "ssh.no-key", ("from a secret",)),
-    "unknown host key": (unknown_host, Exit.SSH, "ssh.host-key-unknown", ("administrators", "SHA256:")),
-    "changed host key": (changed_host, Exit.SSH, "ssh.host-key-changed", ("administrators",)),
-    "nobody listens": (nobody_listens, Exit.SSH, "ssh.unreachable", ("cannot be reached",)),
-    "no such name": (no_such_name, Exit.SSH, "ssh.unreachable", ("login.invalid cannot be resolved",)),
-    "no login shell": (no_login_shell, Exit.CLUSTER, "cluster.bad-answer", ("not available",)),
-    "full disk": (full, Exit.CLUSTER, "cluster.disk-full", ("no room left",)),
-    "read-only folder": (read_only, Exit.CLUSTER, "cluster.not-writable", ("cannot be written to",)),
-    "folder below a file": (a_file, Exit.CLUSTER, "cluster.failed", ("Not a directory",)),
-}
-
-
-@pytest.mark.parametrize(("change", "exit_code", "reason", "says"), DOORS.values(), ids=DOORS)
-def test_a_login_node_that_cannot_be_used(stage: Stage, change: Change, exit_code: Exit, reason: str, says: tuple[str, ...]) -> None:
-    given = change(stage)
-    event, ended = deliver(stage, "/train", **given)
-    answer = well_refused(stage, event, ended, exit_code, reason, *says)
-    nothing_left(stage.job_dir)
-    # A disk may turn out to be full only when the check is there: then it is ended too.
-    assert [check for check in stage.repo.checks_on(stage.pull.head_sha) if check.status != "completed"] == []
-    assert not [line for line in stage.sshd.key().private.splitlines()[1:-1] if line in answer + ended.stderr]
-
-
-def test_a_login_node_without_sbatch(stage: Stage, without_slurm: Sshd) -> None:
-    profile_with(stage, port=str(without_slurm.port))
-    keys = {"DISPATCH_SSH_KEY": without_slurm.key().private, "DISPATCH_SSH_KNOWN_HOSTS": without_slurm.known_hosts}
-    event, ended = deliver(stage, "/train", **keys)
-    well_refused(stage, event, ended, Exit.CLUSTER, "cluster.no-sbatch", "no `sbatch` in its PATH", "~/.bashrc")
-    nothing_left(stage.job_dir)
-
-
-@pytest.mark.parametrize(
-    "executor", ["executor: local", SLURM.replace("account: ml", "account: ml\ntunnel: local")], ids=["local", "tunnel: local"]
-)
-def test_a_folder_on_the_runner_that_cannot_be(stage: Stage, executor: str) -> None:
-    lines = [line for line in executor.splitlines() if "job_dir" not in line]
-    stage.repo.commit("main", profile("\n".join([*lines, "remote_job_dir: /etc/hostname/jobs"])))
-    event, ended = deliver(stage, "/train profile=other")
-    well_refused(stage, event, ended, Exit.CLUSTER, "cluster.failed", "Not a directory")
-
-
-def test_sbatch_says_no_in_its_own_words_and_without_secrets(stage: Stage) -> None:
-    sbatch = stage.sshd.bin / "sbatch"
-    said = f"sbatch: error: plugin says no to @org/everyone, key {CANARY}, token ghp_{'a1B2' * 10}, exit"
-    sbatch.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
-    sbatch.chmod(0o755)
-    try:
-        event, ended = deliver(stage, "/train", WANDB_API_KEY=CANARY)
-    finally:
-        sbatch.unlink()
-    answer = well_refused(stage, event, ended, Exit.CLUSTER, "sbatch-refused", "plugin says no to", "the scheduler refused the job")
-    assert "ghp_" not in answer + ended.stderr
-    assert "@org/everyone" not in answer
-    nothing_left(stage.job_dir)
-    # The check was there before sbatch was asked; it does not stay pending.
-    [check] = stage.repo.checks_on(stage.pull.head_sha)
-    assert (check.status, check.conclusion, check.title) == ("completed", "cancelled", "nothing was submitted: sbatch-refused")
-    assert check.history[0] == ("queued", None)

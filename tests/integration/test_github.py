@@ -365,7 +365,7 @@ CASES = [
     Case("changed_files", "GET", r"/files$", lambda world: world.forge.changed_files(1)),
     Case("find_comment", "GET", r"/comments$", lambda world: world.forge.find_comment(1, MARKER)),
     Case("find_checks", "GET", r"/check-runs$", lambda world: world.forge.find_checks(world.pull.head_sha)),
-    Case("react", "POST", r"/reactions$", lambda world: world.forge.react(world.pull.comments[0].id, "eyes"), None),
+    Case("react", "POST", r"/reactions$", lambda world: world.forge.react(world.pull.comments[0].id, "eyes"), False),
     Case("create_comment", "POST", r"/comments$", lambda world: world.forge.create_comment(1, "new <!-- new -->", "<!-- new -->")),
     Case("update_comment", "PATCH", r"/comments/\d+$", lambda world: world.forge.update_comment(_our_comment(world), "changed"), None),
     Case("create_check", "POST", r"/check-runs$", lambda world: world.forge.create_check(world.check(external_id="new"))),
