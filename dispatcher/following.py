@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from dispatcher.errors import Exit
+from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.gatekeeper import evaluate_gate
-from dispatcher.observe import Seen, look, report, sight_of, sightings_of
+from dispatcher.observe import TAIL_READ, Seen, changed, look, note_absence, report, sight_of, sightings_of
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
-from dispatcher.record import RunRecord
+from dispatcher.record import RunRecord, parse_record
 from dispatcher.report import outputs, run_report
-from dispatcher.slurm import State
+from dispatcher.slurm import Absent, State
+from dispatcher.untrusted import redact
 from dispatcher.world import Outcome, World
 
 # Slow enough for a busy controller, quick enough for somebody who watches.
@@ -26,33 +27,32 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
         sweep = cluster.sweep()
         run = next((item for item in sweep.runs if item.run_key == seen.record.run_key), None)
         # Bytes are read before the state is believed: what the job wrote last must have been seen when its end is.
-        offset, grown = _show_new_bytes(world, cluster, seen.record.run_key, offset)
+        offset, grown = show_new_lines(world, cluster, seen.record.run_key, offset)
         quiet = 0 if grown else quiet + 1
         if run is None:
-            return _ended(world, seen)
+            return _ended_elsewhere(world, cluster, seen, offset)
         sight = sight_of(run, sightings_of(sweep), seen.record.executor)
         now = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after))
         if now is None:
-            return _ended(world, seen)
-        if now.record.state is not seen.record.state:
-            if now.record.state.ended:
-                offset, _ = _show_new_bytes(world, cluster, now.record.run_key, offset)
-            seen = report(world, cluster, now)
-            world.say(f"Job {seen.record.job_id} is {seen.record.state.value}.")
+            return _ended_elsewhere(world, cluster, seen, offset)
+        if now.record.state.ended:
+            show_new_lines(world, cluster, now.record.run_key, offset, last=True)
+        if isinstance(sight, Absent) and not now.record.state.ended:
+            note_absence(cluster, now)
+        elif changed(run, sight):
+            seen = _said(world, cluster, now)
         if seen.record.state.ended:
-            if world.forge is not None and seen.record.target.pull is not None and policy.gate.required:
-                evaluate_gate(world, policy, seen.record.target.pull, (seen.record,))
+            _judge(world, policy, seen.record)
             return _ended(world, seen)
         world.clock.sleep(min(INTERVAL_SECONDS.get(seen.record.executor, 10.0) * (1 + quiet // 10), 30.0))
 
 
-def exit_of(record: RunRecord) -> Exit:
-    """The exit status that a job's end gives to whoever waited for it."""
-    return Exit.OK if record.state is State.SUCCEEDED and not record.results_problem else Exit.RUN_FAILED
+def show_new_lines(world: World, cluster: Cluster, run_key: str, offset: int, last: bool = False) -> tuple[int, bool]:
+    """Every whole line of the log beyond `offset`, masked; with `last` also what follows them → the next offset, whether it grew.
 
-
-def _show_new_bytes(world: World, cluster: Cluster, run_key: str, offset: int) -> tuple[int, bool]:
-    """Everything that the log has beyond `offset`; a file that shrank (rotated, truncated) is read from its beginning again."""
+    Whole lines, because what masks a secret and what disarms a workflow command looks at one: half of it could be completed later.
+    A file that shrank (rotated, truncated, a requeued job's new one) is read from its beginning again.
+    """
     grown = False
     while True:
         files = cluster.fetch(run_key, offset, CHUNK, 0)
@@ -62,10 +62,48 @@ def _show_new_bytes(world: World, cluster: Cluster, run_key: str, offset: int) -
             world.say("The log was truncated; it goes on from its beginning.")
             offset = 0
             continue
-        if not files.log:
+        whole = max(files.log.rfind(b"\n"), files.log.rfind(b"\r")) + 1
+        new = files.log[:whole] or (files.log if last or len(files.log) >= CHUNK else b"")
+        if not new:
             return offset, grown
-        world.show_log(files.log)
-        offset, grown = files.log_offset + len(files.log), True
+        text = redact(new.decode("utf-8", "replace"), world.settings.to_hide)
+        world.show_log((text if whole else text + "\n").encode())
+        offset, grown = files.log_offset + len(new), True
+
+
+def exit_of(record: RunRecord) -> Exit:
+    """The exit status that a job's end gives to whoever waited for it."""
+    return Exit.OK if record.state is State.SUCCEEDED and not record.results_problem else Exit.RUN_FAILED
+
+
+def _said(world: World, cluster: Cluster, now: Seen) -> Seen:
+    """Reports a change. When GitHub does not hear it, the ledger does not remember it as said: the next look, or `watch`, says it."""
+    world.say(f"Job {now.record.job_id} is {now.record.state.value}.")
+    try:
+        return report(world, cluster, now)
+    except ForgeError as error:
+        world.say(f"GitHub could not be told: {error.cause} The next look tells it.")
+        return now
+
+
+def _judge(world: World, policy: Policy, record: RunRecord) -> None:
+    """The gate of the run's pull request. That it cannot be written does not change how the job ended."""
+    if world.forge is None or record.target.pull is None or not policy.gate.required:
+        return
+    try:
+        evaluate_gate(world, policy, record.target.pull, (record,))
+    except DispatchError as error:
+        world.say(f"The gate could not be written: {error.cause} {error.next_step}")
+
+
+def _ended_elsewhere(world: World, cluster: Cluster, seen: Seen, offset: int) -> Outcome:
+    """Somebody else, such as a sweep on a schedule, has reported the end: the ledger has it. Without the folder nobody knows more."""
+    show_new_lines(world, cluster, seen.record.run_key, offset, last=True)
+    files = cluster.fetch(seen.record.run_key, -TAIL_READ, TAIL_READ, 0)
+    if files is not None:
+        tail = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
+        seen = Seen(parse_record(files.record), tail, seen.comment_url)
+    return _ended(world, seen)
 
 
 def _ended(world: World, seen: Seen) -> Outcome:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 import pathspec
 
@@ -114,7 +113,8 @@ def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str)
             else f"start it with `profile={requirement.profile} recipe={requirement.recipe}`"
         )
         return Line(requirement, None, note=note)
-    newest = max(plain, key=lambda record: record.submitted_at or datetime.min.replace(tzinfo=timezone.utc))
+    # By when it was asked for: every record says that, also one that GitHub would not hear of when it was submitted.
+    newest = max(plain, key=lambda record: (record.asked_at, record.submitted_at or record.asked_at))
     note = newest.results_problem or newest.reason
     state = State.FAILED if newest.state is State.SUCCEEDED and newest.results_problem else newest.state
     return Line(requirement, state, newest.run_key, newest.log_url, note)

@@ -8,16 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from typing_extensions import assert_never
+
 from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
 from dispatcher.publish import publish_run
 from dispatcher.record import RunRecord, advance, parse_record
 from dispatcher.report import run_report
 from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
-from dispatcher.slurm import Absent, Observation, Sight, Sightings, State
+from dispatcher.slurm import Absent, Observation, Sight, Sightings, Silent, State
 from dispatcher.untrusted import redact
 from dispatcher.world import World
 
 TAIL_READ = 64 * 1024
+ABSENT = "absent"
 
 # How a local run's script ended: by itself, by `timeout`, by somebody's Ctrl-C or cancel.
 _LOCAL_ENDS = {0: State.SUCCEEDED, 124: State.TIMEOUT, 130: State.CANCELLED, 143: State.CANCELLED}
@@ -48,13 +51,32 @@ def sightings_of(sweep: Sweep) -> Sightings:
 
 
 def changed(run: ActiveRun, sight: Sight) -> bool:
-    """Whether the ledger has to be read at all: most runs of a sweep are as they were reported."""
-    return isinstance(sight, Absent) or (isinstance(sight, Observation) and reported_as(sight.state, sight.reason) != run.reported)
+    """Whether the ledger has to be read at all: most runs of a sweep are as they were reported.
+
+    An end is news for as long as the run is active: whoever has said it may have died before it was retired.
+    """
+    match sight:
+        case Observation():
+            return sight.state.ended or reported_as(sight.state, sight.reason) != run.reported
+        case Absent():
+            return True
+        case Silent():
+            return False
+        case _:
+            assert_never(sight)
 
 
 def reported_as(state: State, reason: str) -> str:
     """What the ledger remembers of a report: the state and, while a job waits, what for. Another reason is news."""
     return f"{state.value} {reason[:60]}".strip() if state is State.PENDING else state.value
+
+
+def note_absence(cluster: Cluster, seen: Seen) -> None:
+    """Since when a job is absent must survive this process; GitHub is told nothing.
+
+    `ABSENT` stands for what was reported, so that a job that comes back is looked at, and has its whole grace again.
+    """
+    cluster.save(seen.record.run_key, seen.record.to_json(), ABSENT)
 
 
 def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_after: timedelta) -> Seen | None:

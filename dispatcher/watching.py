@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+
+from typing_extensions import assert_never
 
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.gatekeeper import evaluate_gate
-from dispatcher.observe import Seen, changed, look, report, sight_of, sightings_of
+from dispatcher.observe import Seen, changed, look, note_absence, report, sight_of, sightings_of
 from dispatcher.policy import Policy
-from dispatcher.ports import ActiveRun, AlreadySubmitted, ClaimRequest, Cluster
+from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
 from dispatcher.record import parse_record
 from dispatcher.report import run_report
 from dispatcher.running import watched_profiles
-from dispatcher.slurm import Absent, State
-from dispatcher.world import Outcome, World
+from dispatcher.slurm import Absent, Sight, State
+from dispatcher.world import Outcome, World, outcome
 
 # A submission that has had no job for so long was interrupted: its process is gone, or it would have given the lock back.
 INTERRUPTED_SECONDS = 180
@@ -47,9 +50,9 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
         _gates(world, policy, [item for item in seen if item.record.state.ended])
         world.say(f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.failed} clusters did not answer.")
         if not follow or (tally.active == tally.ended and not tally.failed):
-            counts = {"decision": "watched", "reason-code": "swept" if not tally.failed else "incomplete"}
             pages = [run_report(item.record, item.tail, world.clock.now(), world.settings.voice).summary for item in seen]
-            return Outcome(Exit.OK if not tally.failed else Exit.CLUSTER, {**counts, "result": _json(tally)}, "\n\n".join(pages))
+            reason, code = ("incomplete", Exit.CLUSTER) if tally.failed else ("swept", Exit.OK)
+            return outcome("watched", reason, code, "\n\n".join(pages), result=json.dumps(asdict(tally)))
         world.clock.sleep(interval)
 
 
@@ -62,16 +65,8 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally) -> list
         sightings = sightings_of(sweep)
         tally.active += len(sweep.runs)
         for run in sweep.runs:
-            if not run.job_id:
-                _adopt(world, cluster, run)
-                continue
-            if not run.reported and run.age_seconds < SUBMITTER_SECONDS:
-                continue  # Who submitted it is reporting it right now; two at once would write two comments.
-            sight = sight_of(run, sightings, profile.executor)
-            if not changed(run, sight):
-                continue
             try:
-                seen = _reported(world, cluster, run, sight, policy, tally)
+                seen = _look_after(world, cluster, run, sight_of(run, sightings, profile.executor), policy, tally)
             except DispatchError as error:
                 tally.failed += 1
                 world.say(f"Run {run.run_key}: {error.cause} {error.next_step}")
@@ -82,40 +77,58 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally) -> list
     return news
 
 
-def _reported(world: World, cluster: Cluster, run: ActiveRun, sight: object, policy: Policy, tally: Tally) -> Seen | None:
-    seen = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after))  # type: ignore[arg-type]
+def _look_after(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, policy: Policy, tally: Tally) -> Seen | None:
+    """One active run; what there is to say about it is said."""
+    if not run.job_id:
+        return _adopt(world, cluster, run, tally)
+    if not run.reported and run.age_seconds < SUBMITTER_SECONDS:
+        return None  # Who submitted it is reporting it right now; two at once would write two comments.
+    if not changed(run, sight):
+        return None
+    seen = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after))
     if seen is None:
         return None
     if isinstance(sight, Absent) and not seen.record.state.ended:
-        # Nothing to tell yet, but since when it is absent must survive this process.
-        cluster.save(run.run_key, seen.record.to_json(), run.reported)
+        note_absence(cluster, seen)
         return None
-    tally.changed += 1
-    seen = report(world, cluster, seen)
-    tally.ended += seen.record.state.ended
-    world.say(f"Run {run.run_key}, job {run.job_id}: {seen.record.state.value}.")
-    return seen
+    return _said(world, cluster, seen, tally)
 
 
-def _adopt(world: World, cluster: Cluster, run: ActiveRun) -> None:
+def _adopt(world: World, cluster: Cluster, run: ActiveRun, tally: Tally) -> Seen | None:
     """A run folder without a job: if the scheduler knows the run key it is adopted, else the command may be given again."""
     if run.age_seconds < INTERRUPTED_SECONDS:
-        return
+        return None
     files = cluster.fetch(run.run_key, 0, 0, 0)
     if files is None:
         cluster.retire(run.run_key)
-        return
+        return None
     record = parse_record(files.record)
     if record.target.repository != world.settings.repository:
-        return
+        return None
     claim = cluster.claim(ClaimRequest(run.run_key, record.digest, "adopt", ()))
-    if isinstance(claim, AlreadySubmitted):
-        adopted = record.model_copy(update={"job_id": claim.job_id, "state": State.PENDING})
-        report(world, cluster, Seen(adopted, ""))
-        return
-    world.say(f"Run {run.run_key} was interrupted before it had a job; giving the command again submits it.")
-    report(world, cluster, Seen(record.model_copy(update={"state": State.LOST, "reason": "its submission was interrupted"}), ""))
-    cluster.abandon(run.run_key)
+    match claim:
+        case InProgress():
+            return None  # It is still being sent: slow, not interrupted.
+        case AlreadySubmitted():
+            adopted = record.model_copy(update={"job_id": claim.job_id, "state": State.PENDING})
+            return _said(world, cluster, Seen(adopted, ""), tally)
+        case Claimed():
+            world.say(f"Run {run.run_key} was interrupted before it had a job; giving the command again submits it.")
+            lost = record.model_copy(update={"state": State.LOST, "reason": "its submission was interrupted"})
+            seen = _said(world, cluster, Seen(lost, ""), tally)
+            cluster.abandon(run.run_key)
+            return seen
+        case _:
+            assert_never(claim)
+
+
+def _said(world: World, cluster: Cluster, seen: Seen, tally: Tally) -> Seen:
+    """Reports and counts."""
+    tally.changed += 1
+    seen = report(world, cluster, seen)
+    tally.ended += seen.record.state.ended
+    world.say(f"Run {seen.record.run_key}, job {seen.record.job_id or '-'}: {seen.record.state.value}.")
+    return seen
 
 
 def _gates(world: World, policy: Policy, ended: list[Seen]) -> None:
@@ -128,7 +141,3 @@ def _gates(world: World, policy: Policy, ended: list[Seen]) -> None:
             evaluate_gate(world, policy, number, mine)
         except DispatchError as error:
             world.say(f"The gate of #{number} could not be written: {error.cause} {error.next_step}")
-
-
-def _json(tally: Tally) -> str:
-    return f'{{"active": {tally.active}, "changed": {tally.changed}, "ended": {tally.ended}, "failed": {tally.failed}}}'

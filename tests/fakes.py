@@ -1,14 +1,93 @@
-"""Quick stand-ins at the ports of dispatcher/ports.py; the only place where tests have them."""
+"""Quick stand-ins at the ports of dispatcher/ports.py; the only place where tests have them.
+
+Each keeps the promises of its port's docstring in memory and writes what is asked of it into one shared `Trace`, so that a test can
+hold the whole story's effects, in their order, beside what it expects. `Fakes().world` is a `World` made of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
+from itertools import count
+
+from dispatcher.command import Override
+from dispatcher.errors import CATALOGUE, ClusterError, CompileError, ConfigError, DispatchError, Exit, ForgeError, GitError, SshError
+from dispatcher.event import CommentEvent
+from dispatcher.ports import (
+    ActiveRun,
+    AlreadySubmitted,
+    Check,
+    CheckRef,
+    ClaimAnswer,
+    Claimed,
+    ClaimRequest,
+    CommandOutput,
+    Comment,
+    Compiled,
+    CompiledFile,
+    FileEntry,
+    InProgress,
+    Package,
+    PackageSpec,
+    Probe,
+    PullRequest,
+    Reaction,
+    Refused,
+    RunFiles,
+    Submission,
+    Submitted,
+    Sweep,
+)
+from dispatcher.profile import Profile
+from dispatcher.record import Resources, RunRecord, Target
+from dispatcher.report import Voice
+from dispatcher.slurm import State, state_of
+from dispatcher.world import Settings, World
+
+REPOSITORY = "org/repo"
+HEAD, BASE, OTHER = "a" * 40, "b" * 40, "c" * 40
+NOON = datetime(2024, 5, 6, 14, 2, tzinfo=timezone.utc)
+
+POLICY = """\
+default_profile: cluster
+forks: sha
+recipes:
+  default: { script: train.py }
+  eval: { script: eval.py, launcher: torchrun }
+schedules:
+  - { name: nightly, cron: "0 3 * * *" }
+  - { name: weekly, cron: "0 3 * * *", recipe: eval }
+gate:
+  required: [{ recipe: default, paths: ["*.py"] }]
+watch: { profiles: [cluster] }
+"""
+
+PROFILE = """\
+executor: slurm
+account: ml
+partition: batch
+host: login.example.com
+user: ci
+remote_job_dir: /jobs
+log_url: https://logs.example.com{path}?job={job_id}
+"""
+
+
+FAMILIES: Mapping[Exit, type[DispatchError]] = {
+    Exit.GITHUB: ForgeError,
+    Exit.CLUSTER: ClusterError,
+    Exit.SSH: SshError,
+    Exit.GIT: GitError,
+    Exit.COMPILE: CompileError,
+    Exit.CONFIG: ConfigError,
+}
 
 
 class FakeClock:
     """A `Clock` whose sleep takes no time but moves the clock; `slept` lists how long was asked for."""
 
-    def __init__(self, start: datetime = datetime(2024, 5, 6, 14, 2, tzinfo=timezone.utc)) -> None:
+    def __init__(self, start: datetime = NOON) -> None:
         self.time = start
         self.slept: list[float] = []
 
@@ -20,3 +99,413 @@ class FakeClock:
         """Moves the clock."""
         self.slept.append(seconds)
         self.time += timedelta(seconds=seconds)
+
+
+@dataclass
+class Trace:
+    """Everything that was asked of the fakes, in order; and what to do at one of the steps instead (`fail`) or just before it (`at`)."""
+
+    steps: list[str] = field(default_factory=list)
+    fail: dict[str, BaseException] = field(default_factory=dict)
+    at: dict[str, Callable[[], object]] = field(default_factory=dict)
+
+    def add(self, step: str, detail: object = "") -> None:
+        """Notes a step; raises what the test has put there, before the step has any effect."""
+        self.steps.append(f"{step} {detail}".strip())
+        for name in (step, self.steps[-1]):
+            if name in self.at:
+                self.at.pop(name)()
+            if name in self.fail:
+                raise self.fail[name]
+
+    def of(self, *beginnings: str) -> list[str]:
+        """The steps that begin like one of these."""
+        return [step for step in self.steps if step.startswith(beginnings)]
+
+
+class FakeForge:
+    """GitHub for one repository: pull request 7 by bob at `HEAD`, and alice who may write."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.pulls = {7: PullRequest(7, "open", False, HEAD, "topic", REPOSITORY, "main", BASE, REPOSITORY, "bob")}
+        self.roles: dict[str, str] = {"alice": "write"}
+        self.teams: set[tuple[str, str, str]] = set()
+        self.refs: dict[str, str] = {"main": BASE}
+        self.changed: dict[int, tuple[str, ...]] = {7: ("train.py",)}
+        self.comments: dict[int, Comment] = {}
+        self.checks: dict[int, Check] = {}
+        self.reactions: list[tuple[int, str]] = []
+        self._ids = count(1000)
+
+    @property
+    def requests(self) -> int:
+        return len(self.trace.of("forge."))
+
+    @property
+    def bodies(self) -> list[str]:
+        """Our comments' texts."""
+        return [comment.body for comment in self.comments.values()]
+
+    def check(self, name: str) -> Check:
+        """The only check of that name."""
+        [found] = [check for check in self.checks.values() if check.name == name]
+        return found
+
+    def pull(self, number: int) -> PullRequest | None:
+        self.trace.add("forge.pull", number)
+        return self.pulls.get(number)
+
+    def role(self, login: str) -> str | None:
+        self.trace.add("forge.role", login)
+        return self.roles.get(login)
+
+    def team_member(self, org: str, team: str, login: str) -> bool:
+        self.trace.add("forge.team_member", f"{org}/{team} {login}")
+        return (org, team, login) in self.teams
+
+    def commit_sha(self, ref: str) -> str | None:
+        self.trace.add("forge.commit_sha", ref)
+        return self.refs.get(ref)
+
+    def read_text(self, path: str, ref: str) -> str | None:
+        raise NotImplementedError("the world reads the configuration")
+
+    def list_files(self, path: str, ref: str) -> tuple[str, ...]:
+        raise NotImplementedError("the world reads the configuration")
+
+    def changed_files(self, number: int) -> tuple[str, ...]:
+        self.trace.add("forge.changed_files", number)
+        return self.changed.get(number, ())
+
+    def react(self, comment_id: int, content: Reaction) -> bool:
+        self.trace.add("forge.react", content)
+        new = (comment_id, content) not in self.reactions
+        self.reactions.append((comment_id, content))
+        return new
+
+    def find_comment(self, number: int, marker: str, since: datetime | None = None) -> Comment | None:
+        self.trace.add("forge.find_comment", number)
+        return next((comment for comment in self.comments.values() if marker in comment.body), None)
+
+    def create_comment(self, number: int, body: str, marker: str) -> Comment:
+        self.trace.add("forge.create_comment", number)
+        assert marker in body
+        new_id = next(self._ids)
+        new = Comment(new_id, f"https://github.com/{REPOSITORY}/pull/{number}#{new_id}", body)
+        self.comments[new.id] = new
+        return new
+
+    def update_comment(self, comment_id: int, body: str) -> Comment | None:
+        self.trace.add("forge.update_comment", comment_id)
+        if comment_id not in self.comments:
+            return None
+        self.comments[comment_id] = replace(self.comments[comment_id], body=body)
+        return self.comments[comment_id]
+
+    def find_checks(self, sha: str, name: str | None = None) -> tuple[CheckRef, ...]:
+        self.trace.add("forge.find_checks", name or "")
+        found = [number for number, check in self.checks.items() if check.sha == sha and name in (None, check.name)]
+        return tuple(self._ref(number) for number in sorted(found, reverse=True))
+
+    def create_check(self, check: Check) -> CheckRef:
+        self.trace.add("forge.create_check", f"{check.name} {check.conclusion or check.status}")
+        number = next(self._ids)
+        self.checks[number] = check
+        return self._ref(number)
+
+    def update_check(self, check_id: int, check: Check) -> CheckRef | None:
+        self.trace.add("forge.update_check", f"{check.name} {check.conclusion or check.status}")
+        if check_id not in self.checks:
+            return None
+        self.checks[check_id] = check
+        return self._ref(check_id)
+
+    def remove_label(self, number: int, label: str) -> None:
+        self.trace.add("forge.remove_label", label)
+
+    def _ref(self, number: int) -> CheckRef:
+        check = self.checks[number]
+        return CheckRef(number, f"https://github.com/{REPOSITORY}/runs/{number}", check.external_id, check.status, check.conclusion)
+
+
+class FakeArchive:
+    """Commits by SHA, each the files that it packs."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.commits = {HEAD: FILES, BASE: FILES, OTHER: FILES}
+
+    def describe(self, sha: str, spec: PackageSpec) -> Package:
+        self.trace.add("archive.describe", sha[:4])
+        return package(self.commits[sha], sha)
+
+    def read_text(self, sha: str, path: str) -> str | None:
+        raise NotImplementedError("nothing asks for it")
+
+    def stream(self, package: Package, only: frozenset[str] | None = None) -> Iterator[bytes]:
+        self.trace.add("archive.stream", "all" if only is None else ",".join(sorted(only)))
+        yield from (entry.path.encode() for entry in package.files if only is None or entry.path in only)
+
+
+class FakeCompiler:
+    """Renders a script that says what it was asked for."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.jobs: list[Mapping[str, object]] = []
+
+    def start(self) -> None:
+        self.trace.add("compiler.start")
+
+    def compile(self, job: Mapping[str, object]) -> Compiled:
+        self.trace.add("compiler.compile")
+        self.jobs.append(job)
+        return Compiled(f"#!/bin/bash\n# {job['run_key']}\n", (CompiledFile("configs/task.yaml", b"a: 1\n"),))
+
+    def close(self) -> None:
+        self.trace.add("compiler.close")
+
+
+@dataclass
+class FakeRun:
+    """A run's folder: without a job it is an interrupted submission."""
+
+    record: str
+    job_id: str = ""
+    tags: tuple[str, ...] = ()
+    log: bytes = b""
+    results: dict[str, bytes] = field(default_factory=dict)
+    submission: Submission | None = None
+    sent: bytes = b""
+    exit_file: str = ""
+
+
+class FakeCluster:
+    """One ledger and its scheduler. `scheduler` has Slurm's word for each job it knows; `answers` is off when nobody answers at all.
+
+    `before_sweep` holds what happens between one look and the next: each sweep first does the first of them.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.runs: dict[str, FakeRun] = {}
+        self.active: dict[str, str] = {}
+        self.claims: dict[str, ClaimRequest] = {}
+        self.packages: set[str] = set()
+        self.base: tuple[str, tuple[FileEntry, ...]] | None = None
+        self.scheduler: dict[str, str] = {}
+        self.reason = "None"
+        self.answers = True
+        self.age = 60
+        self.busy = False
+        self.refuses = ""
+        self.before_sweep: list[Callable[[], object]] = []
+        self.probes: tuple[Probe, ...] = ()
+        self.cancel_says = CommandOutput(0, "")
+
+    def claim(self, request: ClaimRequest) -> ClaimAnswer:
+        self.trace.add("cluster.claim", request.package_group if request.package_group == "adopt" else "")
+        run = self.runs.get(request.run_key)
+        if run and run.job_id:
+            return AlreadySubmitted(run.job_id, run.record)
+        if self.busy:
+            return InProgress(12)
+        self.claims[request.run_key] = request
+        has = request.digest in self.packages
+        base = None if has else self.base
+        return Claimed(run is not None, has, base[1] if base else None, base[0] if base else None)
+
+    def submit(self, submission: Submission) -> Submitted | Refused:
+        self.trace.add("cluster.submit")
+        claim = self.claims.pop(submission.run_key)
+        sent = b"".join(submission.upload.chunks()) if submission.upload else b""
+        if self.refuses:
+            self.runs.pop(submission.run_key, None)
+            return Refused(self.refuses)
+        job_id = str(100 + len(self.runs))
+        self.runs[submission.run_key] = FakeRun(submission.record, job_id, claim.tags, submission=submission, sent=sent)
+        self.active[submission.run_key] = ""
+        self.scheduler[job_id] = "PENDING"
+        self.packages.add(claim.digest)
+        return Submitted(job_id)
+
+    def abandon(self, run_key: str) -> None:
+        self.trace.add("cluster.abandon")
+        if self.claims.pop(run_key, None):
+            self.runs.pop(run_key, None)
+
+    def sweep(self) -> Sweep:
+        if self.before_sweep:
+            self.before_sweep.pop(0)()
+        self.trace.add("cluster.sweep")
+        self.active = {key: reported for key, reported in self.active.items() if key in self.runs}
+        if not self.answers:
+            down = CommandOutput(1, "", "slurm_load_jobs error: Unable to contact slurm controller")
+            return Sweep(tuple(self._active()), 0, down, down, down)
+        active = {job: word for job, word in self.scheduler.items() if not state_of(word).ended}
+        ended = {job: word for job, word in self.scheduler.items() if state_of(word).ended}
+        queue = "".join(f"{job}|{word}|{self.reason}|N/A|dispatch|n1|1\n" for job, word in active.items())
+        rows = "".join(f"{job}|{word}|{int(word == 'FAILED')}:0|1714996920|1714996980|60|n1|{self.reason}\n" for job, word in ended.items())
+        return Sweep(tuple(self._active()), 0, CommandOutput(0, queue), CommandOutput(0, rows), CommandOutput(0, ""))
+
+    def _active(self) -> Iterator[ActiveRun]:
+        for key, reported in self.active.items():
+            run = self.runs[key]
+            yield ActiveRun(key, run.job_id, reported, self.age, len(run.log), run.exit_file, alive=run.exit_file == "")
+
+    def fetch(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "") -> RunFiles | None:
+        self.trace.add("cluster.fetch")
+        run = self.runs.get(run_key)
+        if run is None:
+            return None
+        size = len(run.log)
+        offset = min(max(size + log_offset, 0) if log_offset < 0 else log_offset, size)
+        results = run.results.get(results_path or "results.json")
+        too_big = results is not None and len(results) > results_cap
+        return RunFiles(run.record, run.log[offset:][:log_cap], offset, size, None if too_big else results, too_big)
+
+    def find(self, tag: str) -> tuple[str, ...]:
+        self.trace.add("cluster.find", tag.partition("-")[0])
+        return tuple(run.record for run in self.runs.values() if tag in run.tags)
+
+    def save(self, run_key: str, record: str, reported: str) -> None:
+        self.trace.add("cluster.save", reported)
+        if run_key not in self.runs:
+            raise ClusterError("cluster.run-unknown", f"There is no run {run_key}.")
+        self.runs[run_key].record = record
+        if run_key in self.active:
+            self.active[run_key] = reported
+
+    def retire(self, run_key: str) -> None:
+        self.trace.add("cluster.retire")
+        self.active.pop(run_key, None)
+
+    def cancel(self, run_key: str) -> CommandOutput:
+        self.trace.add("cluster.cancel", run_key[:4])
+        return self.cancel_says
+
+    def probe(self, account: str, partition: str) -> tuple[Probe, ...]:
+        self.trace.add("cluster.probe", f"{account} {partition}")
+        return self.probes
+
+    def estimate(self, script: str) -> CommandOutput:
+        raise NotImplementedError("nothing asks for it")
+
+    def close(self) -> None:
+        """The far side gives an unused claim back."""
+        self.trace.add("cluster.close")
+        for key in list(self.claims):
+            del self.claims[key]
+            self.runs.pop(key, None)
+
+    def add(self, record: RunRecord, reported: str | None = None, word: str = "", tags: tuple[str, ...] = (), log: bytes = b"") -> FakeRun:
+        """A run that is there already: active when `reported` says what was last reported, known to the scheduler by `word`."""
+        self.runs[record.run_key] = run = FakeRun(record.to_json(), record.job_id, tags, log)
+        if reported is not None:
+            self.active[record.run_key] = reported
+        if word:
+            self.scheduler[record.job_id] = word
+        return run
+
+
+class Fakes:
+    """A world of fakes: what happened stands in `trace`, what was said in `said`, what was shown of logs in `shown`."""
+
+    def __init__(self, policy: str = POLICY, profiles: Mapping[str, str] | None = None, forge: bool = True, **settings: object) -> None:
+        self.trace = Trace()
+        self.clock = FakeClock()
+        self.forge = FakeForge(self.trace)
+        self.archive = FakeArchive(self.trace)
+        self.compiler = FakeCompiler(self.trace)
+        self.cluster = FakeCluster(self.trace)
+        self.clusters: dict[str, FakeCluster] = {}
+        self.said: list[str] = []
+        self.shown = b""
+        self.files = {".github/dispatch.yml": policy}
+        self.files.update({f"profiles/{name}.yaml": text for name, text in (profiles or {"cluster": PROFILE}).items()})
+        given = {"repository": REPOSITORY, "voice": Voice(at_terminal=not forge), "local_job_dir": "/state", **settings}
+        self.world = World(
+            forge=self.forge if forge else None,
+            archive=lambda: self.archive,
+            compiler=self.compiler,
+            connect=self._connect,
+            read_config=self.files.get,
+            list_config=lambda folder: tuple(sorted(path.split("/")[1] for path in self.files if path.startswith(f"{folder}/"))),
+            clock=self.clock,
+            say=self.said.append,
+            show_log=self._show,
+            settings=Settings(**given),  # type: ignore[arg-type]
+        )
+
+    @property
+    def steps(self) -> list[str]:
+        """Everything that was asked of the ports, in order."""
+        return self.trace.steps
+
+    def fail(self, step: str, code: str = "github.unavailable") -> None:
+        """From now on this step raises an error with this code, of its family's class."""
+        self.trace.fail[step] = FAMILIES[CATALOGUE[code].exit](code, f"`{step}` broke.")
+
+    def fail_with(self, step: str, error: BaseException) -> None:
+        """From now on this step raises this very error."""
+        self.trace.fail[step] = error
+
+    def _connect(self, profile: Profile) -> FakeCluster:
+        self.trace.add("connect")
+        return self.clusters.get(str(getattr(profile, "host", "")), self.cluster)
+
+    def _show(self, data: bytes) -> None:
+        self.shown += data
+
+
+# --------------------------------------------------------------------------- values
+
+
+def entry(path: str, blob: str = "1", size: int = 10) -> FileEntry:
+    """A plain file."""
+    return FileEntry(path, "100644", blob * 40, size)
+
+
+FILES = (entry("eval.py"), entry("train.py"))
+
+
+def package(files: tuple[FileEntry, ...] = FILES, sha: str = HEAD) -> Package:
+    """What a commit packs; the digest follows from the files alone."""
+    return Package(sha, "".join(f"{len(file.path):02x}{file.blob[:2]}" for file in files).ljust(64, "0")[:64], files)
+
+
+def comment_event(body: str = "/train", author: str = "alice", **fields: object) -> CommentEvent:
+    """Somebody comments on pull request 7."""
+    event = CommentEvent(REPOSITORY, 7, True, "open", 99, body, author, False, "created", "2024-05-06T14:01:30Z", "", "main")
+    return replace(event, **fields)  # type: ignore[arg-type]
+
+
+def run_record(**fields: object) -> RunRecord:
+    """A run of pull request 7 that waits in the queue as job 100."""
+    given: dict[str, object] = {
+        "run_key": "0123456789abcdef",
+        "content_key": "c" * 64,
+        "digest": "d" * 64,
+        "target": Target(repository=REPOSITORY, pull=7, command_comment=99),
+        "trigger": "comment:99",
+        "actor": "alice",
+        "sha": HEAD,
+        "profile": "cluster",
+        "recipe": "default",
+        "program": "train.py",
+        "executor": "slurm",
+        "cluster": "ci@login.example.com",
+        "run_dir": "/jobs/runs/0123456789abcdef",
+        "results_path": "code/results.json",
+        "resources": Resources(nodes=2, gpus_per_node=8, seconds=4 * 3600, partition="batch"),
+        "asked_at": NOON,
+        "job_id": "100",
+        "state": State.PENDING,
+    }
+    return RunRecord.model_validate({**given, **fields})
+
+
+def overrides(*words: str) -> tuple[Override, ...]:
+    """`key=value` words."""
+    return tuple(Override(*word.split("=", 1)) for word in words)
