@@ -80,7 +80,7 @@ def test_the_outputs_are_those_of_the_code() -> None:
     ],
 )
 def test_every_output_is_written_without_a_run(tmp_path: Path, changes: dict[str, str], code: int, decision: str, reason: str) -> None:
-    ended, told = run_action_step("dispatch.py", tmp_path, **changes)
+    ended, told = run_action_step("perform.py", tmp_path, **changes)
     assert (ended.returncode, told["decision"], told["reason-code"]) == (code, decision, reason), ended.stderr
     assert set(told) == set(OUTPUTS)
     assert told["result"] == "{}"
@@ -88,7 +88,7 @@ def test_every_output_is_written_without_a_run(tmp_path: Path, changes: dict[str
 
 def test_a_mode_that_does_not_exist_is_refused_and_no_other_command_can_be_reached(tmp_path: Path) -> None:
     for mode in ("submit", "nonsense", "--help"):
-        ended, told = run_action_step("dispatch.py", tmp_path, DISPATCH_MODE=mode)
+        ended, told = run_action_step("perform.py", tmp_path, DISPATCH_MODE=mode)
         assert (ended.returncode, told) == (2, {})
         assert "::error title=input.mode::The input `mode` takes handle, watch, gate." in ended.stderr
 
@@ -99,7 +99,7 @@ def run_action_step(name: str, folder: Path, **changes: str) -> tuple[subprocess
     output.write_text("")
     environment = {"GITHUB_EVENT_NAME": "issue_comment", "GITHUB_EVENT_PATH": str(EVENT), "GITHUB_ACTIONS": "true"}
     environment |= {"PATH": os.environ["PATH"], "GITHUB_OUTPUT": str(output), **changes}
-    command = [sys.executable, "-I", "-X", "utf8", str(ROOT / "action" / name)]
+    command = [sys.executable, "-I", "-X", "utf8", str(ROOT / "dispatcher" / "effects" / name)]
     ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
     return ended, dict(re.findall(r"^([\w-]+)<<(?:END_\w+)\n(.*)\n", output.read_text(), re.MULTILINE))
 
@@ -142,8 +142,12 @@ def test_the_reusable_workflow_hands_everything_on() -> None:
     handed = {step.get("id"): step for step in job["steps"]}["dispatch"]["with"]
     assert set(handed) == {given.name for given in INPUTS}
     for name, value in handed.items():
-        assert value in (f"${{{{ inputs.{name} }}}}", f"${{{{ secrets.{name} }}}}", "${{ secrets.token || github.token }}")
-        assert name in (call["secrets"] if "secrets." in value else call["inputs"])
+        assert value in (
+            f"${{{{ inputs.{name} }}}}",
+            f"${{{{ secrets.{name.replace('-', '_')} }}}}",
+            "${{ secrets.token || github.token }}",
+        )
+        assert (name.replace("-", "_") in call["secrets"]) if "secrets." in value else (name in call["inputs"])
     for name in INPUTS:
         if name.name in call["inputs"]:
             assert call["inputs"][name.name]["default"] == name.default

@@ -98,7 +98,7 @@ def test_a_comment_that_is_no_command_installs_nothing_and_asks_nobody(act: Path
 def test_a_label_starts_a_run_and_nothing_of_the_workspace_is_run(runner: ActRunner, stage: Stage, slurm: SlurmRig) -> None:
     """A step before may have checked the pull request out: its files must not stand in for ours, or for anybody's."""
     trap = "raise SystemExit('code of the workspace was run')\n"
-    names = ("dispatcher/__init__.py", "action/__init__.py", "json.py", "nemo_run.py", "sitecustomize.py", "paramiko/__init__.py")
+    names = ("dispatcher/__init__.py", "json.py", "nemo_run.py", "sitecustomize.py", "paramiko/__init__.py")
     traps = dict.fromkeys(names, trap) | {"uv.toml": "nonsense = true\n", "pip.conf": "[global]\nindex-url = http://127.0.0.1:1\n"}
     payload = stage.server.labeled_event(stage.pull, "train:cluster", sender="alice")
     ran = deliver(runner, stage, TRAIN, "pull_request_target", payload, workspace=traps)

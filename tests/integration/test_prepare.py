@@ -26,8 +26,7 @@ class Action:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.root, self.tools, self.workspace = folder / "action-copy", folder / "tools", folder / "workspace"
-        for name in ("action", "dispatcher"):
-            shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "dispatcher", self.root / "dispatcher", ignore=shutil.ignore_patterns("__pycache__"))
         self.workspace.mkdir()
         self.wheels = folder / "wheels"
         self.wheels.mkdir()
@@ -50,7 +49,7 @@ class Action:
         environment = {"PATH": runner_path(), "HOME": str(self.folder), "GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": str(output)}
         environment |= {"RUNNER_TOOL_CACHE": str(self.tools), "GITHUB_EVENT_NAME": "issue_comment", "GITHUB_EVENT_PATH": str(self.event)}
         environment |= {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(self.wheels), "UV_NO_CACHE": "1", **changes}
-        command = [sys.executable, "-I", str(self.root / "action" / "prepare.py")]
+        command = [sys.executable, "-I", str(self.root / "dispatcher" / "effects" / "prepare.py")]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen(command, env=environment, cwd=self.workspace, text=True, **streams), output
 
@@ -122,9 +121,8 @@ def test_nothing_of_the_workspace_is_heard(action: Action) -> None:
     (action.workspace / "uv.toml").write_text("nonsense = true\n")
     (action.workspace / "pyproject.toml").write_text("[tool.uv]\nnonsense = true\n")
     (action.workspace / ".python-version").write_text("2.7\n")
-    for name in ("dispatcher", "action"):
-        (action.workspace / name).mkdir()
-        (action.workspace / name / "__init__.py").write_text("raise SystemExit('code of the workspace was run')\n")
+    (action.workspace / "dispatcher").mkdir()
+    (action.workspace / "dispatcher" / "__init__.py").write_text("raise SystemExit('code of the workspace was run')\n")
     (action.workspace / "json.py").write_text("raise SystemExit('code of the workspace was run')\n")
     code, log, outputs = action.run(PYTHONPATH=".")
     assert code == 0, log

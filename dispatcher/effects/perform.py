@@ -21,5 +21,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     # Isolated (-I): only our own folder is added to where modules come from, never the workspace.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     raise SystemExit(main())
