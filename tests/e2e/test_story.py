@@ -24,7 +24,7 @@ def test_a_comment_becomes_a_job_a_check_and_a_gate(stage: Stage, slurm: SlurmRi
     assert ended.outputs["decision"] == "run"
     job = ended.outputs["job-id"]
     assert (stage.sshd.connections(mark), stage.sshd.sessions(mark)) == (1, 1)
-    assert len([seen for seen in stage.server.requests]) <= 10
+    assert len(stage.server.requests) <= 10
 
     [comment] = stage.answers
     assert f"`{job}`" in comment

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-
 from tests.github_server import GitHubServer
 from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-TOOLS = ("mkdir", "mv", "rm", "tar", "gzip", "tee", "cat", "touch", "sleep", "stat", "sbatch", "head", "date")
-TOOLS += ("xargs", "sed", "env", "setsid", "tail")
+TOOLS = (
+    *("mkdir", "mv", "rm", "tar", "gzip", "tee", "cat", "touch", "sleep", "stat", "sbatch", "head", "date"),
+    *("xargs", "sed", "env", "setsid", "tail"),
+)
 
 STEP = r"""#!/bin/sh
 [ -e "@@/pid" ] || exec "TOOL" "$@"

@@ -7,7 +7,9 @@ import pytest
 from dispatcher.phrases import clock, duration, number, plural, size
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0, "0s"), (8, "8s"), (60, "1m"), (724, "12m 04s"), (14400, "4h"), (93784, "26h 03m"), (-5, "0s")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0s"), (8, "8s"), (60, "1m"), (724, "12m 04s"), (14400, "4h"), (93784, "26h 03m"), (-5, "0s")]
+)
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
@@ -23,6 +25,8 @@ def test_counts_and_times() -> None:
     assert (clock(noon, noon), clock(noon, noon.replace(day=21))) == ("12:05 UTC", "2026-11-20 12:05 UTC")
 
 
-@pytest.mark.parametrize(("value", "words"), [(1.87312, "1.873"), (412, "412"), (12345.678, "12,345.7"), (float("nan"), "nan"), ("cpu", "cpu"), (None, "None")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(1.87312, "1.873"), (412, "412"), (12345.678, "12,345.7"), (float("nan"), "nan"), ("cpu", "cpu"), (None, "None")]
+)
 def test_numbers(value: float | int | str | None, words: str) -> None:
     assert number(value) == words

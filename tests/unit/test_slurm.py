@@ -98,6 +98,8 @@ def test_exit_codes(text: str, parsed: tuple[int | None, int | None]) -> None:
     assert parse_exit(text) == parsed
 
 
-@pytest.mark.parametrize(("text", "job"), [("123\n", "123"), ("123;alpha\n", "123"), ("Submitted batch job 5", None), ("", None), ("-1", None)])
+@pytest.mark.parametrize(
+    ("text", "job"), [("123\n", "123"), ("123;alpha\n", "123"), ("Submitted batch job 5", None), ("", None), ("-1", None)]
+)
 def test_sbatch_answers(text: str, job: str | None) -> None:
     assert parse_job_id(text) == job
