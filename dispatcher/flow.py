@@ -18,7 +18,7 @@ from dispatcher.configuration import profile_names, read_policy
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import CommentEvent, Event, LabelEvent, ManualEvent, MergeGroupEvent, PushEvent, ScheduleEvent
 from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group
-from dispatcher.policy import Policy
+from dispatcher.policy import Policy, Schedule
 from dispatcher.publish import publish_answer
 from dispatcher.refusals import broken, denied, explained, malformed, told
 from dispatcher.report import Answer
@@ -35,15 +35,27 @@ def handle(event: Event, world: World) -> Outcome:
     if isinstance(command, Run):
         world.compiler.start()  # the longest step of all, so it begins before anything is asked
     try:
-        if isinstance(event, CommentEvent) and world.forge is not None:
-            # Also the cheapest way to know whether an earlier delivery may have left something behind.
-            new = world.forge.react(event.comment_id, "eyes")
-            world = replace(world, settings=replace(world.settings, first_delivery=new and world.settings.run_attempt == 1))
+        return _answered(command, event, _marked(event, world))
+    finally:
+        world.compiler.close()
+
+
+def _marked(event: Event, world: World) -> World:
+    """Our reaction on the command comes before anything else that we write: where it is new, nothing of ours can exist yet.
+
+    Raises `ForgeError` when there can be no reaction; then nothing else is written either.
+    """
+    if not isinstance(event, CommentEvent) or world.forge is None:
+        return world
+    new = world.forge.react(event.comment_id, "eyes")
+    return replace(world, settings=replace(world.settings, first_delivery=new and world.settings.run_attempt == 1))
+
+
+def _answered(command: Command, event: Event, world: World) -> Outcome:
+    try:
         return _carry_out(command, event, world)
     except DispatchError as error:
         return answer(world, event, broken(error, _trigger(event)), error.exit)
-    finally:
-        world.compiler.close()
 
 
 def _carry_out(command: Command, event: Event, world: World) -> Outcome:
@@ -122,14 +134,22 @@ def _attend(command: Cancel | Status | Help, event: AskedBy, policy: Policy, wor
 
 
 def _scheduled(command: Scheduled, event: Event, world: World) -> Outcome:
-    """Every schedule of the policy that has this cron expression; the last one's outputs are the step's, the worst exit status counts."""
+    """Every schedule of the policy that has this cron expression; the worst one's outputs and exit status are the step's."""
     policy = read_policy(world)
     due = policy.scheduled(command.cron)
-    outcomes = [run(schedule.run, _asked(event), policy, world, schedule.name) for schedule in due]
+    outcomes = [_entry(schedule, event, policy, world) for schedule in due]
     if not outcomes:
         return outcome("ignored", "no-schedule", summary=f"No schedule in the policy has the cron expression `{command.cron}`.")
     worst = max(outcomes, key=lambda item: item.exit)
     return Outcome(worst.exit, worst.outputs, "\n\n".join(item.summary for item in outcomes), worst.record)
+
+
+def _entry(schedule: Schedule, event: Event, policy: Policy, world: World) -> Outcome:
+    """One entry of a schedule. What breaks in it does not stop the next."""
+    try:
+        return run(schedule.run, _asked(event), policy, world, schedule.name)
+    except DispatchError as error:
+        return answer(world, event, broken(error, _trigger(event)), error.exit)
 
 
 def _gate(event: Event, world: World) -> Outcome:

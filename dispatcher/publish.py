@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dispatcher.errors import ForgeError
 from dispatcher.ports import Check, CheckRef, Forge
 from dispatcher.record import RunRecord
 from dispatcher.report import RUN_MARK, Answer, Report, marker
@@ -43,17 +44,20 @@ def publish_run(forge: Forge, record: RunRecord, report: Report, look_first: boo
 
 
 def publish_check(forge: Forge, check: Check, known: int | None = None, look_first: bool = True) -> CheckRef:
-    """Brings a check to the wanted state: the known one, else our own one with the same external id, else a new one."""
-    if known:
-        updated = forge.update_check(known, check)
-        if updated:
-            return updated
-    if look_first:
+    """Brings a check to the wanted state: the known one, else our own one with the same external id, else a new one.
+
+    Raises `ForgeError` (`github.not-found`) where GitHub lists a check and yet does not find it: a second one would help nobody.
+    """
+    updated = forge.update_check(known, check) if known else None
+    if updated:
+        return updated
+    if look_first or known:
         for existing in forge.find_checks(check.sha, check.name):
             if existing.external_id == check.external_id:
                 updated = forge.update_check(existing.id, check)
-                if updated:
-                    return updated
+                if updated is None:
+                    raise ForgeError("github.not-found", f"GitHub lists check {existing.id}, but does not find it.")
+                return updated
     return forge.create_check(check)
 
 
@@ -63,7 +67,7 @@ def publish_answer(forge: Forge, answer: Answer, pull: int | None, trigger: str,
     if pull is not None:
         mark = marker(trigger)
         found = forge.find_comment(pull, mark, since=since - _SLACK if since else None)
-        if found and RUN_MARK in found.body:
+        if found and any(line.startswith(RUN_MARK) for line in found.body.splitlines()):
             return found.url
         written = forge.update_comment(found.id, answer.comment) if found else None
         url = (written or forge.create_comment(pull, answer.comment, mark)).url

@@ -34,8 +34,17 @@ def unknown_profile(found: UnknownProfile, trigger: str, voice: Voice) -> Answer
     return refusal(f"there is no profile {code(found.name)}", "unknown-profile", words, f"`{voice.help}`", trigger, UNUSABLE, Exit.CONFIG)
 
 
+# What can also happen when everything has been sent: then the far side finishes by itself, and the next look knows more.
+UNCLEAR = frozenset({"ssh.cut", "cluster.cut", "cluster.timeout", "cluster.scheduler-silent", "interrupted"})
+
+
+def what_became(code: str) -> str:
+    """What can be said about the job of a command that broke with this code."""
+    return "it is not known whether a job was submitted" if code in UNCLEAR else "nothing was submitted"
+
+
 def broken(error: DispatchError, trigger: str) -> Answer:
-    """Something broke before anything was submitted."""
+    """Something broke before anything was submitted, or before anybody could say so."""
     titles = {
         Exit.CONFIG: "the configuration cannot be used",
         Exit.SSH: "the cluster cannot be reached",
@@ -43,7 +52,8 @@ def broken(error: DispatchError, trigger: str) -> Answer:
     }
     # What is wrong with a file is said in Markdown of our own, a line for each problem; everything else may quote strangers.
     words = error.cause if isinstance(error, ConfigError) else neutralise(error.cause, 1500)
-    return refusal(titles.get(error.exit, "something broke"), error.code, words, error.next_step, trigger, BROKEN, error.exit)
+    title, became = titles.get(error.exit, "something broke"), what_became(error.code)
+    return refusal(title, error.code, words, error.next_step, trigger, BROKEN, error.exit, became)
 
 
 def rejected(words: str, trigger: str) -> Answer:

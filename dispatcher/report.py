@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -182,7 +183,7 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     """The whole report on a run. `tail` is the end of its log, already redacted; the job's summary stands in for a missing log link."""
     log_url = record.log_url or voice.summary_url
     failed = bool(record.results_problem) or (record.state.ended and record.state is not State.SUCCEEDED)
-    lines = [f"### {_icon(record)} {voice.name} · {record.profile} · {headline(record, now)}", ""]
+    lines = [f"### {_icon(record)} {voice.name} · {record.profile} · {neutralise(headline(record, now), 300)}", ""]
     if record.reason and record.state is not State.UNKNOWN:
         lines += [f"{'Reason' if failed else 'Waiting for'}: {neutralise(record.reason, 300)}", ""]
     if record.results:
@@ -194,16 +195,12 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
         some = ", ".join(code(path) for path in record.lfs_pointers[:3])
         lines += ["", f"⚠️ Git LFS pointers travelled instead of the files that they stand for: {some}"]
     if failed and tail.strip():
-        lines += ["", "<details open><summary>The end of the log</summary>", "", fence(last_lines(tail)), "", "</details>"]
+        lines += ["", "<details open><summary>The end of the log</summary>", "", _log(tail), "", "</details>"]
     if len(record.results) > 4:
         lines += ["", "<details><summary>All metrics</summary>", "", *_metrics_table(record), "", "</details>"]
     cancel = "" if record.state.ended else f" · cancel with `{voice.cancel(record.run_key)}`"
     lines += ["", f"<sub>Updated {clock(now, now)}{cancel} · run `{record.run_key}` · [how this works]({DOCS}/commands.md)</sub>"]
-    ended = (
-        []
-        if failed or not tail.strip()
-        else ["", "<details><summary>The end of the log</summary>", "", fence(last_lines(tail)), "", "</details>"]
-    )
+    ended = [] if failed or not tail.strip() else ["", "<details><summary>The end of the log</summary>", "", _log(tail), "", "</details>"]
     body = "\n".join([*lines, "", marker(record.trigger), f"{RUN_MARK}{record.run_key} -->"])
     return Report(body, _check(record, now, lines, log_url), "\n".join([*lines, *ended]), outputs(record, log_url), _reaction(record))
 
@@ -211,6 +208,11 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
 def last_lines(tail: str) -> str:
     """The part of a log's end that a comment shows."""
     return cap("\n".join(tail.rstrip().splitlines()[-TAIL_LINES:]), TAIL_BYTES, keep="tail")
+
+
+def _log(tail: str) -> str:
+    """The end of a log as a block, in which nothing can be taken for one of our markers: by those our comments are found again."""
+    return fence(last_lines(tail)).replace("<!--", "<!\u200b--")
 
 
 def check_name(profile: str, recipe: str) -> str:
@@ -227,8 +229,15 @@ def outputs(record: RunRecord, log_url: str | None) -> dict[str, str]:
         "job-id": record.job_id,
         "state": record.state.value,
         "log-url": log_url or "",
-        "result": json.dumps(record.results, sort_keys=True),
+        "result": json.dumps({name: _as_json(value) for name, value in record.results.items()}, sort_keys=True),
     }
+
+
+def _as_json(value: Value) -> Value:
+    """JSON has no NaN and no infinity, and GitHub's `fromJSON` takes none: they become texts that JavaScript and Python read as numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def refusal(
@@ -239,12 +248,13 @@ def refusal(
     trigger: str,
     tone: Tone,
     exit_code: Exit,
+    became: str = "nothing was submitted",
 ) -> Answer:
     """What is said when nothing was started: a headline, why, and the next step. `words` and `step` are Markdown and safe already."""
     lines = [f"### {tone.icon} Not started: {title}", ""]
     lines += [words, ""] if words else []
     lines += [f"**Next:** {step}", ""] if step else []
-    lines += [f"<sub>reason `{reason}` · nothing was submitted · [how this works]({DOCS}/commands.md)</sub>"]
+    lines += [f"<sub>reason `{reason}` · {became} · [how this works]({DOCS}/commands.md)</sub>"]
     told = {"decision": tone.decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
     return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, tone.reaction, exit_code)
 

@@ -6,7 +6,7 @@ Everything that can be refused is refused before the lock; after the lock every 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from typing_extensions import assert_never
@@ -40,7 +40,7 @@ from dispatcher.profile import LocalProfile, SlurmProfile, UnknownProfile, apply
 from dispatcher.publish import publish_check
 from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord, parse_record
-from dispatcher.refusals import answered, denied, malformed, rejected, told, unknown_profile
+from dispatcher.refusals import answered, denied, malformed, rejected, told, unknown_profile, what_became
 from dispatcher.report import UNUSABLE, Answer, outputs, refusal, run_report
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, redact
@@ -70,7 +70,7 @@ def start_run(grant: Grant, event: AskedBy, policy: Policy, world: World) -> Out
     if grant.dry_run or prepared.plan.profile.dry_run:
         shown = preview(prepared.plan, compile_job(prepared.plan, world))
         if isinstance(event, CommentEvent):
-            return answered("planned", shown.splitlines(), grant.trigger)
+            return replace(answered("planned", shown.splitlines(), grant.trigger), outputs=_planned(prepared.plan))
         return Outcome(Exit.OK, _planned(prepared.plan), shown)
     world.say(f"Connecting to {prepared.plan.profile.address} for run {prepared.plan.run_key}.")
     cluster = world.connect(prepared.plan.profile)
@@ -104,7 +104,7 @@ def prepare(grant: Grant, policy: Policy, world: World) -> Prepared | Answer:
         step = "Use a workflow without `ssh-key` for local profiles, or a profile with `executor: slurm`."
         return refusal(title, "local-beside-key", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
     wait = world.settings.wait if world.settings.wait is not None else profile.attach
-    job_dir = profile.job_dir or world.settings.local_job_dir
+    job_dir = (profile.job_dir or world.settings.local_job_dir).rstrip("/")
     job = plan(
         grant, grant.profile, profile, grant.recipe, recipe, grant.overrides, package, job_dir, wait, world.settings.python, grant.attempt
     )
@@ -157,7 +157,8 @@ def _submitted(prepared: Prepared, claim: Claimed, event: AskedBy, policy: Polic
         world.say(f"Sending {_what_travels(job, claim)} and submitting.")
         answer = cluster.submit(_submission(prepared, compiled, record, claim, world))
     except (DispatchError, KeyboardInterrupt) as error:
-        _close_check(record, f"nothing was submitted: {getattr(error, 'code', 'interrupted')}", world)
+        code = getattr(error, "code", "interrupted")
+        _close_check(record, f"{what_became(code)}: {code}", world)
         raise
     match answer:
         case Refused():
@@ -222,7 +223,11 @@ def _reported(record: RunRecord, job: JobPlan, policy: Policy, world: World, clu
         with suppress(DispatchError):
             cluster.save(record.run_key, record.to_json(), UNREPORTED)
     if job.attached and not seen.record.state.ended:
-        return follow(world, cluster, policy, seen)
+        try:
+            return follow(world, cluster, policy, seen)
+        except DispatchError as error:
+            world.say(f"The job goes on, but cannot be followed any more: {error.cause} `watch` reports its end.")
+            code = error.exit
     told_outputs = {**outputs(seen.record, seen.record.log_url or world.settings.voice.summary_url), "comment-url": seen.comment_url}
     words = run_report(seen.record, seen.tail, world.clock.now(), world.settings.voice)
     return Outcome(code, told_outputs, words.summary, seen.record)

@@ -186,7 +186,7 @@ class FakeForge:
 
     def find_comment(self, number: int, marker: str, since: datetime | None = None) -> Comment | None:
         self.trace.add("forge.find_comment", number)
-        return next((comment for comment in self.comments.values() if marker in comment.body), None)
+        return next((comment for comment in self.comments.values() if marker in comment.body.splitlines()), None)
 
     def create_comment(self, number: int, body: str, marker: str) -> Comment:
         self.trace.add("forge.create_comment", number)
@@ -261,7 +261,7 @@ class FakeCompiler:
     def compile(self, job: Mapping[str, object]) -> Compiled:
         self.trace.add("compiler.compile")
         self.jobs.append(job)
-        return Compiled(f"#!/bin/bash\n# {job['run_key']}\n", (CompiledFile("configs/task.yaml", b"a: 1\n"),))
+        return Compiled(f"#!/bin/bash\n#SBATCH --job-name=dispatch-{job['run_key']}\n", (CompiledFile("configs/task.yaml", b"a: 1\n"),))
 
     def close(self) -> None:
         self.trace.add("compiler.close")

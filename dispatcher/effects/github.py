@@ -148,14 +148,15 @@ class GitHubForge:
         return made is not None and made[0][STATUS] == "201"
 
     def find_comment(self, number: int, marker: str, since: datetime | None = None) -> Comment | None:
-        """https://docs.github.com/rest/issues/comments#list-issue-comments; the oldest that matches.
+        """https://docs.github.com/rest/issues/comments#list-issue-comments; the oldest that has the marker as a line of its own.
 
+        Somebody's words that we quote stand within lines, so they can be no marker.
         `since` (aware) leaves out comments that were not changed after it.
         """
         with _answer_of("the comments"):
             issue = self._repository.get_issue(number)
             comments = issue.get_comments(since.astimezone(timezone.utc)) if since else issue.get_comments()
-            return next((_comment_of(one) for one in comments if marker in (one.body or "") and self._is_ours(one)), None)
+            return next((_comment_of(one) for one in comments if marker in (one.body or "").splitlines() and self._is_ours(one)), None)
 
     def _is_ours(self, comment: IssueComment) -> bool:
         """Whether our identity wrote it: anybody can write a marker, and a user could be named like an app."""
@@ -165,7 +166,7 @@ class GitHubForge:
 
     def create_comment(self, number: int, body: str, marker: str) -> Comment:
         """https://docs.github.com/rest/issues/comments#create-an-issue-comment"""
-        text = fit(body if marker in body else f"{body}\n\n{marker}", COMMENT_CHARACTERS, "characters")
+        text = fit(body if marker in body.splitlines() else f"{body}\n\n{marker}", COMMENT_CHARACTERS, "characters")
         with _answer_of("the new comment"):
             return self._http.once(
                 lambda: _comment_of(self._repository.get_issue(number).create_comment(text)), lambda: self.find_comment(number, marker)
