@@ -8,7 +8,9 @@ waiting for better times takes none, and NeMo-Run is left out: no fault here can
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -16,16 +18,20 @@ import pytest
 
 from dispatcher.action import blank_outputs
 from dispatcher.authorise import REASONS
+from dispatcher.configuration import read_policy
 from dispatcher.effects.archive import GitArchive
 from dispatcher.effects.assembly import for_github
+from dispatcher.effects.clock import SystemClock
 from dispatcher.effects.github import GitHubForge
 from dispatcher.effects.runner import Runner
 from dispatcher.errors import CATALOGUE, DispatchError, Exit
 from dispatcher.event import parse_event
 from dispatcher.flow import handle
 from dispatcher.inputs import read_inputs
+from dispatcher.ports import Clock
 from dispatcher.report import marker
-from dispatcher.world import Outcome
+from dispatcher.watching import watch
+from dispatcher.world import Outcome, World
 from tests.fakes import FakeClock, FakeCompiler, Trace
 from tests.github_server import GitHubServer
 from tests.integration.clusters import environment, local
@@ -75,14 +81,12 @@ class Scene:
     slurm: PretendSlurm
     archive: GitArchive
 
-    def deliver(self, event: dict[str, object]) -> Outcome:
-        """One delivery, as in a process of its own. Anything else that it raised would have been a crash."""
+    def world(self, clock: Clock) -> World:
+        """The world of one process: real GitHub requests, a real shell in front of pretended Slurm commands."""
         stage = self.stage
-        inputs = read_inputs(stage.environment())
-        clock = FakeClock(datetime.now(timezone.utc))
         forge = GitHubForge(stage.repo.full_name, stage.server.token, stage.server.api_url, clock=clock)
-        world = replace(
-            for_github(inputs, Runner(None, None, True), "main"),
+        return replace(
+            for_github(read_inputs(stage.environment()), Runner(None, None, True), "main"),
             forge=forge,
             clock=clock,
             compiler=FakeCompiler(Trace()),
@@ -92,10 +96,19 @@ class Scene:
             list_config=lambda folder: forge.list_files(folder, "main"),
             say=lambda line: None,
         )
+
+    def deliver(self, event: dict[str, object], clock: Clock | None = None) -> Outcome:
+        """One delivery, as in a process of its own. Anything else that it raised would have been a crash."""
+        world = self.world(clock or FakeClock(datetime.now(timezone.utc)))
         try:
             return handle(parse_event("issue_comment", event), world)
         except DispatchError as error:  # as `cli.py` tells it: in the step's log and outputs, for there is no way to GitHub
             return Outcome(error.exit, blank_outputs("refused", error.code), error.cause)
+
+    def sweep(self) -> Outcome:
+        """One sweep."""
+        world = self.world(SystemClock())
+        return watch(world, read_policy(world))
 
     def jobs(self, key: str) -> list[str]:
         """The jobs that were submitted for a run."""
@@ -137,8 +150,8 @@ def exactly_one(scene: Scene, event: dict[str, object], ended: Outcome) -> None:
     mark = marker(f"comment:{event['comment']['id']}")  # type: ignore[index]
     [comment] = [body for body in scene.stage.answers if mark in body]
     assert f"`{ended.outputs['job-id']}`" in comment
-    [check] = scene.stage.repo.checks_on(scene.stage.pull.head_sha)
-    assert (check.external_id, check.status) == (key, "queued")
+    [check] = [check for check in scene.stage.repo.checks_on(scene.stage.pull.head_sha) if check.external_id == key]
+    assert check.status == "queued"
     assert (scene.stage.job_dir / "active" / key).exists()
 
 
@@ -169,6 +182,31 @@ def test_whatever_github_does(scene: Scene, method: str, path: str, nth: int, fa
         assert not list((scene.stage.job_dir / "runs").glob("*/claim.*"))
     scene.stage.server.faults.clear()
     exactly_one(scene, event, scene.deliver(event))
+
+
+def test_a_second_delivery_while_the_first_one_writes_its_comment(scene: Scene) -> None:
+    event = asked(scene)
+    # GitHub takes its time to make the comment: nobody who looks for it finds it meanwhile.
+    slow = scene.stage.server.slow("POST", r"/issues/1/comments$", 1.5)
+    with ThreadPoolExecutor() as others:
+        first = others.submit(scene.deliver, event, SystemClock())
+        while not slow.seen:
+            time.sleep(0.01)
+        second = scene.deliver(event, SystemClock())
+    assert first.result().outputs["job-id"] == second.outputs["job-id"]
+    exactly_one(scene, event, second)
+
+
+def test_a_sweep_while_a_delivery_writes_its_comment(scene: Scene) -> None:
+    event = asked(scene)
+    slow = scene.stage.server.slow("POST", r"/issues/1/comments$", 1.5)
+    with ThreadPoolExecutor() as others:
+        first = others.submit(scene.deliver, event, SystemClock())
+        while not slow.seen:
+            time.sleep(0.01)
+        swept = scene.sweep()
+    assert swept.exit is Exit.OK
+    exactly_one(scene, event, first.result())
 
 
 def _matches(pattern: str, path: str) -> bool:
