@@ -1,8 +1,7 @@
 """Every call of a good run × everything that GitHub can do to it → success or a coded end; and once it is over, the same event again
 ends with exactly one job, one comment and one check.
 
-GitHub is real HTTP, the cluster is the real remote program in front of pretended Slurm commands. Only time is not real, so that
-waiting for better times takes none, and NeMo-Run is left out: no fault here can reach it.
+NeMo-Run is left out (`tests/scene.py`): no fault here can reach it.
 """
 
 from __future__ import annotations
@@ -11,33 +10,18 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 
-from dispatcher.action import blank_outputs
 from dispatcher.authorise import REASONS
-from dispatcher.configuration import read_policy
-from dispatcher.effects.archive import GitArchive
-from dispatcher.effects.assembly import for_github
 from dispatcher.effects.clock import SystemClock
-from dispatcher.effects.github import GitHubForge
-from dispatcher.effects.runner import Runner
-from dispatcher.errors import CATALOGUE, DispatchError, Exit
-from dispatcher.event import parse_event
-from dispatcher.flow import handle
-from dispatcher.inputs import read_inputs
-from dispatcher.ports import Clock
+from dispatcher.errors import CATALOGUE, Exit
 from dispatcher.report import marker
-from dispatcher.watching import watch
-from dispatcher.world import Outcome, World
-from tests.fakes import FakeClock, FakeCompiler, Trace
+from dispatcher.world import Outcome
 from tests.github_server import GitHubServer
-from tests.integration.clusters import environment, local
-from tests.rig.pretend_slurm import PretendSlurm
 from tests.rig.sshd import Sshd
-from tests.stage import Stage
+from tests.scene import Scene, make_scene
 
 # What a good run asks of GitHub, in this order.
 CALLS = (
@@ -73,58 +57,10 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A stage whose cluster is pretended, and one archive of its commits for all deliveries."""
-
-    stage: Stage
-    slurm: PretendSlurm
-    archive: GitArchive
-
-    def world(self, clock: Clock) -> World:
-        """The world of one process: real GitHub requests, a real shell in front of pretended Slurm commands."""
-        stage = self.stage
-        forge = GitHubForge(stage.repo.full_name, stage.server.token, stage.server.api_url, clock=clock)
-        return replace(
-            for_github(read_inputs(stage.environment()), Runner(None, None, True), "main"),
-            forge=forge,
-            clock=clock,
-            compiler=FakeCompiler(Trace()),
-            archive=lambda: self.archive,
-            connect=lambda profile: local(stage.job_dir, "slurm", environment(self.slurm.bin)),
-            read_config=lambda path: forge.read_text(path, "main"),
-            list_config=lambda folder: forge.list_files(folder, "main"),
-            say=lambda line: None,
-        )
-
-    def deliver(self, event: dict[str, object], clock: Clock | None = None) -> Outcome:
-        """One delivery, as in a process of its own. Anything else that it raised would have been a crash."""
-        world = self.world(clock or FakeClock(datetime.now(timezone.utc)))
-        try:
-            return handle(parse_event("issue_comment", event), world)
-        except DispatchError as error:  # as `cli.py` tells it: in the step's log and outputs, for there is no way to GitHub
-            return Outcome(error.exit, blank_outputs("refused", error.code), error.cause)
-
-    def sweep(self) -> Outcome:
-        """One sweep."""
-        world = self.world(SystemClock())
-        return watch(world, read_policy(world))
-
-    def jobs(self, key: str) -> list[str]:
-        """The jobs that were submitted for a run."""
-        jobs = (self.slurm.folder / "jobs").iterdir()
-        return [job.name for job in jobs if job.read_text().startswith(f"dispatch-{key}|")]
-
-
 @pytest.fixture(scope="module")
 def scene(sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    folder = tmp_path_factory.mktemp("faults")
     with GitHubServer() as server:
-        stage = Stage(server, sshd, folder)
-        stage.repo.commit("main", {"profiles/cluster.yaml": stage.profile + "tunnel: local\n"})
-        server.remaining = 1_000_000
-        archive = GitArchive(f"{server.url}/org/repo", server.token)
-        yield Scene(stage, PretendSlurm(folder / "slurm"), archive)
+        yield make_scene(server, sshd, tmp_path_factory.mktemp("faults"))
         assert server.violations == []
 
 
@@ -134,20 +70,18 @@ def no_fault_stays(scene: Scene) -> Iterator[None]:
     scene.stage.server.faults.clear()
 
 
-def asked(scene: Scene) -> dict[str, object]:
-    """Somebody asks for a run."""
-    stage = scene.stage
-    stage.repo.checks.clear()
-    event: dict[str, object] = stage.server.comment_event(stage.pull, stage.pull.comment("/train steps=1"))
-    return event
+def asked(scene: Scene) -> dict[str, Any]:
+    """Somebody asks for a run, on a commit without checks."""
+    scene.stage.repo.checks.clear()
+    return scene.asked()
 
 
-def exactly_one(scene: Scene, event: dict[str, object], ended: Outcome) -> None:
+def exactly_one(scene: Scene, event: dict[str, Any], ended: Outcome) -> None:
     """One job, one comment, one check, and nothing that says otherwise."""
     assert (ended.exit, ended.outputs["decision"]) == (Exit.OK, "run"), ended
     key = ended.outputs["run-key"]
     assert scene.jobs(key) == [ended.outputs["job-id"]]
-    mark = marker(f"comment:{event['comment']['id']}")  # type: ignore[index]
+    mark = marker(f"comment:{event['comment']['id']}")
     [comment] = [body for body in scene.stage.answers if mark in body]
     assert f"`{ended.outputs['job-id']}`" in comment
     [check] = [check for check in scene.stage.repo.checks_on(scene.stage.pull.head_sha) if check.external_id == key]
