@@ -219,6 +219,9 @@ class Compiler(Protocol):
     def start(self) -> None:
         """Begins importing NeMo-Run, the longest step of all; returns at once, may be called more than once."""
 
+    def begin(self, job: Mapping[str, object]) -> None:
+        """Asks for a rendering ahead, so that `compile` of the same job finds it done; returns at once and raises nothing."""
+
     def compile(self, job: Mapping[str, object]) -> Compiled:
         """Renders one job from `JobPlan.for_compiler()`."""
 

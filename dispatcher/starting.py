@@ -118,6 +118,8 @@ def compile_job(job: JobPlan, world: World) -> Compiled:
 
 def _with_lock(prepared: Prepared, event: AskedBy, policy: Policy, world: World, cluster: Cluster) -> Outcome | Answer:
     job = prepared.plan
+    if isinstance(job.profile, SlurmProfile):
+        world.compiler.begin(job.for_compiler())  # rendered while the connection is made and the lock is taken
     group = package_group(job.grant.repository, job.profile_name, package_spec(job.recipe))
     claim = cluster.claim(ClaimRequest(job.run_key, job.package.digest, group, job.tags()))
     match claim:

@@ -258,6 +258,9 @@ class FakeCompiler:
     def start(self) -> None:
         self.trace.add("compiler.start")
 
+    def begin(self, job: Mapping[str, object]) -> None:
+        """Nothing can be seen of it: what it comes to is said by `compile`."""
+
     def compile(self, job: Mapping[str, object]) -> Compiled:
         self.trace.add("compiler.compile")
         self.jobs.append(job)

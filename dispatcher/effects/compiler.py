@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +26,7 @@ class CompilerProcess:
         self._python = python
         self._process: subprocess.Popen[str] | None = None
         self._ready = False
+        self._asked = ""
         self._log: IO[str] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
@@ -43,7 +45,17 @@ class CompilerProcess:
             stderr=self._log,
             text=True,
             env=environment,
+            cwd=self._home.name,  # it asks git about the folder that it is in; a pull request's checkout is none of its business
         )
+
+    def begin(self, job: Mapping[str, object]) -> None:
+        """Sends the job ahead; it waits in the pipe until NeMo-Run is there."""
+        self.start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._asked = json.dumps(job)
+        with suppress(BrokenPipeError):  # it has ended: reading its answer will say so
+            print(self._asked, file=self._process.stdin, flush=True)
 
     def compile(self, job: Mapping[str, object]) -> Compiled:
         """Renders one job.
@@ -51,27 +63,29 @@ class CompilerProcess:
         Raises:
             CompileError: `compile.failed` when NeMo-Run refuses the job, `compile.no-nemo-run` when it cannot even be imported.
         """
-        self.start()
-        assert self._process is not None
-        self._ready = self._ready or bool(self._read().get("ready"))
-        if not self._ready:
-            raise CompileError("compile.no-nemo-run", f"NeMo-Run could not be imported: {self._last_words()}")
-        assert self._process.stdin is not None
-        try:
-            print(json.dumps(job), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            raise CompileError("compile.failed", f"NeMo-Run ended before it was asked: {self._last_words()}") from None
-        answer = self._read()
+        if self._asked and self._asked != json.dumps(job):
+            self._answer()  # another job was begun and is not wanted any more
+        if not self._asked:
+            self.begin(job)
+        answer = self._answer()
         if "ok" not in answer:
             raise CompileError("compile.failed", f"NeMo-Run refused the job: {answer.get('error') or self._last_words()}")
         return _compiled(answer["ok"])
+
+    def _answer(self) -> dict[str, object]:
+        """The answer to what was asked, which is empty when the process has ended."""
+        self._asked = ""
+        self._ready = self._ready or bool(self._read().get("ready"))
+        if not self._ready:
+            raise CompileError("compile.no-nemo-run", f"NeMo-Run could not be imported: {self._last_words()}")
+        return self._read()
 
     def close(self) -> None:
         """Ends the process and removes its folders."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
-            self._process, self._ready = None, False
+            self._process, self._ready, self._asked = None, False, ""
         if self._log is not None:
             self._log.close()
         if self._home is not None:

@@ -144,10 +144,11 @@ def main(argv: Sequence[str]) -> int:
     """`serve`: compile jobs from standard input. `run FILE`: run one local job in the current folder."""
     if argv[:1] == ["run"]:
         return run_local(json.loads(Path(argv[1]).read_text()))
-    # NeMo-Run and its libraries print; only answers may go to the real standard output.
-    answer = os.fdopen(os.dup(1), "w")
+    # NeMo-Run and its libraries print, and hand our standard input to the commands that they run: only jobs and answers may pass.
+    jobs, answer = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    serve(sys.stdin, answer)
+    serve(jobs, answer)
     return 0
 
 

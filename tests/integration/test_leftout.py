@@ -67,6 +67,17 @@ def test_one_process_renders_several_jobs() -> None:
     assert ["a" * 16 in scripts[0], "b" * 16 in scripts[1]] == [True, True]
 
 
+def test_a_job_may_be_sent_ahead_and_another_one_wanted_then() -> None:
+    compiler = CompilerProcess()
+    try:
+        compiler.begin(job("none", None) | {"run_key": "a" * 16})
+        assert "b" * 16 in compiler.compile(job("none", None) | {"run_key": "b" * 16}).script
+        compiler.begin(job("none", None) | {"run_key": "c" * 16})
+        assert "c" * 16 in compiler.compile(job("none", None) | {"run_key": "c" * 16}).script
+    finally:
+        compiler.close()
+
+
 def test_a_stand_in_serves_imports_and_refuses_use() -> None:
     left_out = LeftOut({"nowhere", "json.nothing"})
     left_out.install()
