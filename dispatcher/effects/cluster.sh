@@ -271,7 +271,7 @@ enlist_missing() { # a submission that was killed after it wrote the job id; not
     [ -e "runs/$1/listed" ] || { enlist "$1" && true >"runs/$1/listed"; }
 }
 offer() { # says what the cluster has of the code, and unpacks that already while the client is busy elsewhere
-    mkdir "runs/$key/code" "runs/$key/logs"
+    mkdir "runs/$key/logs"
     ready= base=
     IFS= read -r base <"packages/$digest.base" || base=
     if [ -e "packages/$digest.tar" ] || { [ -e "packages/$digest.delta.tar" ] && [ -e "packages/$base.tar" ]; }; then
@@ -293,12 +293,29 @@ offer() { # says what the cluster has of the code, and unpacks that already whil
 }
 unpack() { # digest -> code/
     if [ -e "packages/$1.tar" ]; then
-        tar -xmof "packages/$1.tar" -C "runs/$key/code" && touch -c "packages/$1.tar"
+        place "$1"
     else
-        IFS= read -r under <"packages/$1.base" && is_hex "$under" && tar -xmof "packages/$under.tar" -C "runs/$key/code" &&
-            without "packages/$1.delete" && tar -xmof "packages/$1.delta.tar" -C "runs/$key/code" &&
-            touch -c "packages/$under.tar" "packages/$1.delta.tar"
+        IFS= read -r under <"packages/$1.base" && is_hex "$under" && place "$under" && without "packages/$1.delete" &&
+            tar -xmof "packages/$1.delta.tar" -C "runs/$key/code" && touch -c "packages/$1.delta.tar"
     fi
+}
+place() { # digest of a whole package -> code/, from the tree that lies ready or from the archive
+    # Where old files are purged, an old tree may have holes.
+    if [ -n "$(find "packages/$1.tree" -maxdepth 0 -mtime -2)" ] && mv "packages/$1.tree" "runs/$key/code"; then return; fi
+    mkdir "runs/$key/code" && tar -xmof "packages/$1.tar" -C "runs/$key/code" && touch -c "packages/$1.tar"
+}
+lay_ready() { # unpacks the group's newest whole package once more, for the next one: to make files is what takes longest
+    IFS= read -r newest <"packages/groups/$group" && is_hex "$newest" && [ ! -e "packages/$newest.tree" ] || return 0
+    (
+        exec 3<&- 4>&-
+        mkdir "tmp/tree.$newest" || exit # somebody else does it
+        IFS= read -r older <"packages/groups/$group.tree" || older=
+        [ "$older" = "$newest" ] || ! is_hex "$older" || rm -rf "packages/$older.tree"
+        printf '%s\n' "$newest" >"packages/groups/$group.tree"
+        [ -e "packages/$newest.tree" ] || ! nice tar -xmof "packages/$newest.tar" -C "tmp/tree.$newest" ||
+            mv "tmp/tree.$newest" "packages/$newest.tree"
+        rm -rf "tmp/tree.$newest"
+    ) &
 }
 without() { # list of paths, each ended by NUL -> they are no longer in code/
     [ ! -s "$1" ] || (cd "runs/$key/code" && xargs -0 rm -rf --) <"$1"
@@ -329,6 +346,7 @@ submit() {
         say done stopped
         return
     fi
+    [ -e "runs/$key/claim.$token" ] || bad=lost # whatever else went wrong then, it went wrong because of that
     # From here on everything is here, and it is finished even when nobody listens any more.
     [ -n "$bad" ] || [ "$mode" = have ] || { bad=$(keep 2>&1 || echo =failed); judge; }
     [ -n "$bad" ] || { bad=$(enlist "$key" 2>&1 || echo =failed); judge; }
@@ -354,7 +372,7 @@ receive() { # the archive's frames -> code/ and tmp/, all at once; $bad says wha
         return
     fi
     if [ "$mode" = whole ]; then
-        [ -z "$ready$base" ] || { rm -rf "runs/$key/code" && mkdir "runs/$key/code"; }
+        bad=$({ rm -rf "runs/$key/code" && mkdir "runs/$key/code"; } 2>&1 || echo =failed)
     elif [ "$ready" != "$base" ] || [ -z "$base" ]; then
         bad="$words =failed"
     else
@@ -432,6 +450,7 @@ run_sbatch() {
     fi
     true >"runs/$key/listed"
     say done submitted "$job"
+    lay_ready
 }
 refused() {
     mv "runs/$key" "tmp/gone.$token.$key"
@@ -464,6 +483,7 @@ start_local() {
         job_of "$key"
         true >"runs/$key/listed"
         say done submitted "$job"
+        lay_ready
     else
         lost
     fi

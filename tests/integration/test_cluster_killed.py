@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from dispatcher.effects.channel import Channel, LocalShell
 from dispatcher.effects.conversation import command
 from dispatcher.effects.ledger import LedgerCluster
-from dispatcher.errors import DispatchError
+from dispatcher.errors import ClusterError, DispatchError
 from dispatcher.ports import AlreadySubmitted, Claimed, InProgress, Submitted
 from tests.integration.clusters import KEY, TREE, claim_request, environment, local, submission, submit
 from tests.rig.pretend_slurm import PretendSlurm
@@ -54,7 +55,8 @@ def check_ledger(job_dir: Path, job_id: str, where: str) -> None:
 )
 def test_the_far_side_is_killed_at_every_step(scheduler: str, when: str, target: str, tmp_path: Path) -> None:
     """`shell`: only the program dies, its children finish what they do. `group`: all of them die, as when the node does."""
-    killed = []
+    killed: list[str] = []
+    channels: list[LocalShell] = []
     for step in range(1, STEPS):
         folder = tmp_path / str(step)
         job_dir, slurm_like = folder / "job", PretendSlurm(folder / "slurm")
@@ -63,6 +65,10 @@ def test_the_far_side_is_killed_at_every_step(scheduler: str, when: str, target:
 
         def arm(channel: Channel, sabotage: Sabotage = sabotage, step: int = step) -> None:
             assert isinstance(channel, LocalShell)
+            if (sabotage.folder / "pid").exists():
+                channel.close()
+                raise ClusterError("cluster.cut", "the client is gone too: it does not come back by itself")
+            channels.append(channel)
             sabotage.arm(step, when, channel.pid if target == "shell" else -channel.pid)
 
         first = local(job_dir, scheduler, {**env, "PATH": f"{sabotage.bin}:{env['PATH']}"}, arm)
@@ -73,7 +79,10 @@ def test_the_far_side_is_killed_at_every_step(scheduler: str, when: str, target:
         if not sabotage.killed:
             break
         killed.append(sabotage.killed)
+        assert channels[-1]._process.returncode in (-signal.SIGKILL, 0), sabotage.killed
         where = f"step {step}, {when} `{sabotage.killed.strip()}`"
+        if "/sbatch --parsable" in sabotage.killed:
+            assert (job_dir / "active" / KEY).exists(), "the next sweep sees it, even if the command never comes again"
         try:
             job_id = deliver_again(job_dir, scheduler, env)
         except DispatchError as error:
@@ -84,7 +93,7 @@ def test_the_far_side_is_killed_at_every_step(scheduler: str, when: str, target:
             time.sleep(0.05)
             assert not (folder / "ran").exists() or (folder / "ran").read_text() == "ran\n", where
         check_ledger(job_dir, job_id, where)
-    assert len(killed) > 15, killed
+    assert sum(channel._process.returncode == -signal.SIGKILL for channel in channels) > 15, killed
     if scheduler == "slurm":
         assert any("/sbatch --parsable" in line for line in killed), killed
 

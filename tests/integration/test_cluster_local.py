@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from dispatcher.effects.channel import Channel, LocalShell
-from dispatcher.effects.conversation import command, program
-from dispatcher.effects.ledger import LedgerCluster
+from dispatcher.effects.conversation import Conversation, command, program
+from dispatcher.effects.ledger import LedgerCluster, open_local
 from dispatcher.errors import CATALOGUE, ClusterError, GitError
 from dispatcher.ports import AlreadySubmitted, Claimed, InProgress, Refused, Submitted
 from tests.conftest import missing
@@ -121,6 +121,10 @@ def test_a_submission_under_every_shell(shell: str, job_dir: Path, slurm_like: P
     cluster.retire(KEY)
     assert cluster.sweep().runs == ()
     assert cluster.find("pr-7") != ()
+    for unknown in (lambda: cluster.save("f" * 16, "{}", "x"), lambda: cluster.cancel("f" * 16)):
+        with pytest.raises(ClusterError) as caught:
+            unknown()
+        assert caught.value.code == "cluster.run-unknown"
     estimate = cluster.estimate(script())
     assert "to start at 2030" in estimate.stderr
     probes = {probe.name: probe.output for probe in cluster.probe("ml", "batch")}
@@ -157,6 +161,29 @@ def test_the_same_tree_is_sent_once_and_a_changed_one_as_a_difference(shell: str
     assert isinstance(answer, Claimed)
     assert answer.base_digest == first.digest, "a difference is always to a whole package"
     cluster.close()
+
+
+def test_the_next_submission_finds_its_tree_unpacked(job_dir: Path, cluster: LedgerCluster) -> None:
+    def ready(tree: Tree) -> Path:
+        return job_dir / "packages" / f"{tree.digest}.tree"
+
+    submit(cluster, "1" * 16)
+    wait_until(ready(TREE).exists)
+    (ready(TREE) / "mark").write_text("")
+    answer = cluster.claim(claim_request("2" * 16))
+    assert isinstance(answer, Claimed)
+    wait_until((job_dir / "runs" / ("2" * 16) / "code" / "mark").exists)
+    cluster.submit(submission(answer, "2" * 16))
+    wait_until(ready(TREE).exists)
+    (ready(TREE) / "mark").write_text("")
+    os.utime(ready(TREE), (0, time.time() - 3 * 86400))
+    submit(cluster, "3" * 16)
+    assert TREE.unpacked(job_dir / "runs" / ("3" * 16) / "code"), "an old tree may have been purged in part"
+    other = Tree({"other": b"1"})
+    assert isinstance(cluster.claim(claim_request("4" * 16, other)), Claimed)
+    cluster.submit(submission(Claimed(False, False, None), "4" * 16, other))
+    wait_until(ready(other).exists)
+    wait_until(lambda: not ready(TREE).exists())
 
 
 def test_a_whole_package_may_be_sent_although_there_is_a_base(job_dir: Path, cluster: LedgerCluster) -> None:
@@ -289,6 +316,40 @@ def test_a_silent_claim_is_taken_over_and_cannot_be_used_any_more(job_dir: Path,
     second.close()
 
 
+def test_a_claim_that_is_taken_over_in_mid_upload(job_dir: Path, slurm_like: PretendSlurm, cluster: LedgerCluster) -> None:
+    """The last moment at which it may be noticed: the rename right before sbatch."""
+    first = cluster.claim(claim_request())
+    assert isinstance(first, Claimed)
+    second = local(job_dir, "slurm", with_path(slurm_like))
+
+    def slow() -> Iterator[bytes]:
+        yield from TREE.archive()
+        (claim,) = (job_dir / "runs" / KEY).glob("claim.*")
+        os.utime(claim, (0, time.time() - 121))
+        taken = second.claim(claim_request())
+        assert taken == Claimed(True, False, None)
+        threading.Timer(1, lambda: second.submit(submission(taken))).start()
+
+    assert cluster.submit(submission(first, chunks=slow)) == Submitted("1000")
+    assert slurm_like.jobs == ["1000"]
+    second.close()
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", "local"])
+def test_the_rename_before_sbatch_decides(scheduler: str, job_dir: Path, tmp_path: Path, slurm_like: PretendSlurm) -> None:
+    """The claim goes away between the last look at it and the rename."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "mv").write_text(
+        '#!/bin/sh\ncase "$2" in commit.*) /bin/mv "$1" claim.somebody.1.1; echo 4711 >job.x; /bin/mv job.x job;; esac\nexec /bin/mv "$@"\n'
+    )
+    (tmp_path / "bin" / "mv").chmod(0o755)
+    cluster = local(job_dir, scheduler, {**environment(), "PATH": f"{tmp_path}/bin:{slurm_like.bin}:{SYSTEM_PATH}"})
+    assert submit(cluster, body=f"touch '{tmp_path}/ran'") == Submitted("4711")
+    assert slurm_like.jobs == []
+    assert not (tmp_path / "ran").exists()
+    cluster.close()
+
+
 def test_the_archive_cannot_be_made(job_dir: Path, slurm_like: PretendSlurm, cluster: LedgerCluster) -> None:
     def broken() -> Iterator[bytes]:
         yield from list(TREE.archive())[:2]
@@ -368,17 +429,19 @@ def test_while_the_scheduler_is_silent_nothing_is_submitted_twice(job_dir: Path,
     other.close()
 
 
-@pytest.mark.parametrize("source", ["squeue", "sacct", "log"])
+@pytest.mark.parametrize("source", ["answer", "squeue", "sacct", "log"])
 def test_an_interrupted_submission_finds_its_job(source: str, job_dir: Path, slurm_like: PretendSlurm) -> None:
     """sbatch had put it in, then the login node died before anybody could write the id down."""
     cluster = local(job_dir, "slurm", with_path(slurm_like))
     submit(cluster)
     cluster.close()
     run = job_dir / "runs" / KEY
-    for name in ("job", "answer", "listed"):
+    for name in ("job", "listed", *(("answer",) if source != "answer" else ())):
         (run / name).unlink()
     (job_dir / "active" / KEY).unlink()
-    if source != "squeue":
+    if source == "answer":
+        slurm_like.mode("squeue", "down")
+    elif source != "squeue":
         slurm_like.mode("squeue", "forget")
         slurm_like.mode("sacct", "knows" if source == "sacct" else "disabled")
     if source == "log":
@@ -482,11 +545,18 @@ def test_a_job_cannot_pretend_to_be_the_program(job_dir: Path, cluster: LedgerCl
 
 def test_a_log_that_is_no_file_is_not_read(job_dir: Path, cluster: LedgerCluster) -> None:
     submit(cluster)
-    os.mkfifo(job_dir / "runs" / KEY / "logs" / "log-x_1_0.out")
-    (job_dir / "runs" / KEY / "logs" / "log-\n_2_0.out").write_text("odd name")
+    logs = job_dir / "runs" / KEY / "logs"
+    os.mkfifo(logs / "log-a_1_0.out")
+    (logs / "log-b_1_0.out").mkdir()
+    (logs / "log-c_1_0.out").symlink_to("/dev/zero")
+    (logs / "log-\n_2_0.out").write_text("odd name")
     files = cluster.fetch(KEY, 0, 100, 100)
     assert files is not None
-    assert files.log == b""
+    assert (files.log, files.log_size) == (b"", 0)
+    (logs / "sbatch_x_1.out").write_text("this one")
+    files = cluster.fetch(KEY, 0, 100, 100)
+    assert files is not None
+    assert files.log == b"this one"
 
 
 # --------------------------------------------------------------------------- where it cannot work
@@ -617,6 +687,20 @@ def test_a_foreign_answer_is_quoted(text: str, heard: str, job_dir: Path) -> Non
     cluster.close()
 
 
+def test_after_a_timeout_nothing_is_misunderstood(job_dir: Path, slurm_like: PretendSlurm) -> None:
+    """The late answer to one request must not become the answer to the next."""
+    talk = Conversation(open_local(with_path(slurm_like)), "slurm", str(job_dir))
+    talk.ask("sweep")
+    with pytest.raises(ClusterError) as caught:
+        talk.answer(0)
+    assert caught.value.code == "cluster.timeout"
+    time.sleep(1)
+    with pytest.raises(ClusterError) as caught:
+        talk.ask("find", "pr-7")
+    assert caught.value.code == "cluster.timeout"
+    talk.close()
+
+
 def test_a_noisy_login_shell_does_no_harm(job_dir: Path, slurm_like: PretendSlurm) -> None:
     noise = "echo Welcome; echo '@0 hello 1 slurm /'; printf 'quota: 81 %%'; printf 'no end' >&2; "
     cluster = LedgerCluster(lambda: LocalShell(noise + command(), with_path(slurm_like)), str(job_dir), "slurm")
@@ -713,7 +797,13 @@ def test_the_shell_outlives_a_client_that_was_killed(job_dir: Path, slurm_like: 
     """The client is killed while sbatch runs: the far side writes the job down nevertheless."""
     slurm_like.mode("sbatch", "slow")
     shown: list[Channel] = []
-    cluster = local(job_dir, "slurm", with_path(slurm_like), shown.append)
+
+    def once(channel: Channel) -> None:
+        shown.append(channel)
+        if len(shown) > 1:
+            raise ClusterError("cluster.cut", "a killed client does not come back")
+
+    cluster = local(job_dir, "slurm", with_path(slurm_like), once)
     answer = cluster.claim(claim_request())
     assert isinstance(answer, Claimed)
     thread = threading.Thread(target=cluster.submit, args=[submission(answer)])

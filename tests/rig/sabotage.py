@@ -38,7 +38,7 @@ class Sabotage:
 
     def arm(self, step: int, when: str, target: int) -> None:
         """Whom to kill, and the step at which: `before` or `after` its tool has run."""
-        (self.folder / "pid").write_text(f"{step} {when} -- {target}\n")
+        (self.folder / "pid").write_text(f"{step} {when} {target}\n")
 
     @property
     def killed(self) -> str:
