@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from typing_extensions import assert_never
 
+from dispatcher.connections import one_connection_each
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.gatekeeper import evaluate_gate
 from dispatcher.observe import Seen, changed, look, note_absence, report, sight_of, sightings_of
@@ -41,13 +42,14 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
     while True:
         tally = Tally()
         seen: list[Seen] = []
-        for name, profile in watched_profiles(world, policy):
-            try:
-                seen += _sweep(world, policy, profile, tally)
-            except DispatchError as error:
-                tally.failed += 1
-                world.say(f"{name}: {error.cause} {error.next_step}")
-        _gates(world, policy, [item for item in seen if item.record.state.ended])
+        with one_connection_each(world) as connected:
+            for name, profile in watched_profiles(world, policy):
+                try:
+                    seen += _sweep(connected, policy, profile, tally)
+                except DispatchError as error:
+                    tally.failed += 1
+                    world.say(f"{name}: {error.cause} {error.next_step}")
+            _gates(connected, policy, [item for item in seen if item.record.state.ended])
         world.say(f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.failed} clusters did not answer.")
         if not follow or (tally.active == tally.ended and not tally.failed):
             pages = [run_report(item.record, item.tail, world.clock.now(), world.settings.voice).summary for item in seen]
