@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     # GitHub ends a cancelled job with SIGINT and then SIGTERM: both mean the same, and the lock must be given back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    runner: Runner | None = None
+    runner = Runner(None, None, in_actions=False)
     try:
         inputs = read_inputs()
         runner = Runner(inputs.github.output_file, inputs.github.summary_file, inputs.github.in_actions)
@@ -58,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = f"{type(error).__name__}: {error}"
         print(f"This is a bug in nemotron-dispatch: {words}\nRun it again with --debug and report what it prints.", file=sys.stderr)
         told = blank_outputs("refused", "bug")
-        if runner is not None:
-            runner.outputs(told)
+        runner.outputs(told)
         if arguments.json:
             print(json.dumps({**told, "result": {}, "summary": words}, ensure_ascii=False))
         return Exit.BUG
@@ -292,16 +291,15 @@ def plain(markdown: str) -> str:
     return "\n".join(lines[:4])
 
 
-def _broken(arguments: argparse.Namespace, runner: Runner | None, error: DispatchError) -> int:
+def _broken(arguments: argparse.Namespace, runner: Runner, error: DispatchError) -> int:
     if arguments.debug:
         traceback.print_exc()
     words = f"{error.cause}\nNext: {error.next_step}"
-    if runner is not None:
-        told = blank_outputs("refused", error.code)
-        runner.outputs(told)
-        runner.error(error.code, words)
-        if arguments.json:
-            print(json.dumps({**told, "result": {}, "summary": words}, ensure_ascii=False))
+    told = blank_outputs("refused", error.code)
+    runner.outputs(told)
+    runner.error(error.code, words)
+    if arguments.json:
+        print(json.dumps({**told, "result": {}, "summary": words}, ensure_ascii=False))
     return int(error.exit)
 
 

@@ -184,7 +184,7 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     log_url = record.log_url or voice.summary_url
     failed = bool(record.results_problem) or (record.state.ended and record.state is not State.SUCCEEDED)
     lines = [f"### {_icon(record)} {voice.name} · {record.profile} · {neutralise(headline(record, now), 300)}", ""]
-    if record.reason and record.state is not State.UNKNOWN:
+    if record.reason and (failed or record.state is State.PENDING):
         lines += [f"{'Reason' if failed else 'Waiting for'}: {neutralise(record.reason, 300)}", ""]
     if record.results:
         lines += [_metrics_line(record), ""]
