@@ -30,7 +30,7 @@ FRAME = 1 << 20
 @cache
 def program() -> bytes:
     """The remote program's text without its comments and indentation: fewer bytes to send, and the same for everybody."""
-    text = files("dispatcher.effects").joinpath("cluster.sh").read_text()
+    text = files("dispatcher.effects").joinpath("cluster.sh").read_text(encoding="utf-8")
     lines = (line.strip() for line in text.splitlines())
     return ("\n".join(line for line in lines if line and not line.startswith("#")) + "\n").encode()
 
