@@ -22,6 +22,7 @@ from dispatcher.errors import DispatchError, Exit
 from dispatcher.inputs import Inputs, read_event, read_inputs
 
 if TYPE_CHECKING:
+    from dispatcher.effects.compiler import CompilerProcess
     from dispatcher.world import Outcome, World
 
 EXITS = "\n".join(f"  {item.value:>3}  {item.name.lower().replace('_', ' ')}" for item in Exit)
@@ -155,6 +156,17 @@ def _handle(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
 
 
 def _ask(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.effects.compiler import CompilerProcess
+
+    compiler = CompilerProcess()
+    try:
+        compiler.start()  # the longest step of all begins before even our own imports
+        return _told(_asked(arguments, inputs, runner, compiler))
+    finally:
+        compiler.close()
+
+
+def _asked(arguments: argparse.Namespace, inputs: Inputs, runner: Runner, compiler: CompilerProcess) -> Outcome:
     from dataclasses import replace
     from uuid import uuid4
 
@@ -165,16 +177,12 @@ def _ask(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     folder = top_folder(arguments.repo)
     dry = arguments.command == "plan"
     wait = getattr(arguments, "wait", None)
-    world = for_terminal(inputs if wait is None else replace(inputs, wait_word=str(wait)), runner, folder)
-    world.compiler.start()
-    try:
-        sha = commit_at(folder, arguments.commit)
-        if uncommitted(folder):
-            runner.say("There are uncommitted changes; they do not travel. What runs is the commit.")
-        request = getattr(arguments, "request", None) or uuid4().hex
-        return _told(ask(world, read_policy(world), arguments.words, sha, _user(inputs), request, dry))
-    finally:
-        world.compiler.close()
+    world = for_terminal(inputs if wait is None else replace(inputs, wait_word=str(wait)), runner, folder, compiler)
+    sha = commit_at(folder, arguments.commit)
+    if uncommitted(folder):
+        runner.say("There are uncommitted changes; they do not travel. What runs is the commit.")
+    request = getattr(arguments, "request", None) or uuid4().hex
+    return ask(world, read_policy(world), arguments.words, sha, _user(inputs), request, dry)
 
 
 def _status(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:

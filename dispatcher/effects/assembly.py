@@ -45,7 +45,7 @@ def for_github(inputs: Inputs, runner: Runner, default_branch: str) -> World:
     )
 
 
-def for_terminal(inputs: Inputs, runner: Runner, folder: Path) -> World:
+def for_terminal(inputs: Inputs, runner: Runner, folder: Path, compiler: CompilerProcess | None = None) -> World:
     """The world of a person in a checkout: policy and profiles are the folder's; GitHub is not spoken to."""
     return _world(
         inputs,
@@ -55,6 +55,7 @@ def for_terminal(inputs: Inputs, runner: Runner, folder: Path) -> World:
         read=lambda path: _read(folder / path),
         names=lambda path: tuple(sorted(item.name for item in (folder / path).glob("*") if item.is_file())),
         workspace=folder,
+        compiler=compiler,
     )
 
 
@@ -144,6 +145,7 @@ def _world(
     read: Callable[[str], str | None],
     names: Callable[[str], tuple[str, ...]],
     workspace: Path | None,
+    compiler: CompilerProcess | None = None,
 ) -> World:
     github = inputs.github
     local_job_dir = str(Path(inputs.state_dir) / "local")
@@ -158,7 +160,7 @@ def _world(
     return World(
         forge=forge,
         archive=archive,
-        compiler=CompilerProcess(),
+        compiler=compiler or CompilerProcess(),
         connect=lambda profile: open_cluster(profile, inputs, local_job_dir),
         read_config=read,
         list_config=names,
