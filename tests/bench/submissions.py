@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ class Times:
 
     runs: dict[Place, dict[str, list[float]]] = field(default_factory=dict)
     imports: list[float] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
+    """The machine's load average after each round: what else was going on."""
     connections: set[tuple[int, int]] = field(default_factory=set)
     """(connections, sessions) that the server counted for each of our submissions."""
 
@@ -46,6 +49,7 @@ def measure(
             for number in range(count):
                 _one_round(site, contenders, checkout, rtt, times)
                 times.imports.append(run([str(BIN / "python"), "-c", "import nemo_run"], site.environment(), site.home).seconds)
+                times.loads.append(os.getloadavg()[0])
                 print(f"  {rtt} ms, {checkout.megabytes:g} MB, {number + 1} of {count}", file=sys.stderr)
             tidy()
     return _section(times, rtts, [int(checkout.megabytes) for checkout in checkouts])
@@ -73,7 +77,11 @@ def _section(times: Times, rtts: Sequence[int], sizes: Sequence[int]) -> Section
         told = (seconds(plain), seconds(nemorun), seconds(ours), f"{_ratio(times, place):.2f}")
         rows.append((f"{rtt} ms, {size} MB, {scenario}", *told))
     heads = ("round trip, repository, submission", GitArchive.name, NemoRun.name, Dispatch.name, "ours / NeMo-Run")
-    raw = {"runs": [{"place": list(place), "seconds": by_name} for place, by_name in times.runs.items()], "import nemo_run": times.imports}
+    raw: dict[str, object] = {
+        "runs": [{"place": list(place), "seconds": by_name} for place, by_name in times.runs.items()],
+        "import nemo_run": times.imports,
+    }
+    raw["load"] = times.loads
     return Section("From start to job id", heads, tuple(rows), tuple(_targets(times, rtts, sizes)), raw)
 
 
