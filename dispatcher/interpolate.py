@@ -1,22 +1,18 @@
 """`${oc.env:NAME}` and `${oc.env:NAME,default}` in a document → the runner's values, for names that the policy lists and no others.
 
-OmegaConf's notation (https://omegaconf.readthedocs.io/en/latest/custom_resolvers.html#oc-env), and of its resolvers only this one: the
-others read files, decode and follow references. `\\${` stands for a `${` that is meant as it is.
+The notation and its grammar are OmegaConf's (https://omegaconf.readthedocs.io/en/latest/custom_resolvers.html#oc-env); of its
+resolvers only this one is there, because the others read files, decode and follow references. `\\${` is a `${` that stays.
 One difference is intended: an empty variable counts as unset, because GitHub gives empty text for a variable that does not exist.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from dispatcher.document import Document, Loc, refuse
 from dispatcher.errors import ConfigError
 from dispatcher.untrusted import code
-
-_OPENING = re.compile(r"(\\*)\$\{")
-_ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:,\s*('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^'\"${}]*?)\s*)?\}")
 
 
 def interpolate(document: Document, allowed: Collection[str], env: Mapping[str, str]) -> Document:
@@ -30,24 +26,26 @@ def interpolate(document: Document, allowed: Collection[str], env: Mapping[str, 
             return {key: walk(item, (*loc, key)) for key, item in value.items()}
         if isinstance(value, list):
             return [walk(item, (*loc, index)) for index, item in enumerate(value)]
-        return _text(value, loc) if isinstance(value, str) and "${" in value else value
+        return _resolved(value, loc) if isinstance(value, str) and "${" in value else value
 
-    def _text(text: str, loc: Loc) -> str:
-        parts, end = [], 0
-        while found := _OPENING.search(text, end):
-            slashes = len(found[1])
-            parts.append(text[end : found.start()] + "\\" * (slashes // 2))
-            if slashes % 2:
-                parts.append("${")
-                end = found.end()
-                continue
-            reference = _ENV.match(text, found.end() - 2)
-            if not reference:
-                words = "only `${oc.env:NAME}` and `${oc.env:NAME,default}` are resolved; write `\\${` for a `${` that the shell should see"
-                raise refuse(document, [(loc, f"{code('.'.join(map(str, loc)))}: {words}")])
-            parts.append(_value(reference[1], reference[2], loc))
-            end = reference.end()
-        return "".join([*parts, text[end:]])
+    def _resolved(text: str, loc: Loc) -> str:
+        # Imported here: it takes 0.1 s, and most profiles have nothing to resolve.
+        from omegaconf.errors import GrammarParseError
+        from omegaconf.grammar_parser import parse
+        from omegaconf.grammar_visitor import GrammarVisitor
+
+        def env_value(name: str, args: tuple[Any, ...], args_str: tuple[str, ...]) -> str:
+            if name != "oc.env" or not 1 <= len(args) <= 2 or not isinstance(args[0], str):
+                raise _other(document, loc)
+            return _value(args[0], str(args[1]) if len(args) == 2 else None, loc)
+
+        def reference(key: str, memo: object) -> str:
+            raise _other(document, loc)
+
+        try:
+            return str(GrammarVisitor(reference, env_value, None).visit(parse(text)))
+        except GrammarParseError:
+            raise _other(document, loc) from None
 
     def _value(name: str, default: str | None, loc: Loc) -> str:
         place = document.place(loc)
@@ -58,6 +56,11 @@ def interpolate(document: Document, allowed: Collection[str], env: Mapping[str, 
             return found
         if default is None:
             raise ConfigError("config.env-unset", f"`{place}`: {code(name)} is not set on the runner, and there is no default.")
-        return re.sub(r"\\(.)", r"\1", default[1:-1]) if default[:1] in ("'", '"') else default
+        return default
 
     return Document(document.path, {key: walk(item, (key,)) for key, item in document.value.items()}, document.places)
+
+
+def _other(document: Document, loc: Loc) -> ConfigError:
+    words = "only `${oc.env:NAME}` and `${oc.env:NAME,default}` are resolved; write `\\${` for a `${` that the shell should see"
+    return refuse(document, [(loc, f"{code('.'.join(map(str, loc)))}: {words}")])
