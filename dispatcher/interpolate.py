@@ -8,7 +8,7 @@ One difference is intended: an empty variable counts as unset, because GitHub gi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from dispatcher.document import Document, Loc, refuse
 from dispatcher.errors import ConfigError
@@ -39,7 +39,7 @@ def interpolate(document: Document, allowed: Collection[str], env: Mapping[str, 
                 raise _other(document, loc)
             return _value(args[0], str(args[1]) if len(args) == 2 else None, loc)
 
-        def reference(key: str, memo: object) -> str:
+        def reference(key: Any, memo: Any) -> NoReturn:
             raise _other(document, loc)
 
         try:
