@@ -51,18 +51,19 @@ class Section:
 def markdown(section: Section) -> str:
     """A section as it stands in docs/performance.md: a heading and its tables."""
     parts = [f"### {section.title}", table(section.heads, section.rows)]
-    if section.targets:
-        rows = [
-            (
-                target.name,
-                _value(target.measured, target.unit),
-                f"{_value(target.bound, target.unit)}{target.note and f' = {target.note}'}",
-                _verdict(target),
-            )
-            for target in section.targets
-        ]
-        parts.append(table(("promise", "measured", "at most", ""), rows))
+    parts += [targets_table(section.targets)] if section.targets else []
     return "\n\n".join(parts)
+
+
+def targets_table(targets: Sequence[Target]) -> str:
+    """Promises, what was measured, what it may be, and what part of that it is."""
+    rows = []
+    for target in targets:
+        bound = _value(target.bound, target.unit) + (f" = {target.note}" if target.note else "")
+        ratio = f" ({target.ratio:.2f})" if target.bound else ""
+        verdict = f"{'kept' if target.passed else 'MISSED'}{ratio}"
+        rows.append((target.name, _value(target.measured, target.unit), bound, verdict))
+    return table(("promise", "measured", "at most", ""), rows)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -89,8 +90,3 @@ def seconds(value: float) -> str:
 
 def _value(value: float, unit: str) -> str:
     return f"{value:.2f} s" if unit == "s" else f"{value:.0f} {unit}".rstrip()
-
-
-def _verdict(target: Target) -> str:
-    ratio = f" ({target.ratio:.2f})" if target.bound else ""
-    return f"{'kept' if target.passed else 'MISSED'}{ratio}"
