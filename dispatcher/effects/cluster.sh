@@ -308,6 +308,8 @@ lay_ready() { # unpacks the group's newest whole package once more, for the next
     IFS= read -r newest <"packages/groups/$group" && is_hex "$newest" && [ ! -e "packages/$newest.tree" ] || return 0
     (
         exec 3<&- 4>&-
+        room=$(df -Pk . | { read -r line && read -r device all used free line && printf '%s' "$free"; }) size=$(stat -c %s "packages/$newest.tar") || exit
+        [ "$room" -gt $((size / 100)) ] || exit # jobs need what is left more than the next submission does
         mkdir "tmp/tree.$newest" || exit # somebody else does it
         IFS= read -r older <"packages/groups/$group.tree" || older=
         [ "$older" = "$newest" ] || ! is_hex "$older" || rm -rf "packages/$older.tree"

@@ -89,7 +89,7 @@ def test_a_submission_under_every_shell(shell: str, job_dir: Path, slurm_like: P
     assert (slurm_like.folder / "jobs" / "1000").read_text() == f"dispatch-{KEY}|{run}\n"
     assert [file.name for file in (job_dir / "active").iterdir()] == [KEY]
     assert {tag.name for tag in (job_dir / "tags").iterdir() if (tag / KEY).exists()} == {"abc123", "pr-7"}
-    assert not list((job_dir / "tmp").iterdir())
+    wait_until(lambda: not list((job_dir / "tmp").iterdir()))
     (run / "logs" / "sbatch_x_1000.out").write_text("sbatch\n")
     (run / "logs" / "log-x_1000_0.out").write_bytes(b"0123456789\n\xff\x00end")
     (run / "results.json").write_text('{"loss": 1}')
@@ -130,7 +130,7 @@ def test_a_submission_under_every_shell(shell: str, job_dir: Path, slurm_like: P
     probes = {probe.name: probe.output for probe in cluster.probe("ml", "batch")}
     assert probes["job_dir"].status == 0
     assert probes["sbatch"].stdout == "slurm 99.9\n"
-    assert not list((job_dir / "tmp").iterdir())
+    wait_until(lambda: not list((job_dir / "tmp").iterdir()))
     cluster.close()
     assert slurm_like.calls[1:] == ["scancel 1000", slurm_like.calls[2], "scontrol -o show partition batch"]
     assert not list(job_dir.parent.rglob("hacked"))
@@ -612,7 +612,7 @@ def test_a_record_that_has_no_room_keeps_the_old_one(small_disk: Path, slurm_lik
     files = cluster.fetch(KEY, 0, 0, 0)
     assert files is not None
     assert files.record == f'{{"key": "{KEY}"}}'
-    assert not list((small_disk / "job" / "tmp").iterdir())
+    wait_until(lambda: not list((small_disk / "job" / "tmp").iterdir()))
     cluster.close()
 
 
