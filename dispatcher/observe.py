@@ -5,6 +5,7 @@ Shared by the sweep (`watch`), by the attached mode and by the first report afte
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -89,7 +90,7 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
     before = before.model_copy(update={"job_id": run.job_id or before.job_id})
     record = advance(before, sight, world.clock.now(), lost_after)
     if record.state.ended:
-        record = _with_results(record, _results_of(cluster, record, files))
+        record = _with_results(record, _results_of(cluster, record, files), world.settings.to_hide)
     if record.target.repository != world.settings.repository:
         return None  # Another repository's run in the same job_dir: its own sweep speaks for it.
     return Seen(record, redact(files.log.decode("utf-8", "replace"), world.settings.to_hide))
@@ -108,10 +109,11 @@ def _results_of(cluster: Cluster, record: RunRecord, files: RunFiles) -> RunFile
     return cluster.fetch(record.run_key, 0, 0, MAX_BYTES, record.results_path) or files
 
 
-def _with_results(record: RunRecord, files: RunFiles) -> RunRecord:
+def _with_results(record: RunRecord, files: RunFiles, to_hide: Collection[str]) -> RunRecord:
     match parse_results(files.results, files.results_too_big):
         case Results(metrics):
-            return record.model_copy(update={"results": dict(metrics)})
+            shown = {redact(name, to_hide): redact(value, to_hide) if isinstance(value, str) else value for name, value in metrics.items()}
+            return record.model_copy(update={"results": shown})
         case BrokenResults(why):
             return record.model_copy(update={"results_problem": why})
         case NoResults():

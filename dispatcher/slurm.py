@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 
@@ -213,12 +213,15 @@ class Sightings:
         if queued and not queued.state.ended and queued.state is not State.UNKNOWN:
             return queued
         accounted = (self._sacct or {}).get(job_id)
-        if accounted and accounted.state.ended:
+        if accounted and accounted.state.ended and accounted.end is not None:
             return accounted
         controlled = (self._scontrol or {}).get(job_id)
         ended = [seen for seen in (controlled, queued) if seen and seen.state.ended]
         if ended:
-            return ended[0]
+            return _filled(ended[0], exit_file)
+        if accounted and accounted.state.ended:
+            # Accounting that was down hears of a job's start when it has ended: a state without an end, and an exit code that is none.
+            return _filled(replace(accounted, exit_code=None), exit_file) if self._squeue is not None else Silent(self._words)
         known = [seen for seen in (controlled, accounted, queued) if seen]
         if self._squeue is None and self._scontrol is None:
             # Only accounting spoke: an unfinished row may be an old one, so it is shown but decides nothing.
@@ -229,6 +232,12 @@ class Sightings:
         if known and known[0].source != "sacct":
             return known[0]
         return Absent()
+
+
+def _filled(seen: Observation, exit_file: str) -> Observation:
+    """An end whose exit code nobody told, with the one that the batch script itself left behind."""
+    told_by_script = seen.exit_code is None and seen.state in (State.SUCCEEDED, State.FAILED) and exit_file.strip().isdigit()
+    return replace(seen, exit_code=int(exit_file)) if told_by_script else seen
 
 
 def _cancelled_by(word: str) -> str:

@@ -39,13 +39,14 @@ class Tally:
 
 def watch(world: World, policy: Policy, follow: bool = False, interval: float = 60.0) -> Outcome:
     """Sweeps every configured cluster. With `follow`, until nothing is active any more."""
+    owners: dict[str, bool] | None = {} if follow else None
     while True:
         tally = Tally()
         seen: list[Seen] = []
         with one_connection_each(world) as connected:
             for name, profile in watched_profiles(world, policy):
                 try:
-                    seen += _sweep(connected, policy, profile, tally)
+                    seen += _sweep(connected, policy, profile, tally, owners)
                 except DispatchError as error:
                     tally.failed += 1
                     world.say(f"{name}: {error.cause} {error.next_step}")
@@ -58,16 +59,18 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
         world.clock.sleep(interval)
 
 
-def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally) -> list[Seen]:
+def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners: dict[str, bool] | None) -> list[Seen]:
     """One cluster, one connection, one exec → what changed. A run that cannot be reported is left as it is, for the next sweep."""
     cluster = world.connect(profile)
     news: list[Seen] = []
     try:
         sweep = cluster.sweep()
         sightings = sightings_of(sweep)
-        tally.active += len(sweep.runs)
         for run in sweep.runs:
             try:
+                if not _is_ours(world, cluster, run, owners):
+                    continue
+                tally.active += 1
                 seen = _look_after(world, cluster, run, sight_of(run, sightings, profile.executor), policy, tally)
             except DispatchError as error:
                 tally.failed += 1
@@ -77,6 +80,16 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally) -> list
     finally:
         cluster.close()
     return news
+
+
+def _is_ours(world: World, cluster: Cluster, run: ActiveRun, owners: dict[str, bool] | None) -> bool:
+    """Whether to wait for a run's end. Several repositories may share a folder; who only looks once need not ask for each record."""
+    if owners is None:
+        return True
+    if run.run_key not in owners:
+        files = cluster.fetch(run.run_key, 0, 0, 0)
+        owners[run.run_key] = files is None or parse_record(files.record).target.repository == world.settings.repository
+    return owners[run.run_key]
 
 
 def _look_after(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, policy: Policy, tally: Tally) -> Seen | None:

@@ -83,6 +83,22 @@ def test_accounting_gives_exit_times_and_who_cancelled() -> None:
     assert seen.end == datetime(2023, 11, 14, 22, 14, 20, tzinfo=timezone.utc)
 
 
+LATE = CommandOutput(0, "77|FAILED|0:0|1699999990|Unknown|10|n1|None\n")
+
+
+@pytest.mark.parametrize(
+    ("queue", "exit_file", "expected"),
+    [(squeue("FAILED"), "3", 3), (squeue("FAILED"), "", None), (EMPTY, "3", 3), (EMPTY, "", None), (DOWN, "3", "silent")],
+)
+def test_an_end_without_an_end_is_not_believed_about_its_exit_code(queue: CommandOutput, exit_file: str, expected: object) -> None:
+    sight = observe("77", queue, LATE, DOWN if queue is DOWN else None, exit_file)
+    if expected == "silent":
+        assert isinstance(sight, Silent)
+        return
+    assert isinstance(sight, Observation)
+    assert (sight.state, sight.exit_code) == (State.FAILED, expected)
+
+
 def test_the_last_row_of_a_requeued_job_counts() -> None:
     rows = CommandOutput(0, "77|NODE_FAIL|1:0|1|2|1|n1|None\n77|COMPLETED|0:0|3|4|1|n2|None\n")
     assert (parse_sacct(rows) or {})["77"].state is State.SUCCEEDED
