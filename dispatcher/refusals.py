@@ -7,7 +7,7 @@ from datetime import datetime
 
 from dispatcher.authorise import Denial
 from dispatcher.command import Malformed
-from dispatcher.errors import ConfigError, DispatchError, Exit
+from dispatcher.errors import JOB_MAY_EXIST, ConfigError, DispatchError, Exit
 from dispatcher.policy import Policy
 from dispatcher.profile import UnknownProfile
 from dispatcher.report import BROKEN, DENIED, DOCS, MALFORMED, UNUSABLE, Answer, Voice, marker, refusal
@@ -35,7 +35,7 @@ def unknown_profile(found: UnknownProfile, trigger: str, voice: Voice) -> Answer
 
 
 # What can also happen when everything has been sent: then the far side finishes by itself, and the next look knows more.
-UNCLEAR = frozenset({"ssh.cut", "cluster.cut", "cluster.timeout", "cluster.scheduler-silent", "interrupted"})
+UNCLEAR = JOB_MAY_EXIST | {"interrupted"}
 
 
 def what_became(code: str) -> str:
