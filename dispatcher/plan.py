@@ -126,8 +126,10 @@ class JobPlan:
         """What runs before the job's first step, in the batch script, with tracing off: NeMo-Run's template turns it on."""
         return [
             "{ set +vx; } 2>/dev/null",
-            # Where there is no accounting, this is all that says how the job ended.
-            f"trap 'echo $? > {self.run_dir}/exit' EXIT",
+            # Where there is no accounting, this is all that says how the job ended. bash leaves 0 in `$?` when a signal ends it, so
+            # without the program's own status (NeMo-Run's `exitcode`) a 0 is none.
+            "unset exitcode",
+            f"trap 'ended=$?; [ $ended != 0 ] || ended=${{exitcode:-143}}; echo $ended > {self.run_dir}/exit' EXIT",
             # A results file that the commit brought along is no result.
             f"rm -f {self.run_dir}/exit {shlex.quote(f'{self.run_dir}/code/{self.recipe.results}')}",
             f". {self.run_dir}/env",

@@ -68,9 +68,14 @@ def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
         experiment.add(_script(run, job), executor=executor, name=key)
         experiment.dryrun(log=False, delete_exp_dir=False)
         folder = Path(experiment._exp_dir)
-        script = (folder / f"{key}_sbatch.sh").read_text()
         configs = {path.relative_to(folder / key): path for path in (folder / key / "configs").rglob("*") if path.is_file()}
-        return {"script": script, "files": {str(name): _steady(path.read_text()) for name, path in sorted(configs.items())}}
+        files = {str(name): _steady(_text(path)) for name, path in sorted(configs.items())}
+        return {"script": _text(folder / f"{key}_sbatch.sh"), "files": files}
+
+
+def _text(path: Path) -> str:
+    """The file as it was written: reading it as text would turn every carriage return of an argument into a line's end."""
+    return path.read_bytes().decode()
 
 
 def _steady(config: str) -> str:
@@ -86,22 +91,37 @@ def _launcher(run: Any, job: Mapping[str, Any]) -> Any:
 
 
 def _script(run: Any, job: Mapping[str, Any]) -> Any:
-    """The recipe as `run.Script`, with every argument quoted exactly once on its way through NeMo-Run.
+    """The recipe as `run.Script` for Slurm, with every argument quoted exactly once on its way through NeMo-Run.
 
     With torchrun, torchx quotes each argument; without a launcher nobody does. In both cases `string.Template` then turns
     `$$` into `$` and fills in names that it knows, so every `$` of ours is doubled.
     """
+    entrypoint, module = str(job["entrypoint"]), bool(job["module"])
+    words = [str(job["module"] or job["script"]), *(str(argument) for argument in job["args"])]
     torchrun = job["launcher"] == "torchrun"
+    if torchrun and not module and entrypoint != "python":
+        # NeMo-Run has torchrun start the script by itself then (`--no-python`), and forgets the entry point.
+        words.insert(0, entrypoint)
+    passed = [(word if torchrun else shlex.quote(word)).replace("$", "$$") for word in words]
+    return run.Script(path=passed[0], args=passed[1:], entrypoint=entrypoint, m=module)
 
-    def passed(value: str) -> str:
-        return (value if torchrun else shlex.quote(value)).replace("$", "$$")
 
-    return run.Script(
-        path=passed(str(job["module"] or job["script"])),
-        args=[passed(str(arg)) for arg in job["args"]],
-        entrypoint=str(job["entrypoint"]),
-        m=bool(job["module"]),
-    )
+def _local_script(run: Any, job: Mapping[str, Any]) -> Any:
+    """The recipe as `run.Script` for this machine, where no shell reads the arguments and only `$` has to be doubled.
+
+    torchrun is started as a program like any other, with NeMo-Run's own options: its launcher would quote what nobody unquotes.
+    """
+    entrypoint, module = str(job["entrypoint"]), str(job["module"])
+    words = ["-m", module] if module else [str(job["script"])]
+    if job["launcher"] == "torchrun":
+        words = words if module or entrypoint == "python" else ["--no-python", entrypoint, *words]
+        processes, name = str(job.get("torchrun_nproc_per_node") or 1), str(_launcher(run, job).rdzv_id)
+        options = {"rdzv-backend": "c10d", "rdzv-endpoint": "localhost:0", "rdzv-id": name, "nnodes": "1", "nproc-per-node": processes}
+        options |= {"node-rank": "0", "tee": "3"}
+        words = [*(part for option, value in options.items() for part in (f"--{option}", value)), *words]
+        entrypoint = "torchrun"
+    first, *rest = [word.replace("$", "$$") for word in [*words, *(str(argument) for argument in job["args"])]]
+    return run.Script(path=first, args=rest, entrypoint=entrypoint)
 
 
 def run_local(job: Mapping[str, Any]) -> int:
@@ -110,16 +130,10 @@ def run_local(job: Mapping[str, Any]) -> int:
     NeMo-Run itself leaves 0 behind whatever happened, so the job's own status is asked.
     """
     run = import_nemo_run()
-    executor = run.LocalExecutor(ntasks_per_node=int(job.get("torchrun_nproc_per_node") or 1), launcher=_launcher(run, job))
-    task = run.Script(
-        path=str(job["module"] or job["script"]),
-        args=[str(arg) for arg in job["args"]],
-        entrypoint=str(job["entrypoint"]),
-        m=bool(job["module"]),
-    )
+    executor = run.LocalExecutor()
     base = Path(str(job["run_dir"])) / "nemo_run"
     with run.Experiment(str(job["run_key"]), base_dir=str(base), skip_status_at_exit=True, enable_goodbye_message=False) as experiment:
-        experiment.add(task, executor=executor, name="run", tail_logs=True)
+        experiment.add(_local_script(run, job), executor=executor, name="run", tail_logs=True)
         experiment.run(detach=False, tail_logs=True)
     # Only leaving the experiment waits for its end.
     states = [str(task.state) for task in experiment.jobs]

@@ -267,8 +267,8 @@ def test_setup_lines() -> None:
     run_dir = job.run_dir
     # Tracing goes off before anything that could show a secret.
     assert lines[0] == "{ set +vx; } 2>/dev/null"
-    assert f"{run_dir}/exit" in lines[1]
-    assert lines[2:] == [
+    assert f"{run_dir}/exit" in lines[2]
+    assert lines[3:] == [
         f"rm -f {run_dir}/exit {run_dir}/code/out/m.json",
         f". {run_dir}/env",
         "module load a",

@@ -1,0 +1,554 @@
+"""NeMo-Run itself renders Slurm jobs, and a real bash runs what it rendered, with an `srun` that only writes down what it was given."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.effects import nemorun
+from dispatcher.effects.compiler import CompilerProcess
+from dispatcher.errors import CompileError
+from dispatcher.executor import SlurmProfile
+from dispatcher.plan import JobPlan
+from dispatcher.ports import Compiled
+from dispatcher.recipe import Recipe
+from tests.unit.test_plan import LOCAL, planned, slurm
+
+SRUN = """\
+#!/bin/sh
+if [ "$1" = --nodes=1 ]; then echo 10.0.0.1; exit 0; fi
+printf '%s\\0' "$@" >"$RECORD"
+[ -z "$HANG" ] || { touch "$RECORD.hangs"; exec sleep "$HANG" >/dev/null 2>&1; }
+exit "${SRUN_EXIT:-0}"
+"""
+SCONTROL = """\
+#!/bin/sh
+case $1 in show) printf 'n1\\nn2\\n' ;; *) printf '%s ' "$@" >>"$RECORD.scontrol" ;; esac
+"""
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Iterator[CompilerProcess]:
+    process = CompilerProcess()
+    yield process
+    process.close()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a rendered script ended: srun's own options, and the program with its arguments as srun would start it."""
+
+    status: int
+    options: list[str]
+    program: list[str]
+    output: str
+    exit_file: str
+    files: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A run's folder on this machine, with `srun` and `scontrol` that write down what they are asked."""
+
+    folder: Path
+
+    def lay_out(self, job: JobPlan, compiled: Compiled, secrets: Mapping[str, str]) -> Path:
+        """What the far side makes of a submission."""
+        run_dir = Path(job.run_dir)
+        (run_dir / "logs").mkdir(parents=True)
+        (run_dir / "code").mkdir()
+        (run_dir / "env").write_text(job.environment(secrets))
+        (run_dir / "job.sbatch").write_text(compiled.script)
+        programs = self.folder / "bin"
+        programs.mkdir()
+        for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        return run_dir
+
+    def start(self, run_dir: Path, **environment: str) -> subprocess.Popen[str]:
+        """The batch script in a real bash, as slurmd would start it."""
+        given = {
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "RECORD": str(self.folder / "record"),
+            "SLURM_JOB_NODELIST": "n[1-2]",
+            "SLURM_NODEID": "0",
+            "SLURM_JOB_ID": "77",
+            "LC_ALL": "C.UTF-8",
+            **environment,
+        }
+        command = ["bash", str(run_dir / "job.sbatch")]
+        return subprocess.Popen(command, cwd=run_dir, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def ended(self, run_dir: Path, process: subprocess.Popen[str]) -> Ran:
+        """Reads what was written down."""
+        output, _ = process.communicate(timeout=30)
+        record = self.folder / "record"
+        words = record.read_bytes().decode().split("\0")[:-1] if record.exists() else []
+        at = next((number for number, word in enumerate(words) if word in ("python", "python3", "torchrun", "bash")), len(words))
+        exit_file = run_dir / "exit"
+        found = frozenset(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
+        return Ran(process.returncode, words[:at], words[at:], output, exit_file.read_text() if exit_file.exists() else "", found)
+
+    def run(self, job: JobPlan, compiled: Compiled, secrets: Mapping[str, str] | None = None, **environment: str) -> Ran:
+        """Lays out and runs to the end."""
+        run_dir = self.lay_out(job, compiled, secrets or {})
+        return self.ended(run_dir, self.start(run_dir, **environment))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def job_of(bench: Bench, recipe: Recipe, *words: str, **fields: Any) -> JobPlan:
+    return replace(planned(slurm(**fields), recipe, *words), job_dir=str(bench.folder / "jobs"))
+
+
+def with_arguments(job: JobPlan, arguments: list[str]) -> dict[str, object]:
+    """The job with arguments that no recipe or comment could carry (line breaks), to see what the rendering alone does."""
+    return {**job.for_compiler(), "args": arguments}
+
+
+# --------------------------------------------------------------------------- arguments
+
+HOSTILE = [
+    "",
+    " ",
+    "two words",
+    "it's",
+    '"double"',
+    "'",
+    "a'b\"c",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "$HOME",
+    "$$",
+    "$$$",
+    "$",
+    "a$",
+    "${num_nodes_var}",
+    "$num_nodes_var",
+    "$$num_nodes_var",
+    "${img_root}/${app_id}/${replica_id}",
+    "${head_node_ip_var}",
+    "${",
+    "a;touch pwned",
+    "a && touch pwned | cat > pwned &",
+    "> pwned",
+    "#comment",
+    "\\",
+    "a\\",
+    "\\n",
+    "*",
+    "?[a-z]~",
+    "{a,b}",
+    "{{ 7 * 7 }} {% raw %} {# x #}",
+    "%j %A %%",
+    "!x",
+    "-x",
+    "--help",
+    "--",
+    "--nproc-per-node=9",
+    "-m",
+    "key=a b",
+    "tab\there",
+    "ünïcödé 🚀",
+    "\u2028",
+    "x" * 512,
+]
+LINE_BREAKS = ["two\nlines", "\n", "a\n#SBATCH --account=evil\nb", "\r\n"]
+
+PROGRAMS = {
+    "script": Recipe(script="train.py"),
+    "module": Recipe(module="pkg.train"),
+    "entrypoint": Recipe(script="train.sh", entrypoint="bash"),
+}
+
+
+def started_as(recipe: Recipe, torchrun: bool) -> list[str]:
+    """What stands before the program's arguments, from `python` or after torchrun's own options."""
+    if recipe.module:
+        return ["-m", recipe.module] if torchrun else ["python", "-m", recipe.module]
+    if recipe.entrypoint != "python":
+        return ["--no-python", recipe.entrypoint, str(recipe.script)] if torchrun else [recipe.entrypoint, str(recipe.script)]
+    return [str(recipe.script)] if torchrun else ["python", str(recipe.script)]
+
+
+@pytest.mark.parametrize("container", [None, "nvcr.io#nvidia/nemo:25.04"], ids=["bare", "container"])
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("launcher", ["none", "torchrun"])
+def test_every_argument_arrives_as_it_was_given(
+    compiler: CompilerProcess, bench: Bench, launcher: str, program: str, container: str | None
+) -> None:
+    recipe = PROGRAMS[program].model_copy(update={"launcher": launcher})
+    job = job_of(bench, recipe, nodes=2, gpus_per_node=4, container_image=container)
+    arguments = HOSTILE + LINE_BREAKS
+    ran = bench.run(job, compiler.compile(with_arguments(job, arguments)))
+    assert ran.status == 0, ran.output
+    assert ran.program[-len(arguments) :] == arguments
+    before = ran.program[: -len(arguments)]
+    expected = started_as(recipe, launcher == "torchrun")
+    assert before[len(before) - len(expected) :] == expected
+    if launcher == "torchrun":
+        assert before[0] == "torchrun"
+    else:
+        assert before == expected
+    assert not [name for name in ran.files if "pwned" in name]
+    assert ("--container-image" in ran.options) == (container is not None)
+    place = ["--container-workdir", "/nemo_run/code"] if container else ["--chdir", f"{job.run_dir}/code"]
+    assert "\0".join(place) in "\0".join(ran.options)
+
+
+def test_overrides_of_a_comment_are_arguments(compiler: CompilerProcess, bench: Bench) -> None:
+    job = job_of(bench, Recipe(script="train.py", args=["--config", "a b.yaml"]), "train.iters=200", "name=it's $(x)", "empty=")
+    ran = bench.run(job, compiler.compile(job.for_compiler()))
+    assert ran.program == ["python", "train.py", "--config", "a b.yaml", "train.iters=200", "name=it's $(x)", "empty="]
+
+
+@pytest.mark.parametrize("launcher", ["none", "torchrun"])
+def test_without_a_container_nemo_runs_folder_is_the_runs(compiler: CompilerProcess, bench: Bench, launcher: str) -> None:
+    """The one thing that NeMo-Run changes in arguments, here as there: what is `/nemo_run` in a container is the run's folder outside."""
+    job = job_of(bench, Recipe(script="train.py", args=["/nemo_run/code/a", "b=/nemo_run/x y"], launcher=launcher))  # type: ignore[arg-type]
+    ran = bench.run(job, compiler.compile(job.for_compiler()))
+    assert ran.program[-2:] == [f"{job.run_dir}/code/a", f"b={job.run_dir}/x y"]
+
+
+@pytest.mark.parametrize("name", ["--help", "-c", "$(touch pwned).py", "a b.py", "${num_nodes_var}.py"])
+@pytest.mark.parametrize("launcher", ["none", "torchrun"])
+def test_a_scripts_name_is_one_word_too(compiler: CompilerProcess, bench: Bench, launcher: str, name: str) -> None:
+    # No recipe can have such a name; the rendering does not depend on that.
+    job = job_of(bench, Recipe(script="train.py", launcher=launcher))  # type: ignore[arg-type]
+    ran = bench.run(job, compiler.compile({**job.for_compiler(), "script": name, "args": ["x"]}))
+    assert ran.program[-2:] == [name, "x"]
+    assert not [file for file in ran.files if "pwned" in file]
+
+
+# --------------------------------------------------------------------------- torchrun
+
+
+@pytest.mark.parametrize(
+    ("ntasks", "gpus", "nproc", "processes"),
+    [
+        (1, None, None, 1),
+        (1, 8, None, 8),
+        (8, 8, None, 8),
+        (4, 8, None, 4),
+        (1, 8, 2, 2),
+        (4, 8, 2, 2),
+        (1, None, 3, 3),
+        (2, None, None, 2),
+    ],
+)
+def test_torchruns_processes(
+    compiler: CompilerProcess, bench: Bench, ntasks: int, gpus: int | None, nproc: int | None, processes: int
+) -> None:
+    fields: dict[str, Any] = {"nodes": 2, "ntasks_per_node": ntasks, "gpus_per_node": gpus, "nproc_per_node": nproc}
+    job = job_of(bench, Recipe(script="train.py", launcher="torchrun"), **fields)
+    compiled = compiler.compile(job.for_compiler())
+    ran = bench.run(job, compiled)
+    told = dict(zip(ran.program[1::2], ran.program[2::2], strict=False))
+    assert (told["--nproc-per-node"], told["--nnodes"]) == (str(processes), "2")
+    assert told["--rdzv-endpoint"] == "10.0.0.1:29500"
+    # One launcher for each node, or there would be processes times tasks.
+    assert "#SBATCH --ntasks-per-node=1\n" in compiled.script
+
+
+def test_the_rendezvous_is_named_by_the_run(compiler: CompilerProcess, bench: Bench) -> None:
+    recipe = Recipe(script="train.py", launcher="torchrun")
+    one, other = job_of(bench, recipe), replace(job_of(bench, recipe), run_key="f" * 16)
+    names = [re.findall(r"--rdzv-id (\d+)", compiler.compile(job.for_compiler()).script) for job in (one, other, one)]
+    assert names[0] == names[2] != names[1]
+
+
+# --------------------------------------------------------------------------- the whole script
+
+
+@pytest.mark.parametrize("launcher", ["none", "torchrun"])
+@pytest.mark.parametrize("container", [None, "a.sqsh"])
+def test_the_same_job_is_the_same_bytes(compiler: CompilerProcess, bench: Bench, launcher: str, container: str | None) -> None:
+    job = job_of(bench, Recipe(script="train.py", launcher=launcher), "a=1", container_image=container, retries=1)  # type: ignore[arg-type]
+    first = compiler.compile(job.for_compiler())
+    assert compiler.compile(job.for_compiler()) == first
+    another = CompilerProcess()
+    try:
+        assert another.compile(job.for_compiler()) == first
+    finally:
+        another.close()
+
+
+def test_every_sbatch_option(compiler: CompilerProcess, bench: Bench) -> None:
+    job = job_of(
+        bench,
+        Recipe(script="train.py"),
+        account="ml",
+        nodes=2,
+        ntasks_per_node=4,
+        gpus_per_node=8,
+        cpus_per_task=3,
+        mem="64G",
+        qos="high",
+        constraint="ib&a100",
+        exclude="n[7-9]",
+        exclusive=True,
+        time="1-12:00:00",
+        reservation="maint",
+        additional_parameters={"mail_type": "END", "switches": "1@10:00"},
+        srun_args=["--mpi=pmix"],
+        retries=2,
+    )
+    compiled = compiler.compile(job.for_compiler())
+    for line in [
+        "account=ml",
+        "partition=batch",
+        "nodes=2",
+        "ntasks-per-node=4",
+        "gpus-per-node=8",
+        "cpus-per-task=3",
+        "mem=64G",
+        "qos=high",
+        "exclude=",
+        "exclusive",
+        "time=1-12:00:00",
+        "reservation=maint",
+        "mail-type=END",
+        "switches=",
+        f"comment={job.run_key}",
+        f"job-name=dispatch-{job.run_key}",
+    ]:
+        assert f"\n#SBATCH --{line}" in compiled.script, line
+    assert re.search(r"^#SBATCH --constraint=\S*ib&a100", compiled.script, re.MULTILINE)
+    ran = bench.run(job, compiled, SRUN_EXIT="3")
+    assert "--mpi=pmix" in ran.options
+    # Slurm is asked to start a failed job again, as often as the profile says.
+    assert "requeue 77" in (bench.folder / "record.scontrol").read_text()
+
+
+def test_the_log_is_where_the_link_says(compiler: CompilerProcess, bench: Bench) -> None:
+    from dispatcher.plan import log_path
+
+    job = job_of(bench, Recipe(script="train.py"))
+    ran = bench.run(job, compiler.compile(job.for_compiler()))
+    written = ran.options[ran.options.index("--output") + 1].replace("%j", "77")
+    assert written == log_path(job.run_dir, job.run_key, "77", "slurm")
+
+
+@pytest.mark.parametrize(("status", "left"), [("0", "0\n"), ("3", "3\n"), ("143", "143\n")])
+def test_the_exit_status_is_left_behind(compiler: CompilerProcess, bench: Bench, status: str, left: str) -> None:
+    job = job_of(bench, Recipe(script="train.py"))
+    ran = bench.run(job, compiler.compile(job.for_compiler()), SRUN_EXIT=status, exitcode="0")
+    assert (ran.status, ran.exit_file) == (int(status), left)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL])
+def test_a_job_that_is_ended_by_a_signal_leaves_no_success(compiler: CompilerProcess, bench: Bench, number: signal.Signals) -> None:
+    # scancel, the time limit and preemption: bash's own `$?` is 0 then.
+    job = job_of(bench, Recipe(script="train.py"))
+    run_dir = bench.lay_out(job, compiler.compile(job.for_compiler()), {})
+    process = bench.start(run_dir, HANG="3", exitcode="0")
+    deadline = time.monotonic() + 20
+    while not (bench.folder / "record.hangs").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert bench.ended(run_dir, process).exit_file != "0\n"
+
+
+def test_a_setup_line_that_ends_the_script_is_no_success(compiler: CompilerProcess, bench: Bench) -> None:
+    job = job_of(bench, Recipe(script="train.py"), setup_lines=["exit 0"])
+    ran = bench.run(job, compiler.compile(job.for_compiler()))
+    assert (ran.program, ran.exit_file) == ([], "143\n")
+
+
+def test_setup_lines_run_before_the_program_and_see_its_environment(compiler: CompilerProcess, bench: Bench) -> None:
+    lines = ['echo "setup $DISPATCH_RUN_KEY"', "export FROM_SETUP=1"]
+    job = job_of(bench, Recipe(script="train.py"), setup_lines=lines, startup_commands='echo "later $FROM_SETUP"')
+    output = bench.run(job, compiler.compile(job.for_compiler())).output
+    assert f"\nsetup {job.run_key}\nlater 1\n" in output
+
+
+def test_results_of_the_commit_and_of_an_earlier_start_are_removed(compiler: CompilerProcess, bench: Bench) -> None:
+    job = job_of(bench, Recipe(script="train.py", results="out/m.json"))
+    run_dir = bench.lay_out(job, compiler.compile(job.for_compiler()), {})
+    (run_dir / "code" / "out").mkdir()
+    (run_dir / "code" / "out" / "m.json").write_text('{"forged": 1}')
+    (run_dir / "exit").write_text("0\n")
+    ran = bench.ended(run_dir, bench.start(run_dir, SRUN_EXIT="5"))
+    assert not (run_dir / "code" / "out" / "m.json").exists()
+    assert ran.exit_file == "5\n"
+
+
+# --------------------------------------------------------------------------- secrets
+
+SECRETS = {"WANDB_API_KEY": "wandb-secret-value", "GITHUB_TOKEN": "github-secret-value", "DISPATCH_SSH_KEY": "ssh-secret-value"}
+
+
+def test_secrets_of_our_own_environment_go_nowhere(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    process = CompilerProcess()
+    try:
+        job = job_of(bench, Recipe(script="train.py"))
+        compiled = process.compile(job.for_compiler())
+        child = process._process
+        assert child is not None
+        seen = Path(f"/proc/{child.pid}/environ").read_bytes()
+    finally:
+        process.close()
+    everything = compiled.script + b"".join(file.content for file in compiled.files).decode() + seen.decode("utf-8", "replace")
+    assert "secret-value" not in everything
+    assert all(name not in everything for name in SECRETS)
+
+
+def test_secrets_reach_the_job_and_not_its_output(compiler: CompilerProcess, bench: Bench) -> None:
+    # The template runs under `set -evx`, which prints every line and every expansion.
+    job = job_of(bench, Recipe(script="train.py"), setup_lines=['test "$WANDB_API_KEY" = wandb-secret-value && echo it is there'])
+    ran = bench.run(job, compiler.compile(job.for_compiler()), SECRETS)
+    assert "\nit is there\n" in ran.output
+    # The setup line itself names the value; nothing but it may.
+    assert "secret-value" not in ran.output
+
+
+# --------------------------------------------------------------------------- beside NeMo-Run's own
+
+STOCK = """
+import json, os, sys, tempfile
+os.environ["NEMORUN_HOME"] = tempfile.mkdtemp(dir=sys.argv[2])
+from pathlib import Path
+from dispatcher.effects.nemorun import import_nemo_run
+run = import_nemo_run()
+job = json.loads(sys.argv[1])
+executor = run.SlurmExecutor(
+    **job["executor"], packager=run.Packager(), launcher="torchrun" if job["launcher"] == "torchrun" else None,
+    tunnel=run.LocalTunnel(job_dir=sys.argv[2] + "/jobs"),
+)
+with run.Experiment("title", base_dir=sys.argv[2], skip_status_at_exit=True, enable_goodbye_message=False) as experiment:
+    script = run.Script(path=job["module"] or job["script"], args=job["args"], entrypoint=job["entrypoint"], m=bool(job["module"]))
+    experiment.add(script, executor=executor, name="task")
+    experiment.dryrun(log=False, delete_exp_dir=False)
+    Path(sys.argv[3]).write_text((Path(experiment._exp_dir) / "task_sbatch.sh").read_text())
+"""
+
+
+def stock_script(job: JobPlan, folder: Path) -> str:
+    """What a plain NeMo-Run script renders for the same executor and the same recipe."""
+    described = job.for_compiler()
+    executor = {name: value for name, value in described["executor"].items() if name != "additional_parameters"}  # type: ignore[attr-defined]
+    assert isinstance(job.profile, SlurmProfile)
+    executor["ntasks_per_node"] = job.profile.ntasks_per_node
+    text = json.dumps({**described, "executor": executor})
+    subprocess.run([sys.executable, "-c", STOCK, text, str(folder), str(folder / "stock.sh")], check=True, capture_output=True)
+    return (folder / "stock.sh").read_text()
+
+
+@pytest.mark.parametrize("container", [None, "a.sqsh"], ids=["bare", "container"])
+@pytest.mark.parametrize("launcher", ["none", "torchrun"])
+def test_the_script_differs_from_nemo_runs_only_as_decided(
+    compiler: CompilerProcess, bench: Bench, launcher: str, container: str | None
+) -> None:
+    """docs/decisions/0010 has the table; arguments are plain here, their quoting is shown above."""
+    recipe = Recipe(script="train.py", args=["--x", "1"], launcher=launcher)  # type: ignore[arg-type]
+    job = job_of(bench, recipe, "a=1", nodes=2, ntasks_per_node=2, gpus_per_node=2, container_image=container, retries=1)
+    stock = stock_script(job, bench.folder)
+    ours = compiler.compile(job.for_compiler()).script
+    # Paths and names: the run key names a run.
+    [folder] = set(re.findall(rf"{re.escape(str(bench.folder))}/jobs/title/title_\d+/task", stock))
+    stock = stock.replace(folder, job.run_dir).replace("ml-ml.task", f"dispatch-{job.run_key}")
+    ours = ours.replace(f"{job.run_dir}/logs/", f"{job.run_dir}/")
+    # A random rendezvous id, and torchrun's processes from the tasks.
+    stock, ours = (re.sub(r"--rdzv-id \d+", "--rdzv-id X", text) for text in (stock, ours))
+    ours = ours.replace("#SBATCH --ntasks-per-node=1\n", "#SBATCH --ntasks-per-node=2\n") if launcher == "torchrun" else ours
+    stock = stock.replace("#SBATCH --ntasks-per-node=1\n", "#SBATCH --ntasks-per-node=2\n") if launcher == "torchrun" else stock
+    differences = [line for line in difflib.ndiff(stock.splitlines(), ours.splitlines()) if line[0] in "-+" and line[2:].strip()]
+    setup = job.for_compiler()["setup_lines"]
+    assert isinstance(setup, list)
+    assert [line for line in differences if line[0] == "-"] == []
+    assert sorted(line[2:] for line in differences) == sorted([*setup, "#SBATCH --requeue"])
+
+
+# --------------------------------------------------------------------------- on this machine
+
+SHOW = "import json, sys\njson.dump(sys.argv[1:], open('argv.json', 'w'))\nsys.exit(int(len(sys.argv) < 3))\n"
+TORCHRUN = '#!/bin/sh\nprintf \'%s\\0\' "$@" >options\nwhile [ "$1" != show.py ]; do shift; done\nexec python3 "$@"\n'
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "status"),
+    [
+        (Recipe(script="show.py"), HOSTILE, 0),
+        (Recipe(module="show", args=["x"]), [], 1),
+        (Recipe(script="show.py", launcher="torchrun", nproc_per_node=2), HOSTILE, 0),
+        (Recipe(script="show.py", launcher="torchrun", entrypoint="python3"), HOSTILE, 0),
+    ],
+    ids=["script", "module that fails", "torchrun", "torchrun with an entry point"],
+)
+def test_a_local_run_gets_the_same_arguments(bench: Bench, recipe: Recipe, arguments: list[str], status: int) -> None:
+    job = replace(planned(LOCAL, recipe), job_dir=str(bench.folder / "jobs"))
+    code, programs = Path(job.run_dir) / "code", bench.folder / "bin"
+    for folder in (code, programs):
+        folder.mkdir(parents=True)
+    (code / "show.py").write_text(SHOW)
+    (programs / "torchrun").write_text(TORCHRUN)
+    (programs / "torchrun").chmod(0o755)
+    (programs / "python").symlink_to(sys.executable)
+    described = bench.folder / "job.json"
+    described.write_text(json.dumps({**job.for_compiler(), "args": [*recipe.args, *arguments]}))
+    program = Path(nemorun.__file__)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(bench.folder), "LC_ALL": "C.UTF-8"}
+    command = [sys.executable, "-I", str(program), "run", str(described)]
+    done = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert json.loads((code / "argv.json").read_text()) == [*recipe.args, *arguments]
+    if recipe.launcher == "torchrun":
+        options = (code / "options").read_text().split("\0")
+        assert options[options.index("--nproc-per-node") + 1] == str(recipe.nproc_per_node or 1)
+        assert options[options.index("show.py") - 1] == ("3" if recipe.entrypoint == "python" else recipe.entrypoint)
+
+
+# --------------------------------------------------------------------------- when it cannot
+
+
+def test_a_job_that_nemo_run_refuses(compiler: CompilerProcess, bench: Bench) -> None:
+    job = job_of(bench, Recipe(script="train.py"))
+    broken = {**job.for_compiler(), "executor": {"account": "ml", "nonsense": 1}}
+    with pytest.raises(CompileError) as refused:
+        compiler.compile(broken)
+    assert refused.value.code == "compile.failed"
+    assert "nonsense" in refused.value.cause
+    # And it goes on.
+    assert compiler.compile(job.for_compiler()).script
+
+
+def test_a_python_without_nemo_run(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'nemo_run'\" >&2\nexit 1\n")
+    python.chmod(0o755)
+    process = CompilerProcess(str(python))
+    try:
+        with pytest.raises(CompileError, match="No module named 'nemo_run'") as refused:
+            process.compile({"run_key": "x"})
+    finally:
+        process.close()
+    assert refused.value.code == "compile.no-nemo-run"
+
+
+def test_nothing_is_left_behind(bench: Bench) -> None:
+    process = CompilerProcess()
+    process.compile(job_of(bench, Recipe(script="train.py")).for_compiler())
+    child, home = process._process, process._home
+    assert child is not None
+    assert home is not None
+    process.close()
+    assert child.returncode is not None
+    assert not Path(home.name).exists()
