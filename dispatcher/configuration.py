@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dispatcher.errors import ConfigError
 from dispatcher.policy import POLICY_PATH, Policy, load_policy
 from dispatcher.profile import ENV_TOML, ResolvedProfile, UnknownProfile, names_in, needed, resolve_profile
@@ -18,6 +20,13 @@ def read_policy(world: World) -> Policy:
     if text is None:
         raise ConfigError("config.missing", f"There is no {POLICY_PATH} on the default branch.")
     return load_policy(text)
+
+
+def guarded(world: World, policy: Policy) -> World:
+    """The same world, hiding also the values of what the policy calls secrets, whatever their names sound like."""
+    given = world.settings.environment
+    values = (given[name] for name in policy.secrets if given.get(name))
+    return replace(world, settings=replace(world.settings, to_hide=(*world.settings.to_hide, *values)))
 
 
 def read_profile(world: World, policy: Policy, name: str) -> ResolvedProfile | UnknownProfile:

@@ -13,7 +13,7 @@ from typing_extensions import assert_never
 
 from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
 from dispatcher.command import Malformed
-from dispatcher.configuration import read_profile
+from dispatcher.configuration import guarded, read_profile
 from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.event import CommentEvent
 from dispatcher.following import follow
@@ -64,6 +64,7 @@ class Prepared:
 
 def start_run(grant: Grant, event: AskedBy, policy: Policy, world: World) -> Outcome | Answer:
     """From permission to a job with its comment and check, or to words that say why not."""
+    world = guarded(world, policy)
     prepared = prepare(grant, policy, world)
     if isinstance(prepared, Answer):
         return prepared

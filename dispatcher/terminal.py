@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from dispatcher.authorise import Denial, Facts, authorise
-from dispatcher.command import Malformed, Run, parse_words
-from dispatcher.configuration import read_profile
+from dispatcher.command import RUN_KEY, Malformed, Run, parse_words
+from dispatcher.configuration import guarded, read_profile
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.event import ManualEvent
-from dispatcher.following import CHUNK, exit_of
+from dispatcher.following import CHUNK, exit_of, show_new_lines
 from dispatcher.observe import look, sight_of, sightings_of
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
-from dispatcher.ports import ActiveRun, Cluster
+from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import denied, malformed, unknown_profile
 from dispatcher.report import Answer, outputs, run_report
 from dispatcher.running import runs_table, watched_profiles
+from dispatcher.slurm import Absent, Observation
 from dispatcher.starting import start_run
 from dispatcher.untrusted import redact
 from dispatcher.world import Outcome, World, outcome
@@ -51,7 +52,8 @@ def ask(world: World, policy: Policy, words: Sequence[str], sha: str, user: str,
 def status(world: World, policy: Policy, sha: str, run_key: str | None) -> Outcome:
     """One run as its comment would show it, or a table of what is active and of what ran on this commit."""
     if run_key is not None:
-        profile, record = find_run(world, policy, run_key)
+        world = guarded(world, policy)
+        record = _as_it_is(world, policy, *find_run(world, policy, run_key))
         words = run_report(record, "", world.clock.now(), world.settings.voice)
         told = {**outputs(record, record.log_url), "comment-url": ""}
         return Outcome(exit_of(record) if record.state.ended else Exit.PENDING, told, words.summary, record)
@@ -71,22 +73,38 @@ def status(world: World, policy: Policy, sha: str, run_key: str | None) -> Outco
     return outcome("answered", "status", summary="\n".join(runs_table(list(records.values()), world)))
 
 
+def _as_it_is(world: World, policy: Policy, profile: Profile, record: RunRecord) -> RunRecord:
+    """The record as the scheduler has it now; what is reported to GitHub is left to `watch`."""
+    if record.state.ended:
+        return record
+    cluster = world.connect(profile)
+    try:
+        sweep = cluster.sweep()
+        run = next((run for run in sweep.runs if run.run_key == record.run_key), None)
+        sight = sight_of(run, sightings_of(sweep), profile.executor) if run else None
+        seen = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after)) if run and sight else None
+    finally:
+        cluster.close()
+    return seen.record if seen else record
+
+
 def logs(world: World, policy: Policy, run_key: str, lines: int, follow: bool) -> Outcome:
     """The end of a run's log, or with `follow` everything that comes, until the run has ended."""
+    world = guarded(world, policy)
     profile, record = find_run(world, policy, run_key)
     cluster = world.connect(profile)
     try:
         files = cluster.fetch(record.run_key, -CHUNK, CHUNK, 0)
         assert files is not None, "find_run has just seen it"
-        text = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
-        world.show_log("".join(line + "\n" for line in text.splitlines()[-lines:]).encode())
-        offset = files.log_offset + len(files.log)
-        while follow and any(run.run_key == record.run_key and not _over(run) for run in cluster.sweep().runs):
-            world.clock.sleep(LOG_INTERVAL_SECONDS)
-            more = cluster.fetch(record.run_key, offset, CHUNK, 0)
-            if more is not None and more.log:
-                world.show_log(redact(more.log.decode("utf-8", "replace"), world.settings.to_hide).encode())
-                offset = more.log_offset + len(more.log)
+        # Who follows sees half a line when it is whole: half a secret would not be known as one.
+        shown = files.log[: files.log.rfind(b"\n") + 1] if follow else files.log
+        text = redact(shown.decode("utf-8", "replace"), world.settings.to_hide).splitlines()
+        world.show_log("".join(line + "\n" for line in text[max(len(text) - max(lines, 0), 0) :]).encode())
+        offset, over = files.log_offset + len(shown), not follow
+        while not over:
+            over = _is_over(cluster, record)
+            offset, _ = show_new_lines(world, cluster, record.run_key, offset, last=over)
+            world.clock.sleep(0 if over else LOG_INTERVAL_SECONDS)
     finally:
         cluster.close()
     return Outcome(Exit.OK, {**outputs(record, record.log_url), "comment-url": ""})
@@ -112,6 +130,8 @@ def find_run(world: World, policy: Policy, run_key: str) -> tuple[Profile, RunRe
     Raises:
         ClusterError: `cluster.no-such-run`.
     """
+    if not RUN_KEY.fullmatch(run_key):
+        raise ClusterError("cluster.no-such-run", f"{run_key!r} is no run key: it has 4 to 16 hex digits.")
     for name, profile in watched_profiles(world, policy):
         try:
             cluster = world.connect(profile)
@@ -147,8 +167,14 @@ def _record(cluster: Cluster, run_key: str) -> RunRecord | None:
     return parse_record(files.record) if files else None
 
 
-def _over(run: ActiveRun) -> bool:
-    return bool(run.exit_file.strip())
+def _is_over(cluster: Cluster, record: RunRecord) -> bool:
+    """Whether the job writes no more, as far as anybody knows."""
+    sweep = cluster.sweep()
+    run = next((run for run in sweep.runs if run.run_key == record.run_key), None)
+    if run is None or run.exit_file.strip():
+        return True
+    sight = sight_of(run, sightings_of(sweep), record.executor)
+    return isinstance(sight, Absent) or (isinstance(sight, Observation) and sight.state.ended)
 
 
 def _said(answer: Answer) -> Outcome:

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from typing_extensions import assert_never
 
+from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.gatekeeper import evaluate_gate
@@ -39,6 +40,7 @@ class Tally:
 
 def watch(world: World, policy: Policy, follow: bool = False, interval: float = 60.0) -> Outcome:
     """Sweeps every configured cluster. With `follow`, until nothing is active any more."""
+    world = guarded(world, policy)
     owners: dict[str, bool] | None = {} if follow else None
     while True:
         tally = Tally()
