@@ -5,7 +5,7 @@ Every value that crosses a port is a frozen dataclass of plain values, parsed by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -384,6 +384,9 @@ class Cluster(Protocol):
 
     def fetch(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "") -> RunFiles | None:
         """Reads one run; None when the ledger does not know it. A negative offset counts from the log's end."""
+
+    def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
+        """The records (ledger texts) of many runs, for little more than one costs; None for those that the ledger does not know."""
 
     def find(self, tag: str) -> tuple[str, ...]:
         """The records (ledger texts) of all runs with this tag."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ from typing_extensions import assert_never
 
 from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
-from dispatcher.errors import DispatchError, Exit
+from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import evaluate_gate
 from dispatcher.observe import Seen, changed, look, note_absence, report, sight_of, sightings_of
 from dispatcher.policy import Policy
@@ -68,12 +69,16 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners:
     try:
         sweep = cluster.sweep()
         sightings = sightings_of(sweep)
+        sights = {run.run_key: sight_of(run, sightings, profile.executor) for run in sweep.runs}
+        # Who waits for the ends of our runs has to know which are ours; who looks once need not ask about those that are as they were.
+        asked = sweep.runs if owners is not None else tuple(run for run in sweep.runs if _is_due(run, sights[run.run_key]))
+        foreign = _foreign(world, cluster, asked, {} if owners is None else owners)
+        tally.active += len(sweep.runs) - len(foreign if owners is not None else ())
         for run in sweep.runs:
+            if run.run_key in foreign or not _is_due(run, sights[run.run_key]):
+                continue
             try:
-                if not _is_ours(world, cluster, run, owners):
-                    continue
-                tally.active += 1
-                seen = _look_after(world, cluster, run, sight_of(run, sightings, profile.executor), policy, tally)
+                seen = _look_after(world, cluster, run, sights[run.run_key], policy, tally)
             except DispatchError as error:
                 tally.failed += 1
                 world.say(f"Run {run.run_key}: {error.cause} {error.next_step}")
@@ -84,24 +89,34 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners:
     return news
 
 
-def _is_ours(world: World, cluster: Cluster, run: ActiveRun, owners: dict[str, bool] | None) -> bool:
-    """Whether to wait for a run's end. Several repositories may share a folder; who only looks once need not ask for each record."""
-    if owners is None:
+def _is_due(run: ActiveRun, sight: Sight) -> bool:
+    """Whether there may be something to say about a run."""
+    if not run.job_id:
+        return run.age_seconds >= INTERRUPTED_SECONDS
+    # Who submitted it a moment ago is reporting it right now; two at once would write two comments.
+    return changed(run, sight) and not (not run.reported and run.age_seconds < SUBMITTER_SECONDS)
+
+
+def _foreign(world: World, cluster: Cluster, runs: Sequence[ActiveRun], owners: dict[str, bool]) -> set[str]:
+    """Which runs are another repository's: several may share a folder, and each one's own sweep speaks for its runs."""
+    unknown = [run.run_key for run in runs if run.run_key not in owners]
+    for run_key, text in zip(unknown, cluster.records(unknown), strict=True):
+        owners[run_key] = text is None or _is_ours(world, text)
+    return {run.run_key for run in runs if not owners[run.run_key]}
+
+
+def _is_ours(world: World, text: str) -> bool:
+    """A record that cannot be read is looked at as if it were ours, and what is wrong with it is said."""
+    try:
+        return parse_record(text).target.repository == world.settings.repository
+    except ClusterError:
         return True
-    if run.run_key not in owners:
-        files = cluster.fetch(run.run_key, 0, 0, 0)
-        owners[run.run_key] = files is None or parse_record(files.record).target.repository == world.settings.repository
-    return owners[run.run_key]
 
 
 def _look_after(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, policy: Policy, tally: Tally) -> Seen | None:
     """One active run; what there is to say about it is said."""
     if not run.job_id:
         return _adopt(world, cluster, run, tally)
-    if not run.reported and run.age_seconds < SUBMITTER_SECONDS:
-        return None  # Who submitted it is reporting it right now; two at once would write two comments.
-    if not changed(run, sight):
-        return None
     seen = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after))
     if seen is None:
         return None
@@ -113,8 +128,6 @@ def _look_after(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, po
 
 def _adopt(world: World, cluster: Cluster, run: ActiveRun, tally: Tally) -> Seen | None:
     """A run folder without a job: if the scheduler knows the run key it is adopted, else the command may be given again."""
-    if run.age_seconds < INTERRUPTED_SECONDS:
-        return None
     files = cluster.fetch(run.run_key, 0, 0, 0)
     if files is None:
         cluster.retire(run.run_key)

@@ -6,7 +6,7 @@ hold the whole story's effects, in their order, beside what it expects. `Fakes()
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from itertools import count
@@ -367,6 +367,11 @@ class FakeCluster:
         results = run.results.get(results_path or "results.json")
         too_big = results is not None and len(results) > results_cap
         return RunFiles(run.record, run.log[offset:][:log_cap], offset, size, None if too_big else results, too_big)
+
+    def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
+        if run_keys:
+            self.trace.add("cluster.records", str(len(run_keys)))
+        return tuple(self.runs[key].record if key in self.runs else None for key in run_keys)
 
     def find(self, tag: str) -> tuple[str, ...]:
         self.trace.add("cluster.find", tag.partition("-")[0])

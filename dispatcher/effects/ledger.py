@@ -6,7 +6,7 @@ Everything that comes back is untrusted: parsed strictly, capped, and never used
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dispatcher.effects.answers import KEY, active_runs, base_manifest, command_output, control_tar, job_id, run_files, unclear
@@ -36,6 +36,8 @@ CUT = ("ssh.cut", "cluster.cut")
 CLAIM_SECONDS = 120.0
 SUBMIT_SECONDS = 600.0
 LOOK_SECONDS = 90.0
+BEYOND_ANY_LOG = 1 << 60
+"""An offset at which there is nothing to read."""
 MISSING_CAP = 25
 """Jobs that neither squeue nor sacct knows and that scontrol is asked about in one sweep: a process each on the login node."""
 
@@ -186,20 +188,24 @@ class LedgerCluster:
 
     def fetch(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "") -> RunFiles | None:
         """As in `ports.Cluster`."""
-        (found,) = self.fetch_many([(run_key, log_offset, log_cap, results_cap, results_path)])
-        return found
+        self._ask_for(run_key, log_offset, log_cap, results_cap, results_path)
+        return run_files(self._talk.answer(LOOK_SECONDS), log_cap, results_cap)
 
-    def fetch_many(self, wanted: Sequence[tuple[str, int, int, int, str]]) -> Iterator[RunFiles | None]:
-        """`fetch` for many runs in one go: requests are sent ahead, so it is one round trip for dozens of them."""
-        for first in range(0, len(wanted), WINDOW):
-            batch = wanted[first : first + WINDOW]
-            for key, offset, log_cap, results_cap, path in batch:
-                name = path or "results.json"
-                if not is_inside(name):
-                    raise ValueError(f"the results' path {name!r} leaves the run's folder")
-                self._talk.ask("fetch", check_name(key, KEY, "run key"), str(offset), str(log_cap), str(results_cap), name)
-            for _, _, log_cap, results_cap, _ in batch:
-                yield run_files(self._talk.answer(LOOK_SECONDS), log_cap, results_cap)
+    def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
+        """As in `ports.Cluster`: requests are sent ahead, so it is one round trip for dozens of them."""
+        found: list[RunFiles | None] = []
+        for first in range(0, len(run_keys), WINDOW):
+            batch = run_keys[first : first + WINDOW]
+            for run_key in batch:
+                self._ask_for(run_key, BEYOND_ANY_LOG, 0, 0, "")
+            found += [run_files(self._talk.answer(LOOK_SECONDS), 0, 0) for _ in batch]
+        return tuple(files.record if files else None for files in found)
+
+    def _ask_for(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str) -> None:
+        name = results_path or "results.json"
+        if not is_inside(name):
+            raise ValueError(f"the results' path {name!r} leaves the run's folder")
+        self._talk.ask("fetch", check_name(run_key, KEY, "run key"), str(log_offset), str(log_cap), str(results_cap), name)
 
     def find(self, tag: str) -> tuple[str, ...]:
         """As in `ports.Cluster`."""

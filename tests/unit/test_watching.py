@@ -318,3 +318,12 @@ def test_nothing_that_a_scheduler_prints_is_taken_for_more_than_text() -> None:
     [body] = fakes.forge.bodies
     assert "&lt;script&gt;" in body
     assert "@org" not in body
+
+
+def test_whose_the_changed_runs_are_is_asked_for_all_of_them_at_once() -> None:
+    fakes = Fakes()
+    for number in range(3):
+        target = Target(repository="org/other", pull=7)
+        fakes.cluster.add(run_record(run_key=f"{number:016x}", job_id=str(number), target=target), "pending", "COMPLETED")
+    sweep(fakes)
+    assert fakes.steps == ["connect", "cluster.sweep", "cluster.records 3", "cluster.close"]
