@@ -48,6 +48,8 @@ class DispatchError(Exception):
         self.cause = cause
         self.next_step = next_step or kind.next_step
         self.exit = kind.exit
+        self.job_may_exist = False
+        """Set where it broke so late that the scheduler may have a job all the same (`JOB_MAY_EXIST`)."""
 
 
 class ConfigError(DispatchError):

@@ -7,10 +7,10 @@ from datetime import datetime
 
 from dispatcher.authorise import Denial
 from dispatcher.command import Malformed
-from dispatcher.errors import JOB_MAY_EXIST, ConfigError, DispatchError, Exit
+from dispatcher.errors import ConfigError, DispatchError, Exit
 from dispatcher.policy import Policy
 from dispatcher.profile import UnknownProfile
-from dispatcher.report import BROKEN, DENIED, DOCS, MALFORMED, UNUSABLE, Answer, Voice, marker, refusal
+from dispatcher.report import BROKEN, DENIED, DOCS, MALFORMED, NOTHING, UNUSABLE, Answer, Voice, marker, refusal
 from dispatcher.untrusted import code, neutralise
 
 
@@ -34,13 +34,10 @@ def unknown_profile(found: UnknownProfile, trigger: str, voice: Voice) -> Answer
     return refusal(f"there is no profile {code(found.name)}", "unknown-profile", words, f"`{voice.help}`", trigger, UNUSABLE, Exit.CONFIG)
 
 
-# What can also happen when everything has been sent: then the far side finishes by itself, and the next look knows more.
-UNCLEAR = JOB_MAY_EXIST | {"interrupted"}
-
-
-def what_became(code: str) -> str:
-    """What can be said about the job of a command that broke with this code."""
-    return "it is not known whether a job was submitted" if code in UNCLEAR else "nothing was submitted"
+def what_became(error: BaseException) -> str:
+    """What can be said about the job of a command that broke. Interrupted means: the far side may have had everything already."""
+    unclear = error.job_may_exist if isinstance(error, DispatchError) else True
+    return "it is not known whether a job was submitted" if unclear else NOTHING
 
 
 def broken(error: DispatchError, trigger: str) -> Answer:
@@ -52,7 +49,7 @@ def broken(error: DispatchError, trigger: str) -> Answer:
     }
     # What is wrong with a file is said in Markdown of our own, a line for each problem; everything else may quote strangers.
     words = error.cause if isinstance(error, ConfigError) else neutralise(error.cause, 1500)
-    title, became = titles.get(error.exit, "something broke"), what_became(error.code)
+    title, became = titles.get(error.exit, "something broke"), what_became(error)
     return refusal(title, error.code, words, error.next_step, trigger, BROKEN, error.exit, became)
 
 

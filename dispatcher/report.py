@@ -93,6 +93,8 @@ class Tone:
     reaction: Reaction
 
 
+NOTHING = "nothing was submitted"
+
 DENIED = Tone("denied", "🚫", "-1")
 MALFORMED = Tone("malformed", "🤔", "confused")
 UNUSABLE = Tone("refused", "🤔", "confused")
@@ -248,10 +250,10 @@ def refusal(
     trigger: str,
     tone: Tone,
     exit_code: Exit,
-    became: str = "nothing was submitted",
+    became: str = NOTHING,
 ) -> Answer:
     """What is said when nothing was started: a headline, why, and the next step. `words` and `step` are Markdown and safe already."""
-    lines = [f"### {tone.icon} Not started: {title}", ""]
+    lines = [f"### {tone.icon} {'Not started' if became == NOTHING else 'Perhaps not started'}: {title}", ""]
     lines += [words, ""] if words else []
     lines += [f"**Next:** {step}", ""] if step else []
     lines += [f"<sub>reason `{reason}` · {became} · [how this works]({DOCS}/commands.md)</sub>"]

@@ -7,33 +7,29 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 
 from typing_extensions import assert_never
 
 from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
+from dispatcher.bundle import bundle, what_travels
 from dispatcher.command import Malformed
 from dispatcher.configuration import guarded, read_profile
-from dispatcher.errors import DispatchError, Exit, ForgeError
+from dispatcher.errors import JOB_MAY_EXIST, DispatchError, Exit, ForgeError
 from dispatcher.event import CommentEvent
 from dispatcher.following import follow
-from dispatcher.manifest import difference, render_manifest
 from dispatcher.observe import Seen, report, tail_of
 from dispatcher.plan import JobPlan, log_path, missing_script, package_group, package_spec, plan
 from dispatcher.policy import Policy
 from dispatcher.ports import (
     AlreadySubmitted,
-    Archive,
     Claimed,
     ClaimRequest,
     Cluster,
     Compiled,
     InProgress,
-    Package,
     Refused,
     Submission,
     Submitted,
-    Upload,
 )
 from dispatcher.preview import preview
 from dispatcher.profile import LocalProfile, SlurmProfile, UnknownProfile, apply_overrides, with_recipe
@@ -46,8 +42,6 @@ from dispatcher.slurm import State
 from dispatcher.untrusted import code, redact
 from dispatcher.world import Outcome, World
 
-# Beyond this share of changed bytes, sending everything is simpler and hardly slower.
-_WORTH_SENDING = 0.5
 # How long another delivery that has just submitted may take to tell GitHub, before it counts as dead.
 REPORT_LOOKS, REPORT_PAUSE_SECONDS = 10, 0.5
 # Stands for the reported state where the submitter has given up reporting: the next sweep need not leave the run to it.
@@ -157,11 +151,10 @@ def _submitted(prepared: Prepared, claim: Claimed, event: AskedBy, policy: Polic
             granted = still_granted(job.grant, world.forge.pull(job.grant.number))
             if isinstance(granted, Denial):
                 return _called_off(record, denied(granted, job.grant.trigger), world, cluster)
-        world.say(f"Sending {_what_travels(job, claim)} and submitting.")
-        answer = cluster.submit(_submission(prepared, compiled, record, claim, world))
+        world.say(f"Sending {what_travels(job.package, claim)} and submitting.")
+        answer = _submit(cluster, bundle(job, compiled, record, prepared.secrets, claim, world.archive()))
     except (DispatchError, KeyboardInterrupt) as error:
-        code = getattr(error, "code", "interrupted")
-        _close_check(record, f"{what_became(code)}: {code}", world)
+        _close_check(record, f"{what_became(error)}: {getattr(error, 'code', 'interrupted')}", world)
         raise
     match answer:
         case Refused():
@@ -171,6 +164,15 @@ def _submitted(prepared: Prepared, claim: Claimed, event: AskedBy, policy: Polic
             return _reported(record, job, policy, world, cluster, look_first=not fresh)
         case _:
             assert_never(answer)
+
+
+def _submit(cluster: Cluster, submission: Submission) -> Submitted | Refused:
+    """One submission; what breaks now may break after the scheduler has the job."""
+    try:
+        return cluster.submit(submission)
+    except DispatchError as error:
+        error.job_may_exist = error.code in JOB_MAY_EXIST
+        raise
 
 
 def _as_its_submitter_says(record: RunRecord, world: World, cluster: Cluster) -> RunRecord:
@@ -183,30 +185,6 @@ def _as_its_submitter_says(record: RunRecord, world: World, cluster: Cluster) ->
         files = cluster.fetch(record.run_key, 0, 0, 0)
         record = parse_record(files.record) if files else record
     return record
-
-
-def _submission(prepared: Prepared, compiled: Compiled, record: RunRecord, claim: Claimed, world: World) -> Submission:
-    job = prepared.plan
-    archive = world.archive()
-    return Submission(
-        run_key=job.run_key,
-        record=record.to_json(),
-        script=compiled.script,
-        files=compiled.files,
-        env_file=job.environment(prepared.secrets),
-        manifest=render_manifest(job.package.files),
-        upload=None if claim.has_package else _upload(job.package, claim, archive),
-    )
-
-
-def _upload(package: Package, claim: Claimed, archive: Archive) -> Upload:
-    """What has to travel: the difference to a package that the cluster has, unless that would be most of it anyway."""
-    if claim.base is not None and claim.base_digest is not None:
-        change = difference(claim.base, package.files)
-        sizes = {entry.path: max(entry.size, 1) for entry in package.files}
-        if sum(sizes[path] for path in change.changed) <= _WORTH_SENDING * sum(sizes.values()):
-            return Upload(partial(archive.stream, package, change.changed), claim.base_digest, change.delete)
-    return Upload(partial(archive.stream, package))
 
 
 def _reported(record: RunRecord, job: JobPlan, policy: Policy, world: World, cluster: Cluster, look_first: bool) -> Outcome:
@@ -271,10 +249,3 @@ def _close_check(record: RunRecord, title: str, world: World, summary: str = "")
 def _planned(job: JobPlan) -> dict[str, str]:
     empty = {"job-id": "", "state": "", "log-url": "", "comment-url": "", "result": "{}"}
     return {"decision": "plan", "reason-code": "planned", "run-key": job.run_key, **empty}
-
-
-def _what_travels(job: JobPlan, claim: Claimed) -> str:
-    if claim.has_package:
-        return "no code (the cluster has this tree)"
-    files = f"{len(job.package.files):,} files"
-    return f"the difference to what the cluster has of {files}" if claim.base is not None else files
