@@ -124,8 +124,13 @@ class JobPlan:
 
     def _setup_lines(self, profile: SlurmProfile) -> list[str]:
         """What runs before the job's first step, in the batch script, with tracing off: NeMo-Run's template turns it on."""
+        started = f"{self.run_dir}/started"
         return [
             "{ set +vx; } 2>/dev/null",
+            # The ledger's lock keeps a second job from being submitted; should one be all the same (an sbatch that hung for minutes on
+            # another login node), it ends here. The same job, started again by Slurm, goes on.
+            f'ln -s "$SLURM_JOB_ID" {started} 2>/dev/null || [ "$(readlink {started})" = "$SLURM_JOB_ID" ] || '
+            "{ echo 'Another job of this run has started.'; exit 1; }",
             # Where there is no accounting, this is all that says how the job ended. bash leaves 0 in `$?` when a signal ends it, so
             # without the program's own status (NeMo-Run's `exitcode`) a 0 is none.
             "unset exitcode",

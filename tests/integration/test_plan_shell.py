@@ -98,3 +98,20 @@ def test_a_local_jobs_script_goes_where_it_should(trailing: str, tmp_path: Path)
     assert Path(program).name == "nemorun.py"
     assert described == f"{job.run_dir}/configs/job.json"
     assert not (code / "results.json").exists()
+
+
+def test_a_second_job_of_the_same_run_ends_before_it_begins(tmp_path: Path) -> None:
+    """The ledger's lock keeps it from being submitted; this is for an sbatch that hung somewhere and got through in the end."""
+    job = planned(slurm(), job_dir=str(tmp_path))
+    (tmp_path / "runs" / job.run_key).mkdir(parents=True)
+    lines = job.for_compiler()["setup_lines"]
+    assert isinstance(lines, list)
+    guard = "\n".join([*lines[: next(i for i, line in enumerate(lines) if "started" in line) + 1], "echo goes on"])
+
+    def started(job_id: str) -> tuple[int, str]:
+        done = subprocess.run(["bash", "-c", guard], env={"SLURM_JOB_ID": job_id, "PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+        return done.returncode, done.stdout
+
+    assert started("41") == (0, "goes on\n")
+    assert started("42") == (1, "Another job of this run has started.\n")
+    assert started("41") == (0, "goes on\n"), "Slurm has started the same job again"
