@@ -282,37 +282,3 @@ def event_sha(ended: Any, folder: Path) -> str:
     found = str(json.loads((folder / "record.json").read_text())["sha"])
     assert len(found) == 40
     return found
-
-
-def test_a_cluster_without_accounting(tmp_path: Path) -> None:
-    with GitHubServer() as server, started(SlurmRig(accounting=False)) as rig, started(Sshd(env=rig.env)) as node:
-        stage = Stage(server, node, tmp_path)
-        _, good = deliver(stage, "/train steps=1")
-        _, bad = deliver(stage, "/train steps=1 fail=oops")
-        _, soon = deliver(stage, "/train steps=1")
-        assert (good.code, bad.code, soon.code) == (0, 0, 0), (good, bad, soon)
-        rig.wait_for_state(soon.outputs["job-id"], "COMPLETED")
-        rig.wait_for_state(bad.outputs["job-id"], "FAILED")
-        # While the controller remembers the job, it says how it ended; afterwards the job's own exit status does.
-        swept = run_here(stage, "watch")
-        assert swept.code == 0, swept
-        assert states(stage) == {"succeeded": 2, "failed": 1}
-        _, forgotten = deliver(stage, "/train steps=1")
-        _, failed = deliver(stage, "/train steps=1 fail=oops")
-        rig.wait_for_state(forgotten.outputs["job-id"], "COMPLETED")
-        rig.wait_for_state(failed.outputs["job-id"], "FAILED")
-        rig.forget_jobs()
-        swept = run_here(stage, "watch")
-        assert swept.code == 0, swept
-        assert states(stage) == {"succeeded": 3, "failed": 2}
-        assert list((stage.job_dir / "active").iterdir()) == []
-        assert server.violations == []
-
-
-def states(stage: Stage) -> dict[str, int]:
-    """How many runs of the ledger are in which state."""
-    found: dict[str, int] = {}
-    for record in (stage.job_dir / "runs").glob("*/record.json"):
-        state = str(json.loads(record.read_text())["state"])
-        found[state] = found.get(state, 0) + 1
-    return found
