@@ -70,6 +70,7 @@ def make(folder: Path, megabytes: float, port: int, user: str) -> Checkout:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     repo.commit("everything")
+    repo.git("repack", "-a", "-d", "-q", "--window=0")  # a clone has its objects in one file, too
     return Checkout(repo, megabytes, count + 4)
 
 

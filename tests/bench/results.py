@@ -68,9 +68,10 @@ def targets_table(targets: Sequence[Target]) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, aligned so that it reads well in a terminal too; all columns but the first are numbers, to the right."""
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    widths = [max(len(row[column].replace("|", "\\|")) for row in [heads, *rows]) for column in range(len(heads))]
 
     def line(row: Sequence[str]) -> str:
+        row = [cell.replace("|", "\\|") for cell in row]
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         return f"| {' | '.join(cells)} |"
 
@@ -89,4 +90,4 @@ def seconds(value: float) -> str:
 
 
 def _value(value: float, unit: str) -> str:
-    return f"{value:.2f} s" if unit == "s" else f"{value:.0f} {unit}".rstrip()
+    return f"{value:.2f} {unit}" if unit in ("s", "×") else f"{value:.0f} {unit}".rstrip()

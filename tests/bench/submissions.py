@@ -45,13 +45,13 @@ def measure(
     times = Times()
     for rtt in rtts:
         wire.set_rtt(rtt / 1000)
-        for checkout in checkouts:
-            for number in range(count):
+        for number in range(count):
+            for checkout in checkouts:
                 _one_round(site, contenders, checkout, rtt, times)
-                times.imports.append(run([str(BIN / "python"), "-c", "import nemo_run"], site.environment(), site.home).seconds)
-                times.loads.append(os.getloadavg()[0])
-                print(f"  {rtt} ms, {checkout.megabytes:g} MB, {number + 1} of {count}", file=sys.stderr)
-            tidy()
+                tidy()
+            times.imports.append(run([str(BIN / "python"), "-c", "import nemo_run"], site.environment(), site.home).seconds)
+            times.loads.append(os.getloadavg()[0])
+            print(f"  {rtt} ms, {number + 1} of {count}", file=sys.stderr)
     return _section(times, rtts, [int(checkout.megabytes) for checkout in checkouts])
 
 
@@ -98,26 +98,18 @@ def _targets(times: Times, rtts: Sequence[int], sizes: Sequence[int]) -> list[Ta
     slow, small, large = max(rtts), min(sizes), max(sizes)
     for size in sizes:
         for scenario in SCENARIOS[:2]:
-            place = (slow, size, scenario)
-            ours, where = mid(times.of(place, Dispatch)), f"{slow} ms, {size} MB, {scenario}"
-            targets.append(_against(times, place, 0.45, where))
+            place, where = (slow, size, scenario), f"{slow} ms, {size} MB, {scenario}"
+            targets.append(Target(f"{where}: share of NeMo-Run's time", _ratio(times, place), 0.45, "×"))
             bound = mid(times.of(place, GitArchive)) + imported + 0.5
-            targets.append(Target(where, ours, bound, "s", f"git archive + import nemo_run ({imported:.2f} s) + 0.5 s"))
+            note = f"{GitArchive.name} + import nemo_run ({imported:.2f} s) + 0.5 s"
+            targets.append(Target(where, mid(times.of(place, Dispatch)), bound, "s", note))
     for rtt in rtts:
+        where = f"{rtt} ms, {large} MB"
         if large != small:
-            bound = mid(times.of((rtt, small, "again"), Dispatch)) + 0.3
-            ours = mid(times.of((rtt, large, "again"), Dispatch))
-            targets.append(Target(f"{rtt} ms, {large} MB on the cluster already", ours, bound, "s", f"the same with {small} MB + 0.3 s"))
-        targets.append(_against(times, (rtt, large, "one file changed"), 0.3, f"{rtt} ms, {large} MB, one file changed"))
-    for what, measured in (
-        ("connections", max(one for one, _ in times.connections)),
-        ("commands", max(one for _, one in times.connections)),
-    ):
-        targets.append(Target(f"{what} per submission", measured, 1, ""))
-    return targets
-
-
-def _against(times: Times, place: Place, share: float, where: str) -> Target:
-    """A share of what NeMo-Run took in neighbouring runs."""
-    theirs = mid(times.of(place, NemoRun))
-    return Target(where, _ratio(times, place) * theirs, share * theirs, "s", f"{share} × NeMo-Run")
+            pairs = zip(times.of((rtt, large, "again"), Dispatch), times.of((rtt, small, "again"), Dispatch), strict=True)
+            longer = mid([ours - other for ours, other in pairs])
+            targets.append(Target(f"{where}, again: longer than {small} MB", longer, 0.3, "s"))
+        changed = _ratio(times, (rtt, large, "one file changed"))
+        targets.append(Target(f"{where}, one file changed: share of NeMo-Run's time", changed, 0.3, "×"))
+    most = [max(counts[index] for counts in times.connections) for index in (0, 1)]
+    return [*targets, Target("connections per submission", most[0], 1, ""), Target("commands per submission", most[1], 1, "")]
