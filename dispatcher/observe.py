@@ -124,10 +124,13 @@ def _with_results(record: RunRecord, files: RunFiles, to_hide: Collection[str]) 
 def report(world: World, cluster: Cluster, seen: Seen, look_first: bool = True) -> Seen:
     """Says on GitHub how a run stands, then remembers in the ledger that it was said, then (at its end) takes it out of active/.
 
-    In this order: a process that dies in between says the same thing once more, and never leaves an end unsaid.
+    In this order: a process that dies in between says the same thing once more, and never leaves an end unsaid. What was asked for at
+    a terminal is nobody's business on GitHub, which may not even have its commit.
     """
     record, url = seen.record, ""
-    if world.forge is not None:
+    if record.origin == "github" and world.forge is None:
+        return seen  # A check waits for this one's end: it stays active for whoever can tell GitHub.
+    if record.origin == "github" and world.forge is not None:
         words = run_report(record, seen.tail, world.clock.now(), world.settings.voice)
         published = publish_run(world.forge, record, words, look_first)
         record, url = published.record, published.comment_url

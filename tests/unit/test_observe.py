@@ -191,8 +191,27 @@ def test_what_github_did_not_hear_is_not_remembered_as_said(step: str) -> None:
 
 def test_at_a_terminal_the_ledger_alone_remembers() -> None:
     fakes = Fakes(forge=False)
+    fakes.cluster.add(run_record(origin="terminal"), "running")
+    seen = look(fakes.world, fakes.cluster, active(), ENDED, GRACE)
+    assert seen is not None
+    report(fakes.world, fakes.cluster, seen)
+    assert fakes.steps[-2:] == ["cluster.save succeeded", "cluster.retire"]
+
+
+def test_an_end_that_github_waits_for_is_left_to_who_can_tell_it() -> None:
+    fakes = Fakes(forge=False)
     fakes.cluster.add(run_record(), "running")
     seen = look(fakes.world, fakes.cluster, active(), ENDED, GRACE)
     assert seen is not None
     report(fakes.world, fakes.cluster, seen)
+    assert not fakes.trace.of("cluster.save", "cluster.retire")
+
+
+def test_github_hears_nothing_of_what_was_asked_for_at_a_terminal() -> None:
+    fakes = Fakes()
+    fakes.cluster.add(run_record(origin="terminal"), "running")
+    seen = look(fakes.world, fakes.cluster, active(), ENDED, GRACE)
+    assert seen is not None
+    report(fakes.world, fakes.cluster, seen)
+    assert not fakes.trace.of("forge")
     assert fakes.steps[-2:] == ["cluster.save succeeded", "cluster.retire"]
