@@ -83,7 +83,7 @@ def test_killed_while_github_is_asked(stage: Stage, slurm: SlurmRig, method: str
     killed.kill()
     killed.communicate()
     stage.server.faults.clear()
-    one_of_each(stage, slurm, event, stage.handle("issue_comment", event, GITHUB_RUN_ATTEMPT="2"))
+    one_of_each(stage, slurm, event, stage.handle("issue_comment", event))
 
 
 SBATCHES = {
@@ -104,7 +104,7 @@ def test_the_remote_program_is_killed(stage: Stage, slurm: SlurmRig, when: str) 
     # Whoever is left finds the job by its name, if there is one; nobody is left only when it died before sbatch did.
     assert (first.code == 0) == (when != "before sbatch" and bool(first.outputs.get("job-id"))), first
     wrapper.unlink()
-    one_of_each(stage, slurm, event, stage.handle("issue_comment", event, GITHUB_RUN_ATTEMPT="2"))
+    one_of_each(stage, slurm, event, stage.handle("issue_comment", event))
 
 
 @pytest.mark.parametrize("count", [200, 2_000, 4_000, 6_000, 12_000])
@@ -118,7 +118,7 @@ def test_the_wire_is_cut(stage: Stage, slurm: SlurmRig, latency: Callable[..., L
         assert first.code in (0, 7, 8), first
     finally:
         stage.point_to(stage.sshd.port)
-    one_of_each(stage, slurm, event, stage.handle("issue_comment", event, GITHUB_RUN_ATTEMPT="2"))
+    one_of_each(stage, slurm, event, stage.handle("issue_comment", event))
 
 
 def test_delivered_four_times_at_once(stage: Stage, slurm: SlurmRig) -> None:
@@ -141,7 +141,7 @@ def test_a_cancelled_workflow_gives_the_lock_back(stage: Stage, slurm: SlurmRig,
     assert process.returncode == 130, words
     stage.server.faults.clear()
     assert not list((stage.job_dir / "runs").glob("*/claim.*"))
-    one_of_each(stage, slurm, event, stage.handle("issue_comment", event, GITHUB_RUN_ATTEMPT="2"))
+    one_of_each(stage, slurm, event, stage.handle("issue_comment", event))
 
 
 def test_a_push_in_between_submits_nothing(stage: Stage, slurm: SlurmRig) -> None:
