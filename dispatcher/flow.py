@@ -12,6 +12,7 @@ from datetime import datetime
 
 from typing_extensions import assert_never
 
+from dispatcher.answer import Answer
 from dispatcher.authorise import AskedBy, Denial, Facts, admitted, authorise, needed_facts, needed_teams
 from dispatcher.command import Cancel, Command, EvaluateGate, Help, Ignored, Malformed, Run, Scheduled, Status, parse_command
 from dispatcher.configuration import profile_names, read_policy
@@ -21,7 +22,6 @@ from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group
 from dispatcher.policy import Policy, Schedule
 from dispatcher.publish import publish_answer
 from dispatcher.refusals import broken, denied, explained, malformed, told
-from dispatcher.report import Answer
 from dispatcher.running import cancel_run, list_runs
 from dispatcher.starting import start_run
 from dispatcher.world import Outcome, World, outcome

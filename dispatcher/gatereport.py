@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from typing_extensions import assert_never
 
+from dispatcher.answer import DOCS
 from dispatcher.gate import Fail, Line, Pass, Pending, Verdict
 from dispatcher.phrases import plural
 from dispatcher.ports import Check
-from dispatcher.report import DOCS
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, neutralise
 

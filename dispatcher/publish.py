@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dispatcher.answer import RUN_MARK, Answer, marker
 from dispatcher.errors import ForgeError
 from dispatcher.ports import Check, CheckRef, Forge
 from dispatcher.record import RunRecord
-from dispatcher.report import RUN_MARK, Answer, Report, marker
+from dispatcher.report import Report
 
 # GitHub's clock and ours may differ; a comment of ours about an event cannot be older than the event by more than this.
 _SLACK = timedelta(minutes=2)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from dispatcher.answer import BROKEN, DENIED, DOCS, MALFORMED, NOTHING, UNUSABLE, Answer, Voice, marker, refusal
 from dispatcher.authorise import Denial
 from dispatcher.command import Malformed
 from dispatcher.errors import ConfigError, DispatchError, Exit
 from dispatcher.policy import Policy
 from dispatcher.profile import UnknownProfile
-from dispatcher.report import BROKEN, DENIED, DOCS, MALFORMED, NOTHING, UNUSABLE, Answer, Voice, marker, refusal
 from dispatcher.untrusted import code, neutralise
 
 

@@ -6,15 +6,13 @@ scheduler or a person is neutralised here. Nothing is sent from here: `flow.py` 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from dispatcher.command import Override, Run, render
-from dispatcher.errors import Exit
+from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
 from dispatcher.phrases import clock, duration, number, plural
 from dispatcher.ports import Check, Conclusion, Reaction
 from dispatcher.record import RunRecord
@@ -22,43 +20,8 @@ from dispatcher.results import Value
 from dispatcher.slurm import State
 from dispatcher.untrusted import cap, code, fence, neutralise
 
-DOCS = "https://github.com/org/nemotron-dispatch/blob/main/docs"
 TAIL_LINES = 40
-# Stands in comments about a run, so that a later refusal of the same command never overwrites what a running job has to say.
-RUN_MARK = "<!-- nemotron-dispatch run "
 TAIL_BYTES = 12_000
-
-
-@dataclass(frozen=True)
-class Voice:
-    """What is the same in everything that one process says: the command word, GitHub's address, where this job's summary stands."""
-
-    word: str = "/train"
-    server_url: str = "https://github.com"
-    summary_url: str | None = None
-    at_terminal: bool = False
-
-    @property
-    def name(self) -> str:
-        """What a run is called in headlines: the command word without its slash."""
-        return self.word.lstrip("/")
-
-    def again(self, record: RunRecord) -> str:
-        """The command that asks for the same thing."""
-        pairs = (override.partition("=") for override in record.overrides)
-        overrides = tuple(Override(key, value) for key, _, value in pairs)
-        return render(
-            Run(record.profile, record.recipe, overrides=overrides), "nemotron-dispatch submit" if self.at_terminal else self.word
-        )
-
-    def cancel(self, run_key: str) -> str:
-        """The command that ends a run."""
-        return f"{'nemotron-dispatch' if self.at_terminal else self.word} cancel {run_key[:8]}"
-
-    @property
-    def help(self) -> str:
-        """The command that explains."""
-        return "nemotron-dispatch --help" if self.at_terminal else f"{self.word} help"
 
 
 @dataclass(frozen=True)
@@ -71,34 +34,6 @@ class Report:
     outputs: Mapping[str, str]
     reaction: Reaction | None
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What is said when nothing was started: the comment, the same words for the log, the outputs and a reaction."""
-
-    reason: str
-    comment: str
-    summary: str
-    outputs: Mapping[str, str]
-    reaction: Reaction
-    exit: Exit
-
-
-@dataclass(frozen=True)
-class Tone:
-    """In what manner something is refused: the `decision` output, the headline's icon, the reaction on the command."""
-
-    decision: str
-    icon: str
-    reaction: Reaction
-
-
-NOTHING = "nothing was submitted"
-
-DENIED = Tone("denied", "🚫", "-1")
-MALFORMED = Tone("malformed", "🤔", "confused")
-UNUSABLE = Tone("refused", "🤔", "confused")
-BROKEN = Tone("refused", "😕", "confused")
 
 _ICONS: Mapping[State, str] = {
     State.SUBMITTING: "⏳",
@@ -116,11 +51,6 @@ _CONCLUSIONS: Mapping[State, Conclusion] = {
     State.CANCELLED: "cancelled",
     State.TIMEOUT: "timed_out",
 }
-
-
-def marker(trigger: str) -> str:
-    """The hidden line by which our own comment is found again: one for each command, whatever it started."""
-    return f"<!-- nemotron-dispatch {hashlib.sha256(trigger.encode()).hexdigest()[:24]} -->"
 
 
 def headline(record: RunRecord, now: datetime) -> str:
@@ -240,25 +170,6 @@ def _as_json(value: Value) -> Value:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
-
-
-def refusal(
-    title: str,
-    reason: str,
-    words: str,
-    step: str,
-    trigger: str,
-    tone: Tone,
-    exit_code: Exit,
-    became: str = NOTHING,
-) -> Answer:
-    """What is said when nothing was started: a headline, why, and the next step. `words` and `step` are Markdown and safe already."""
-    lines = [f"### {tone.icon} {'Not started' if became == NOTHING else 'Perhaps not started'}: {title}", ""]
-    lines += [words, ""] if words else []
-    lines += [f"**Next:** {step}", ""] if step else []
-    lines += [f"<sub>reason `{reason}` · {became} · [how this works]({DOCS}/commands.md)</sub>"]
-    told = {"decision": tone.decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
-    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, tone.reaction, exit_code)
 
 
 def _icon(record: RunRecord) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dispatcher.answer import BROKEN, UNUSABLE, Answer, refusal
 from dispatcher.authorise import Denial, Grant
 from dispatcher.configuration import profile_names, read_profile
 from dispatcher.errors import DispatchError, Exit
@@ -13,7 +14,7 @@ from dispatcher.policy import Policy
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import answered, denied
-from dispatcher.report import BROKEN, UNUSABLE, Answer, headline, refusal
+from dispatcher.report import headline
 from dispatcher.untrusted import code, neutralise
 from dispatcher.world import World
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from typing_extensions import assert_never
 
+from dispatcher.answer import UNUSABLE, Answer, refusal
 from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
 from dispatcher.bundle import bundle, what_travels
 from dispatcher.command import Malformed
@@ -37,7 +38,7 @@ from dispatcher.publish import publish_check
 from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import answered, denied, malformed, rejected, told, unknown_profile, what_became
-from dispatcher.report import UNUSABLE, Answer, outputs, refusal, run_report
+from dispatcher.report import outputs, run_report
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, redact
 from dispatcher.world import Outcome, World

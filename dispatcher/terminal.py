@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from dispatcher.answer import Answer
 from dispatcher.authorise import Denial, Facts, authorise
 from dispatcher.command import RUN_KEY, Malformed, Run, parse_words
 from dispatcher.configuration import guarded, read_profile
@@ -18,7 +19,7 @@ from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import denied, malformed, unknown_profile
-from dispatcher.report import Answer, outputs, run_report
+from dispatcher.report import outputs, run_report
 from dispatcher.running import runs_table, watched_profiles
 from dispatcher.slurm import Absent, Observation
 from dispatcher.starting import start_run

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dispatcher.action import blank_outputs
+from dispatcher.answer import Voice
 from dispatcher.errors import Exit
 from dispatcher.ports import Archive, Clock, Cluster, Compiler, Forge
 from dispatcher.profile import Profile
 from dispatcher.record import RunRecord
-from dispatcher.report import Voice
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from itertools import count
 
+from dispatcher.answer import Voice
 from dispatcher.command import Override
 from dispatcher.errors import CATALOGUE, ClusterError, CompileError, ConfigError, DispatchError, Exit, ForgeError, GitError, SshError
 from dispatcher.event import CommentEvent
@@ -41,7 +42,6 @@ from dispatcher.ports import (
 )
 from dispatcher.profile import Profile
 from dispatcher.record import Resources, RunRecord, Target
-from dispatcher.report import Voice
 from dispatcher.slurm import State, state_of
 from dispatcher.world import Settings, World
 

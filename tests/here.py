@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dispatcher.answer import marker
 from dispatcher.cli import main
 from dispatcher.errors import Exit
-from dispatcher.report import marker
 from tests.github_model import Pull
 from tests.stage import Ended, Stage, read_outputs
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+from dispatcher.answer import Voice
 from dispatcher.authorise import Denial
 from dispatcher.profile import UnknownProfile
 from dispatcher.record import Resources, RunRecord, Target
 from dispatcher.refusals import denied, unknown_profile
-from dispatcher.report import Voice, run_report
+from dispatcher.report import run_report
 from dispatcher.slurm import State
 
 _ASKED = datetime(2026, 3, 2, 14, 2, tzinfo=timezone.utc)

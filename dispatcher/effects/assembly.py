@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dispatcher.answer import Voice
 from dispatcher.effects.clock import SystemClock
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.effects.runner import Runner
@@ -17,7 +18,6 @@ from dispatcher.errors import InputError
 from dispatcher.inputs import Inputs
 from dispatcher.ports import Archive, Cluster, Forge
 from dispatcher.profile import Profile, SlurmProfile
-from dispatcher.report import Voice
 from dispatcher.world import Settings, World
 
 if TYPE_CHECKING:

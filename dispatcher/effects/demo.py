@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from dispatcher.answer import Voice
 from dispatcher.configuration import read_policy
 from dispatcher.effects.assembly import for_terminal
 from dispatcher.effects.console import show_markdown
@@ -26,7 +27,6 @@ from dispatcher.flow import handle
 from dispatcher.gatekeeper import evaluate_gate
 from dispatcher.inputs import Inputs, read_event
 from dispatcher.ports import Check, CheckRef, Comment, PullRequest, Reaction
-from dispatcher.report import Voice
 from dispatcher.world import Outcome
 
 REPOSITORY = "you/tiny-model"

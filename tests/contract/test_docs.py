@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
+from dispatcher.answer import DOCS
 from dispatcher.cli import parser
 from dispatcher.docs.blocks import EXITS, STATES, blocks
 from dispatcher.docs.pages import names_in, page_files, rewritten
@@ -23,7 +24,6 @@ from dispatcher.document import load_document
 from dispatcher.errors import CATALOGUE, Exit
 from dispatcher.policy import load_policy
 from dispatcher.profile import RESERVED_SECTIONS, ResolvedProfile, resolve_profile
-from dispatcher.report import DOCS
 from dispatcher.slurm import State
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from dispatcher.answer import marker
 from dispatcher.authorise import REASONS
 from dispatcher.effects.clock import SystemClock
 from dispatcher.errors import CATALOGUE, Exit
-from dispatcher.report import marker
 from dispatcher.world import Outcome
 from tests.github_server import GitHubServer
 from tests.rig.sshd import Sshd

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from dispatcher.answer import marker
 from dispatcher.errors import Exit
-from dispatcher.report import marker
 from tests.conftest import started
 from tests.github_model import CheckRun
 from tests.github_server import GitHubServer

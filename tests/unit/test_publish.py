@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from dispatcher.answer import RUN_MARK, Voice, marker
 from dispatcher.authorise import Denial
 from dispatcher.ports import Check, Comment
 from dispatcher.publish import publish_answer, publish_check, publish_run
 from dispatcher.record import RunRecord, Target
 from dispatcher.refusals import denied
-from dispatcher.report import RUN_MARK, Report, Voice, marker, run_report
+from dispatcher.report import Report, run_report
 from dispatcher.slurm import State
 from tests.fakes import HEAD, NOON, OTHER, REPOSITORY, Fakes, run_record
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dispatcher.answer import RUN_MARK, Answer, Voice, marker
 from dispatcher.authorise import Denial
 from dispatcher.command import Malformed
 from dispatcher.errors import CATALOGUE, ConfigError, DispatchError, Exit
@@ -18,7 +19,7 @@ from dispatcher.policy import load_policy
 from dispatcher.profile import UnknownProfile
 from dispatcher.record import RunRecord
 from dispatcher.refusals import broken, denied, explained, headed, malformed, rejected, told, unknown_profile
-from dispatcher.report import RUN_MARK, TAIL_BYTES, TAIL_LINES, Answer, Report, Voice, headline, marker, run_report
+from dispatcher.report import TAIL_BYTES, TAIL_LINES, Report, headline, run_report
 from dispatcher.running import runs_table
 from dispatcher.slurm import State
 from tests.fakes import HEAD, NOON, POLICY, Fakes, run_record

@@ -1,0 +1,101 @@
+"""What every answer on GitHub has in common: whose words they are (`Voice`), how our comment is found again, how a refusal is built."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dispatcher.command import Override, Run, render
+from dispatcher.errors import Exit
+from dispatcher.ports import Reaction
+from dispatcher.record import RunRecord
+
+DOCS = "https://github.com/org/nemotron-dispatch/blob/main/docs"
+# Stands in comments about a run, so that a later refusal of the same command never overwrites what a running job has to say.
+RUN_MARK = "<!-- nemotron-dispatch run "
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What is the same in everything that one process says: the command word, GitHub's address, where this job's summary stands."""
+
+    word: str = "/train"
+    server_url: str = "https://github.com"
+    summary_url: str | None = None
+    at_terminal: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a run is called in headlines: the command word without its slash."""
+        return self.word.lstrip("/")
+
+    def again(self, record: RunRecord) -> str:
+        """The command that asks for the same thing."""
+        pairs = (override.partition("=") for override in record.overrides)
+        overrides = tuple(Override(key, value) for key, _, value in pairs)
+        return render(
+            Run(record.profile, record.recipe, overrides=overrides), "nemotron-dispatch submit" if self.at_terminal else self.word
+        )
+
+    def cancel(self, run_key: str) -> str:
+        """The command that ends a run."""
+        return f"{'nemotron-dispatch' if self.at_terminal else self.word} cancel {run_key[:8]}"
+
+    @property
+    def help(self) -> str:
+        """The command that explains."""
+        return "nemotron-dispatch --help" if self.at_terminal else f"{self.word} help"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said when nothing was started: the comment, the same words for the log, the outputs and a reaction."""
+
+    reason: str
+    comment: str
+    summary: str
+    outputs: Mapping[str, str]
+    reaction: Reaction
+    exit: Exit
+
+
+@dataclass(frozen=True)
+class Tone:
+    """In what manner something is refused: the `decision` output, the headline's icon, the reaction on the command."""
+
+    decision: str
+    icon: str
+    reaction: Reaction
+
+
+NOTHING = "nothing was submitted"
+
+DENIED = Tone("denied", "🚫", "-1")
+MALFORMED = Tone("malformed", "🤔", "confused")
+UNUSABLE = Tone("refused", "🤔", "confused")
+BROKEN = Tone("refused", "😕", "confused")
+
+
+def marker(trigger: str) -> str:
+    """The hidden line by which our own comment is found again: one for each command, whatever it started."""
+    return f"<!-- nemotron-dispatch {hashlib.sha256(trigger.encode()).hexdigest()[:24]} -->"
+
+
+def refusal(
+    title: str,
+    reason: str,
+    words: str,
+    step: str,
+    trigger: str,
+    tone: Tone,
+    exit_code: Exit,
+    became: str = NOTHING,
+) -> Answer:
+    """What is said when nothing was started: a headline, why, and the next step. `words` and `step` are Markdown and safe already."""
+    lines = [f"### {tone.icon} {'Not started' if became == NOTHING else 'Perhaps not started'}: {title}", ""]
+    lines += [words, ""] if words else []
+    lines += [f"**Next:** {step}", ""] if step else []
+    lines += [f"<sub>reason `{reason}` · {became} · [how this works]({DOCS}/commands.md)</sub>"]
+    told = {"decision": tone.decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
+    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, tone.reaction, exit_code)
