@@ -12,11 +12,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dispatcher import __version__
 from dispatcher.action import blank_outputs
+from dispatcher.arguments import parser
 from dispatcher.effects.runner import Runner
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.inputs import Inputs, read_event, read_inputs
@@ -24,8 +23,6 @@ from dispatcher.inputs import Inputs, read_event, read_inputs
 if TYPE_CHECKING:
     from dispatcher.effects.compiler import CompilerProcess
     from dispatcher.world import Outcome, World
-
-EXITS = "\n".join(f"  {item.value:>3}  {item.name.lower().replace('_', ' ')}" for item in Exit)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         inputs = read_inputs()
         runner = Runner(inputs.github.output_file, inputs.github.summary_file, inputs.github.in_actions)
-        story: Callable[[argparse.Namespace, Inputs, Runner], tuple[int, Mapping[str, str], str]] = arguments.story
-        code, outputs, summary = story(arguments, inputs, runner)
+        code, outputs, summary = STORIES[arguments.command](arguments, inputs, runner)
         runner.outputs(outputs)
         if summary:
             runner.summary(summary)
@@ -63,76 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.json:
             print(json.dumps({**told, "result": {}, "summary": words}, ensure_ascii=False))
         return Exit.BUG
-
-
-def parser() -> argparse.ArgumentParser:
-    """Every command with its words; `docs/cli.md` is made from this."""
-    top = argparse.ArgumentParser(
-        prog="nemotron-dispatch",
-        description="Comment /train on a pull request: a NeMo-Run job on Slurm, its log and result in the pull request, a merge gate.",
-        epilog=f"exit status:\n{EXITS}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object on standard output, everything else on standard error")
-    common.add_argument("--debug", action="store_true", help="show a traceback when something breaks")
-    common.add_argument("--repo", type=Path, default=Path(), metavar="DIR", help="the checkout to work in (default: the current folder)")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, story: Callable[..., object], words: str, example: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=words,
-            description=words[0].upper() + words[1:] + ".",
-            epilog=f"example:\n  {example}",
-            parents=[common],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(story=story)
-        return sub
-
-    handle = add("handle", _handle, "answer one GitHub event, as the action does", "nemotron-dispatch handle --event event.json")
-    handle.add_argument("--event", metavar="FILE", help="the payload (default: $GITHUB_EVENT_PATH)")
-    handle.add_argument("--event-name", metavar="NAME", help="for example issue_comment (default: $GITHUB_EVENT_NAME)")
-    for name, words in (
-        ("plan", "show what would run: the resolved profile, the packed files, the script; submits nothing"),
-        ("submit", "run a commit of this checkout"),
-    ):
-        sub = add(name, _ask, words, f"nemotron-dispatch {name} profile=slurm recipe=default train.iters=200")
-        sub.add_argument("words", nargs="*", metavar="KEY=VALUE", help="profile=…, recipe=… and overrides")
-        sub.add_argument("--commit", default="HEAD", help="what to run (default: HEAD); uncommitted changes do not travel")
-        if name == "submit":
-            sub.add_argument(
-                "--wait", action=argparse.BooleanOptionalAction, help="follow the run to its end (default: as the profile says)"
-            )
-            sub.add_argument("--request", metavar="NAME", help="name this request: the same name and words again find the same run")
-    status = add(
-        "status", _status, "show one run, or what is active and what ran on this commit", "nemotron-dispatch status 4f1c2d3e4f5a6b7c"
-    )
-    status.add_argument("run", nargs="?", help="a run key, or the beginning of an active run's")
-    status.add_argument("--commit", default="HEAD", help="list the runs of this commit (default: HEAD)")
-    logs = add("logs", _logs, "print a run's log", "nemotron-dispatch logs 4f1c --follow")
-    logs.add_argument("run", help="a run key, or the beginning of an active run's")
-    logs.add_argument("--follow", "-f", action="store_true", help="go on until the run has ended")
-    logs.add_argument("--lines", "-n", type=int, default=200, help="how many of the last lines (default: 200)")
-    cancel = add("cancel", _cancel, "end a run's job", "nemotron-dispatch cancel 4f1c2d3e4f5a6b7c")
-    cancel.add_argument("run", help="a run key, or the beginning of an active run's")
-    watch = add("watch", _watch, "look at every active run once and report what changed", "nemotron-dispatch watch --follow")
-    watch.add_argument("--follow", action="store_true", help="look again and again until nothing is active")
-    watch.add_argument("--interval", type=float, default=60.0, metavar="SECONDS", help="between two looks with --follow (default: 60)")
-    gate = add("gate", _gate, "judge a pull request's required runs and write the check dispatch/gate", "nemotron-dispatch gate 12")
-    gate.add_argument("number", type=int, nargs="?", help="the pull request (default: the event's)")
-    doctor = add(
-        "doctor",
-        _doctor,
-        "check that a profile works: key, host key, scheduler, account, folder",
-        "nemotron-dispatch doctor --profile slurm",
-    )
-    doctor.add_argument("--profile", help="which one (default: the policy's default)")
-    demo = add("demo", _demo, "run the whole story here: a small repository, a comment, a training run, a gate", "nemotron-dispatch demo")
-    demo.add_argument("--keep", metavar="DIR", type=Path, help="leave the demo's repository and ledger in this folder")
-    return top
 
 
 # ---------------------------------------------------------------- stories: (arguments, inputs, runner) → (exit, outputs, summary)
@@ -255,6 +181,20 @@ def _demo(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
     from dispatcher.effects.demo import run_demo
 
     return _told(run_demo(inputs, runner, arguments.keep, quiet=arguments.json))
+
+
+STORIES: Mapping[str, Callable[[argparse.Namespace, Inputs, Runner], Told]] = {
+    "handle": _handle,
+    "plan": _ask,
+    "submit": _ask,
+    "status": _status,
+    "logs": _logs,
+    "cancel": _cancel,
+    "watch": _watch,
+    "gate": _gate,
+    "doctor": _doctor,
+    "demo": _demo,
+}
 
 
 # --------------------------------------------------------------------------- how it is told

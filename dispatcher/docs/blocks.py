@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from dispatcher import command, executor, policy, profile, results
+from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
-from dispatcher.cli import parser
 from dispatcher.docs import examples
 from dispatcher.docs.fields import fields_table
 from dispatcher.docs.pages import quoted, table

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from dispatcher.answer import DOCS
-from dispatcher.cli import parser
+from dispatcher.arguments import parser
 from dispatcher.docs.blocks import EXITS, STATES, blocks
 from dispatcher.docs.pages import names_in, page_files, rewritten
 from dispatcher.document import load_document

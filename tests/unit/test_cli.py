@@ -12,7 +12,8 @@ import pytest
 
 from dispatcher import __version__
 from dispatcher.action import MODES, OUTPUTS
-from dispatcher.cli import EXITS, main, parser, plain
+from dispatcher.arguments import EXITS, parser
+from dispatcher.cli import main, plain
 from dispatcher.errors import CATALOGUE, Exit
 from tests.stage import read_outputs
 

@@ -1,0 +1,88 @@
+"""The command line's words, with their help: what `cli.py` reads, and what `docs/cli.md` is made from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from dispatcher import __version__
+from dispatcher.errors import Exit
+
+EXITS = "\n".join(f"  {item.value:>3}  {item.name.lower().replace('_', ' ')}" for item in Exit)
+
+Add = Callable[[str, str, str], argparse.ArgumentParser]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command; `command` in the result is its name."""
+    top = argparse.ArgumentParser(
+        prog="nemotron-dispatch",
+        description="Comment /train on a pull request: a NeMo-Run job on Slurm, its log and result in the pull request, a merge gate.",
+        epilog=f"exit status:\n{EXITS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object on standard output, everything else on standard error")
+    common.add_argument("--debug", action="store_true", help="show a traceback when something breaks")
+    common.add_argument("--repo", type=Path, default=Path(), metavar="DIR", help="the checkout to work in (default: the current folder)")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, words: str, example: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=words,
+            description=words[0].upper() + words[1:] + ".",
+            epilog=f"example:\n  nemotron-dispatch {example}",
+            parents=[common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    _starting(add)
+    _looking(add)
+    _for_github(add)
+    _trying(add)
+    return top
+
+
+def _starting(add: Add) -> None:
+    handle = add("handle", "answer one GitHub event, as the action does", "handle --event event.json")
+    handle.add_argument("--event", metavar="FILE", help="the payload (default: $GITHUB_EVENT_PATH)")
+    handle.add_argument("--event-name", metavar="NAME", help="for example issue_comment (default: $GITHUB_EVENT_NAME)")
+    for name, words in (
+        ("plan", "show what would run: the resolved profile, the packed files, the script; submits nothing"),
+        ("submit", "run a commit of this checkout"),
+    ):
+        sub = add(name, words, f"{name} profile=slurm recipe=default train.iters=200")
+        sub.add_argument("words", nargs="*", metavar="KEY=VALUE", help="profile=…, recipe=… and overrides")
+        sub.add_argument("--commit", default="HEAD", help="what to run (default: HEAD); uncommitted changes do not travel")
+    sub.add_argument("--wait", action=argparse.BooleanOptionalAction, help="follow the run to its end (default: as the profile says)")
+    sub.add_argument("--request", metavar="NAME", help="name this request: the same name and words again find the same run")
+
+
+def _looking(add: Add) -> None:
+    status = add("status", "show one run, or what is active and what ran on this commit", "status 4f1c2d3e4f5a6b7c")
+    status.add_argument("run", nargs="?", help="a run key, or the beginning of an active run's")
+    status.add_argument("--commit", default="HEAD", help="list the runs of this commit (default: HEAD)")
+    logs = add("logs", "print a run's log", "logs 4f1c --follow")
+    logs.add_argument("run", help="a run key, or the beginning of an active run's")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on until the run has ended")
+    logs.add_argument("--lines", "-n", type=int, default=200, help="how many of the last lines (default: 200)")
+    cancel = add("cancel", "end a run's job", "cancel 4f1c2d3e4f5a6b7c")
+    cancel.add_argument("run", help="a run key, or the beginning of an active run's")
+
+
+def _for_github(add: Add) -> None:
+    watch = add("watch", "look at every active run once and report what changed", "watch --follow")
+    watch.add_argument("--follow", action="store_true", help="look again and again until nothing is active")
+    watch.add_argument("--interval", type=float, default=60.0, metavar="SECONDS", help="between two looks with --follow (default: 60)")
+    gate = add("gate", "judge a pull request's required runs and write the check dispatch/gate", "gate 12")
+    gate.add_argument("number", type=int, nargs="?", help="the pull request (default: the event's)")
+
+
+def _trying(add: Add) -> None:
+    doctor = add("doctor", "check that a profile works: key, host key, scheduler, account, folder", "doctor --profile slurm")
+    doctor.add_argument("--profile", help="which one (default: the policy's default)")
+    demo = add("demo", "run the whole story here: a small repository, a comment, a training run, a gate", "demo")
+    demo.add_argument("--keep", metavar="DIR", type=Path, help="leave the demo's repository and ledger in this folder")
