@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dispatcher.command import Override, Run, render
 from dispatcher.errors import Exit
+from dispatcher.grammar import Override, Run, render
 from dispatcher.ports import Reaction
 from dispatcher.record import RunRecord
 

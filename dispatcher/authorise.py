@@ -12,8 +12,9 @@ from typing import Literal
 
 from typing_extensions import assert_never
 
-from dispatcher.command import Cancel, Help, Override, Run, Status, render
+from dispatcher.command import Cancel, Help, Status
 from dispatcher.event import CommentEvent, LabelEvent, ManualEvent, MergeGroupEvent, ScheduleEvent
+from dispatcher.grammar import Override, Run, render
 from dispatcher.policy import Policy, UnknownRecipe
 from dispatcher.ports import PullRequest
 from dispatcher.untrusted import code

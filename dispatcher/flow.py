@@ -14,11 +14,12 @@ from typing_extensions import assert_never
 
 from dispatcher.answer import Answer
 from dispatcher.authorise import AskedBy, Denial, Facts, admitted, authorise, needed_facts, needed_teams
-from dispatcher.command import Cancel, Command, EvaluateGate, Help, Ignored, Malformed, Run, Scheduled, Status, parse_command
+from dispatcher.command import Cancel, Command, EvaluateGate, Help, Ignored, Scheduled, Status, parse_command
 from dispatcher.configuration import profile_names, read_policy
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import CommentEvent, Event, LabelEvent, ManualEvent, MergeGroupEvent, PushEvent, ScheduleEvent
 from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group
+from dispatcher.grammar import Malformed, Run
 from dispatcher.policy import Policy, Schedule
 from dispatcher.publish import publish_answer
 from dispatcher.refusals import broken, denied, explained, malformed, told

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dispatcher.authorise import Grant
-from dispatcher.command import Override
+from dispatcher.grammar import Override
 from dispatcher.ports import Compiled, CompiledFile, Package, PackageSpec
 from dispatcher.profile import Profile, SlurmProfile
 from dispatcher.recipe import Recipe

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
-from dispatcher.command import Malformed, Override, Run, parse_override
 from dispatcher.document import Loc, ProblemsError, check, load_document
+from dispatcher.grammar import Malformed, Override, Run, parse_override
 from dispatcher.recipe import Recipe
 from dispatcher.values import (
     Duration,

@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dispatcher.command import NAME, Malformed, Override
 from dispatcher.document import Document, Loc, Place, check, explain, known_keys, load_document, refuse
 from dispatcher.errors import ConfigError
 from dispatcher.executor import EXECUTORS, LocalProfile, Profile, SlurmProfile
+from dispatcher.grammar import NAME, Malformed, Override
 from dispatcher.interpolate import interpolate
 from dispatcher.recipe import Recipe
 from dispatcher.untrusted import code

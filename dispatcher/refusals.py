@@ -7,8 +7,8 @@ from datetime import datetime
 
 from dispatcher.answer import BROKEN, DENIED, DOCS, MALFORMED, NOTHING, UNUSABLE, Answer, Voice, marker, refusal
 from dispatcher.authorise import Denial
-from dispatcher.command import Malformed
 from dispatcher.errors import ConfigError, DispatchError, Exit
+from dispatcher.grammar import Malformed
 from dispatcher.policy import Policy
 from dispatcher.profile import UnknownProfile
 from dispatcher.untrusted import code, neutralise

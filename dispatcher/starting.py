@@ -13,11 +13,11 @@ from typing_extensions import assert_never
 from dispatcher.answer import UNUSABLE, Answer, refusal
 from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
 from dispatcher.bundle import bundle, what_travels
-from dispatcher.command import Malformed
 from dispatcher.configuration import guarded, read_profile
 from dispatcher.errors import JOB_MAY_EXIST, DispatchError, Exit, ForgeError
 from dispatcher.event import CommentEvent
 from dispatcher.following import follow
+from dispatcher.grammar import Malformed
 from dispatcher.observe import Seen, report, tail_of
 from dispatcher.plan import JobPlan, log_path, missing_script, package_group, package_spec, plan
 from dispatcher.policy import Policy

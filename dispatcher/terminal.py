@@ -7,11 +7,12 @@ from datetime import timedelta
 
 from dispatcher.answer import Answer
 from dispatcher.authorise import Denial, Facts, authorise
-from dispatcher.command import RUN_KEY, Malformed, Run, parse_words
+from dispatcher.command import RUN_KEY, parse_words
 from dispatcher.configuration import guarded, read_profile
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.event import ManualEvent
 from dispatcher.following import CHUNK, exit_of, show_new_lines
+from dispatcher.grammar import Malformed, Run
 from dispatcher.observe import look, sight_of, sightings_of
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy

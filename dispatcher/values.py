@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Get
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from dispatcher.command import FULL_SHA, NAME, RECIPE_NAME, REF
+from dispatcher.grammar import FULL_SHA, NAME, RECIPE_NAME, REF
 
 
 class Model(BaseModel):

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta, timezone
 from itertools import count
 
 from dispatcher.answer import Voice
-from dispatcher.command import Override
 from dispatcher.errors import CATALOGUE, ClusterError, CompileError, ConfigError, DispatchError, Exit, ForgeError, GitError, SshError
 from dispatcher.event import CommentEvent
+from dispatcher.grammar import Override
 from dispatcher.ports import (
     ActiveRun,
     AlreadySubmitted,

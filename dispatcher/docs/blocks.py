@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from dispatcher import command, executor, policy, profile, results
+from dispatcher import command, executor, grammar, policy, profile, results
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
 from dispatcher.docs import examples
@@ -73,7 +73,7 @@ def blocks(root: Path) -> dict[str, str]:
         "exits": table(("status", "name", "meaning"), ((str(int(item)), item.name, words) for item, words in EXITS.items())),
         "errors": _errors(),
         "ignored": table(("reason", "meaning"), _coded(command.IGNORED)),
-        "malformed": table(("reason", "meaning"), _coded(command.MALFORMED)),
+        "malformed": table(("reason", "meaning"), _coded(grammar.MALFORMED)),
         "denied": table(("reason", "meaning"), _coded(REASONS)),
         "states": table(("state", "gate", "meaning"), ((f"`{item.value}`", *words) for item, words in STATES.items())),
         "limits": _limits(),
@@ -119,9 +119,9 @@ def _errors() -> str:
 
 def _limits() -> str:
     rows = (
-        ("characters in a command's line", f"{command.LINE_LIMIT:,}"),
-        ("overrides in a command", str(command.OVERRIDES_LIMIT)),
-        ("characters in a key, in a value", f"{command.KEY_LIMIT}, {command.VALUE_LIMIT}"),
+        ("characters in a command's line", f"{grammar.LINE_LIMIT:,}"),
+        ("overrides in a command", str(grammar.OVERRIDES_LIMIT)),
+        ("characters in a key, in a value", f"{grammar.KEY_LIMIT}, {grammar.VALUE_LIMIT}"),
         ("lines of the log in a comment about a failed run", str(TAIL_LINES)),
         ("bytes of a results file, metrics in it", f"{results.MAX_BYTES:,}, {results.MAX_METRICS}"),
     )

@@ -16,8 +16,9 @@ from dispatcher.authorise import (
     needed_teams,
     still_granted,
 )
-from dispatcher.command import Cancel, Help, Override, Run, Status
+from dispatcher.command import Cancel, Help, Status
 from dispatcher.event import CommentEvent, LabelEvent, ManualEvent, MergeGroupEvent, ScheduleEvent
+from dispatcher.grammar import Override, Run
 from dispatcher.policy import load_policy
 from dispatcher.ports import PullRequest
 

@@ -6,23 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.command import (
-    IGNORED,
-    MALFORMED,
-    Cancel,
-    EvaluateGate,
-    Help,
-    Ignored,
-    Malformed,
-    Override,
-    Run,
-    Scheduled,
-    Status,
-    parse_command,
-    parse_line,
-    parse_words,
-    render,
-)
+from dispatcher.command import IGNORED, Cancel, EvaluateGate, Help, Ignored, Scheduled, Status, parse_command, parse_line, parse_words
 from dispatcher.event import (
     ClosedEvent,
     CommentEvent,
@@ -33,6 +17,7 @@ from dispatcher.event import (
     PushEvent,
     ScheduleEvent,
 )
+from dispatcher.grammar import MALFORMED, Malformed, Override, Run, render
 
 SHA = "a" * 40
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dispatcher.command import Override, Run
 from dispatcher.errors import ConfigError
+from dispatcher.grammar import Override, Run
 from dispatcher.policy import Allow, Overrides, Policy, UnknownRecipe, load_policy
 from dispatcher.recipe import Recipe
 

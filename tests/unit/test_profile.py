@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from dispatcher.command import Malformed, Override
 from dispatcher.document import Document
 from dispatcher.errors import ConfigError
 from dispatcher.executor import LocalProfile, SlurmProfile, Wandb
+from dispatcher.grammar import Malformed, Override
 from dispatcher.interpolate import interpolate
 from dispatcher.profile import (
     FIXED_FIELDS,

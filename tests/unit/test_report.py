@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dispatcher.answer import RUN_MARK, Answer, Voice, marker
 from dispatcher.authorise import Denial
-from dispatcher.command import Malformed
 from dispatcher.errors import CATALOGUE, ConfigError, DispatchError, Exit
+from dispatcher.grammar import Malformed
 from dispatcher.policy import load_policy
 from dispatcher.profile import UnknownProfile
 from dispatcher.record import RunRecord
@@ -124,7 +124,8 @@ def test_what_can_be_done_now(fields: dict[str, object], words: str) -> None:
 
 
 def test_the_command_to_repeat_it_reads_back() -> None:
-    from dispatcher.command import Override, Run, parse_line
+    from dispatcher.command import parse_line
+    from dispatcher.grammar import Override, Run
 
     line = Voice().again(run_record(overrides=("a=two words", "b=it's", 'c="q"')))
     command = parse_line(line.removeprefix("/train"))
