@@ -35,8 +35,15 @@ class Processes:
         """Starts a program with its output in `<name>.out`; `env` is added to the environment."""
         self._tell_reaper(f"folder {self.folder}")
         with self.log(name).open("ab") as log:
+            # In its own folder: a daemon that crashes leaves its core file where it stands.
             process = subprocess.Popen(
-                list(argv), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})}, start_new_session=True
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+                cwd=self.folder,
+                start_new_session=True,
             )
         self.running[name] = process
         self._tell_reaper(f"pid {process.pid}")
