@@ -100,24 +100,6 @@ def test_a_good_run_asks_for_exactly_this(scene: Scene) -> None:
         assert _matches(path, seen.path), (path, seen.path)
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-@pytest.mark.parametrize(("method", "path", "nth"), CALLS, ids=[f"{method} {path} {nth}" for method, path, nth in CALLS])
-def test_whatever_github_does(scene: Scene, method: str, path: str, nth: int, fault: Fault) -> None:
-    event = asked(scene)
-    fault(scene.stage.server, method, path, nth)
-    first = scene.deliver(event)
-    [struck] = scene.stage.server.faults
-    assert struck.done, "the fault never struck"
-    assert first.exit is not Exit.BUG
-    if first.exit is not Exit.OK:
-        assert first.outputs["reason-code"] in {*CATALOGUE, *REASONS, "unknown-profile", "submitted"}, first
-        assert scene.stage.server.token not in first.summary
-        # Either there is a job, and the ledger knows that it was not reported; or nothing is left of the run.
-        assert not list((scene.stage.job_dir / "runs").glob("*/claim.*"))
-    scene.stage.server.faults.clear()
-    exactly_one(scene, event, scene.deliver(event))
-
-
 def test_a_second_delivery_while_the_first_one_writes_its_comment(scene: Scene) -> None:
     event = asked(scene)
     # GitHub takes its time to make the comment: nobody who looks for it finds it meanwhile.
@@ -141,6 +123,24 @@ def test_a_sweep_while_a_delivery_writes_its_comment(scene: Scene) -> None:
         swept = scene.sweep()
     assert swept.exit is Exit.OK
     exactly_one(scene, event, first.result())
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(("method", "path", "nth"), CALLS, ids=[f"{method} {path} {nth}" for method, path, nth in CALLS])
+def test_whatever_github_does(scene: Scene, method: str, path: str, nth: int, fault: Fault) -> None:
+    event = asked(scene)
+    fault(scene.stage.server, method, path, nth)
+    first = scene.deliver(event)
+    [struck] = scene.stage.server.faults
+    assert struck.done, "the fault never struck"
+    assert first.exit is not Exit.BUG
+    if first.exit is not Exit.OK:
+        assert first.outputs["reason-code"] in {*CATALOGUE, *REASONS, "unknown-profile", "submitted"}, first
+        assert scene.stage.server.token not in first.summary
+        # Either there is a job, and the ledger knows that it was not reported; or nothing is left of the run.
+        assert not list((scene.stage.job_dir / "runs").glob("*/claim.*"))
+    scene.stage.server.faults.clear()
+    exactly_one(scene, event, scene.deliver(event))
 
 
 def _matches(pattern: str, path: str) -> bool:

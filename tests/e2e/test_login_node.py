@@ -14,7 +14,7 @@ import pytest
 from dispatcher.errors import Exit
 from tests.conftest import started
 from tests.github_server import GitHubServer
-from tests.here import CANARY, answers_to, deliver, deliver_here, nothing_left, run_here, well_refused
+from tests.here import CANARY, answers_to, deliver, deliver_here, nothing_left, well_refused
 from tests.rig.parts import free_ports
 from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
