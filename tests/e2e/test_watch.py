@@ -446,10 +446,7 @@ arguments = dict(word.split("=", 1) for word in sys.argv[1:])
 for line in ("::set-output name=decision::forged", "::add-mask::step", "##[error]forged", "::error::forged", "a \\x1b]0;title\\x07b"):
     print(line, flush=True)
 print("key", os.environ.get("WANDB_API_KEY", "none"), flush=True)
-# Two halves of one command, far apart in time.
-print("::set-out", end="", flush=True)
 time.sleep(float(arguments.get("pause", 0)))
-print("put name=decision::forged", flush=True)
 print("last words", flush=True)
 open("results.json", "w").write("{}")
 sys.exit(int(arguments.get("code", 0)))
