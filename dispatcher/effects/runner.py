@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dispatcher.untrusted import cap, for_log
+from dispatcher.untrusted import cap, for_log, printable, strip_ansi
 
 # GitHub keeps 1 MiB of summary for each step.
 SUMMARY_BYTES = 1_000_000
@@ -46,10 +46,14 @@ class Runner:
         print(for_log(line) if self.in_actions else line, file=sys.stderr, flush=True)
 
     def log_bytes(self, data: bytes) -> None:
-        """New bytes of a job's log: in Actions, workflow commands in them are made powerless."""
+        """New bytes of a job's log. In Actions they are no workflow commands, on a terminal they do not steer it; piped they are whole."""
         text = data.decode("utf-8", "replace")
         stream = sys.stdout if self.log_to_stdout else sys.stderr
-        stream.write(for_log(text) if self.in_actions else text)
+        if self.in_actions:
+            text = for_log(text)
+        elif stream.isatty():
+            text = printable(strip_ansi(text.replace("\r\n", "\n").replace("\r", "\n")))
+        stream.write(text)
         stream.flush()
 
     def error(self, title: str, message: str) -> None:
