@@ -6,12 +6,13 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench import checkout, comments, installation, machine, memory, submissions, sweeps
 from tests.bench.contenders import Site
+from tests.bench.process import settle
 from tests.bench.results import Section, markdown, table
 from tests.github_server import GitHubServer
 from tests.rig.latency import LatencyProxy
@@ -35,17 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             section = MEASURES[name](arguments)
             print(f"\n{markdown(section)}\n", flush=True)
             sections.append(section)
+            _write(arguments.output, about, sections)
     except PartMissing as why:
         print(f"Not measured: {why}", file=sys.stderr)
         return 2
     about["load at the end"] = machine.load()
     print(table(("measured on", ""), [*about.items()]))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    document = {"machine": about, "sections": {section.title: section.document() for section in sections}}
-    arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+    _write(arguments.output, about, sections)
     missed = [target.name for section in sections for target in section.targets if not target.passed]
     print(f"\n{len(missed)} promises missed{': ' if missed else ''}{', '.join(missed)}. Written to {arguments.output}.")
     return 1 if missed else 0
+
+
+def _write(file: Path, about: Mapping[str, str], sections: Sequence[Section]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    document = {"machine": about, "sections": {section.title: section.document() for section in sections}}
+    file.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +77,10 @@ def _cluster() -> Iterator[tuple[SlurmRig, Sshd, LatencyProxy, Path]]:
         for node in NODES:
             slurm.set_node(node, "DRAIN")
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
-            yield slurm, sshd, wire, Path(name)
+            try:
+                yield slurm, sshd, wire, Path(name)
+            finally:
+                settle(Path(name))
 
 
 def _submissions(arguments: argparse.Namespace) -> Section:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.checkout import Checkout
-from tests.bench.process import Failed, Ran, run
+from tests.bench.process import Failed, Ran, run, settle
 from tests.rig.sshd import Sshd
 
 BIN = Path(sys.executable).parent
@@ -66,6 +66,7 @@ class Contender(ABC):
 
     def forget(self) -> None:
         """A job_dir that nothing was ever sent to; the old one's room on the disk is given back."""
+        settle(self.site.folder)
         if self.job_dir != self.site.folder:
             shutil.rmtree(self.job_dir, ignore_errors=True)
         self.job_dir = self.site.new_folder("jobs")

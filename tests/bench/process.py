@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import threading
@@ -63,6 +64,24 @@ def run(
 def _text(file: IO[str]) -> str:
     file.seek(0)
     return file.read()
+
+
+def settle(folder: Path, timeout: float = 60.0) -> None:
+    """Waits until nobody works below the folder any more and the disk has everything: what one leaves behind must not slow the next.
+
+    The dispatcher's remote program, for example, unpacks a tree for the next submission when it has answered.
+    """
+    deadline = time.monotonic() + timeout
+    while any(_works_in(process, folder) for process in Path("/proc").glob("[0-9]*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.sync()
+
+
+def _works_in(process: Path, folder: Path) -> bool:
+    try:
+        return (process / "cwd").readlink().is_relative_to(folder)
+    except OSError:
+        return False
 
 
 class _MemoryWatcher:

@@ -60,7 +60,7 @@ def targets_table(targets: Sequence[Target]) -> str:
     rows = []
     for target in targets:
         bound = _value(target.bound, target.unit) + (f" = {target.note}" if target.note else "")
-        ratio = f" ({target.ratio:.2f})" if target.bound else ""
+        ratio = f" ({target.ratio:.2f})" if target.bound and target.measured >= 0 else ""
         verdict = f"{'kept' if target.passed else 'MISSED'}{ratio}"
         rows.append((target.name, _value(target.measured, target.unit), bound, verdict))
     return table(("promise", "measured", "at most", ""), rows)

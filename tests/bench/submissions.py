@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from tests.bench.checkout import Checkout
 from tests.bench.contenders import BIN, Contender, Dispatch, GitArchive, NemoRun, Site
-from tests.bench.process import run
+from tests.bench.process import run, settle
 from tests.bench.results import Section, Target, mid, seconds
 from tests.rig.latency import LatencyProxy
 
@@ -49,6 +49,7 @@ def measure(
             for checkout in checkouts:
                 _one_round(site, contenders, checkout, rtt, times)
                 tidy()
+            settle(site.folder)
             times.imports.append(run([str(BIN / "python"), "-c", "import nemo_run"], site.environment(), site.home).seconds)
             times.loads.append(os.getloadavg()[0])
             print(f"  {rtt} ms, {number + 1} of {count}", file=sys.stderr)
@@ -62,6 +63,7 @@ def _one_round(site: Site, contenders: Sequence[Contender], checkout: Checkout, 
         if scenario == "one file changed":
             checkout.change()
         for contender in contenders:
+            settle(site.folder)
             mark = site.sshd.mark()
             ran = contender.submit(checkout)
             times.of((rtt, int(checkout.megabytes), scenario), type(contender)).append(ran.seconds)
