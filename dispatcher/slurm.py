@@ -224,8 +224,8 @@ class Sightings:
             return _filled(replace(accounted, exit_code=None), exit_file) if self._squeue is not None else Silent(self._words)
         known = [seen for seen in (controlled, accounted, queued) if seen]
         if self._squeue is None and self._scontrol is None:
-            # Only accounting spoke: an unfinished row may be an old one, so it is shown but decides nothing.
-            return accounted or Silent(self._words)
+            # Only accounting spoke, which lags behind: what it says of a job that has not ended may be long over.
+            return Silent(self._words)
         if self._sacct is None and exit_file.strip().isdigit():
             code = int(exit_file)
             return Observation(State.SUCCEEDED if code == 0 else State.FAILED, "exit file", exit_code=code)
