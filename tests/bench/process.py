@@ -47,12 +47,17 @@ def run(
         begun = time.perf_counter()
         process = subprocess.Popen(argv, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         watcher = _MemoryWatcher(process.pid) if memory else None
+        # wait(timeout=…) would look only twenty times a second.
+        watchdog = threading.Timer(timeout, process.kill)
+        watchdog.start()
         try:
-            code = process.wait(timeout=timeout)
+            code = process.wait()
         except BaseException:
             process.kill()
             process.wait()
             raise
+        finally:
+            watchdog.cancel()
         seconds = time.perf_counter() - begun
         largest, tree = watcher.stop() if watcher else (0.0, 0.0)
         stdout, stderr = _text(out), _text(err)
