@@ -37,7 +37,8 @@ class CompilerProcess:
         self._home = tempfile.TemporaryDirectory(prefix="dispatch-nemorun-")
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by close()
         environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
-        environment["NEMORUN_HOME"] = self._home.name
+        # All that it writes goes with this folder, also when it is ended in the middle of a rendering.
+        environment["NEMORUN_HOME"] = environment["TMPDIR"] = self._home.name
         self._process = subprocess.Popen(
             [self._python, "-I", str(Path(__file__).with_name("nemorun.py"))],
             stdin=subprocess.PIPE,

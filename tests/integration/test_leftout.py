@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,24 @@ def test_a_job_may_be_sent_ahead_and_another_one_wanted_then() -> None:
         assert "c" * 16 in compiler.compile(job("none", None) | {"run_key": "c" * 16}).script
     finally:
         compiler.close()
+
+
+ENDED = """
+import json, os, sys, time
+from pathlib import Path
+from dispatcher.effects.compiler import CompilerProcess
+compiler = CompilerProcess()
+compiler.begin(json.loads(sys.argv[1]))
+while not list(Path(os.environ["TMPDIR"]).glob("**/dispatch-compile-*")):
+    time.sleep(0.005)
+compiler.close()
+"""
+
+
+def test_nothing_is_left_behind_by_one_that_is_ended_while_it_renders(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", ENDED, json.dumps(job("none", None))]
+    subprocess.run(argv, check=True, cwd=Path(__file__).parents[2], env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=60)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stand_in_serves_imports_and_refuses_use() -> None:
