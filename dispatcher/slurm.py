@@ -213,10 +213,16 @@ class Sightings:
         if queued and not queued.state.ended and queued.state is not State.UNKNOWN:
             return queued
         accounted = (self._sacct or {}).get(job_id)
-        if accounted and accounted.state.ended and accounted.end is not None:
-            return accounted
         controlled = (self._scontrol or {}).get(job_id)
         ended = [seen for seen in (controlled, queued) if seen and seen.state.ended]
+        # Where the controller knows another end, accounting still tells of an earlier start: a node failed, Slurm started the job again.
+        if (
+            accounted
+            and accounted.state.ended
+            and accounted.end is not None
+            and accounted.state in [seen.state for seen in ended or [accounted]]
+        ):
+            return accounted
         if ended:
             return _filled(ended[0], exit_file)
         if accounted and accounted.state.ended:

@@ -48,7 +48,10 @@ def test_every_word_has_a_state(word: str, state: State) -> None:
         (squeue("RUNNING"), sacct("NODE_FAIL"), None, "", State.RUNNING),
         # Accounting knows ends.
         (EMPTY, sacct("COMPLETED"), None, "", State.SUCCEEDED),
-        (squeue("COMPLETED"), sacct("OUT_OF_MEMORY", "0:125"), None, "", State.OUT_OF_MEMORY),
+        (squeue("OUT_OF_MEMORY"), sacct("OUT_OF_MEMORY", "0:125"), None, "", State.OUT_OF_MEMORY),
+        # Accounting may still tell of an earlier start, after which Slurm has started the job again.
+        (squeue("COMPLETED"), sacct("NODE_FAIL", "0:0"), None, "", State.SUCCEEDED),
+        (squeue("CANCELLED"), sacct("NODE_FAIL", "0:0"), None, "", State.CANCELLED),
         (DOWN, sacct("FAILED", "1:0"), DOWN, "", State.FAILED),
         # Without accounting, the controller knows for a while.
         (EMPTY, NO_ACCOUNTING, CommandOutput(0, "JobId=77 JobState=TIMEOUT Reason=TimeLimit ExitCode=0:15"), "", State.TIMEOUT),
