@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from dispatcher.event import (
+    CheckEvent,
     ClosedEvent,
     CommentEvent,
+    DraftEvent,
     Event,
     LabelEvent,
     ManualEvent,
@@ -30,29 +32,11 @@ from dispatcher.event import (
 )
 from dispatcher.grammar import LINE_LIMIT, MANUAL_SETTINGS, Malformed, Run, as_preview, hidden_in, run_of, split_words, unknown_word
 from dispatcher.untrusted import code
+from dispatcher.verbs import Cancel, Help, Status, Verb
 
 VERBS = ("cancel", "help", "plan", "run", "status")
 RUN_KEY = re.compile(r"[0-9a-f]{4,16}")
 TOPIC = re.compile(r"[a-z][a-z0-9-]{0,31}")
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """End a run: `run` is the beginning of its run key (4 to 16 hex digits), None for the pull request's only active one."""
-
-    run: str | None = None
-
-
-@dataclass(frozen=True)
-class Help:
-    """Explain: `topic` is empty or one word."""
-
-    topic: str = ""
-
-
-@dataclass(frozen=True)
-class Status:
-    """Say how the pull request's runs stand."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +48,34 @@ class Scheduled:
 
 @dataclass(frozen=True)
 class EvaluateGate:
-    """Look at the gate again: for a pull request's new head, or (without number) for a merge group's commit."""
+    """Look at the gate of the event's pull request again."""
 
-    number: int | None
-    head_sha: str | None
+
+@dataclass(frozen=True)
+class HeadMoved:
+    """A pull request is new, or has a new head or base, or is no draft any more."""
+
+
+@dataclass(frozen=True)
+class PullClosed:
+    """A pull request was closed, merged or not."""
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """A pull request was converted to a draft."""
+
+
+@dataclass(frozen=True)
+class MergeQueued:
+    """The merge queue made a commit and waits for the gate on it."""
+
+
+@dataclass(frozen=True)
+class Several:
+    """The commands of one comment, in order, at least two; none of them is malformed, or the whole comment is."""
+
+    commands: tuple[Verb, ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Ignored:
     reason: str
 
 
-Command = Run | Cancel | Help | Status | Scheduled | EvaluateGate | Ignored | Malformed
+Command = Verb | Several | Scheduled | EvaluateGate | HeadMoved | PullClosed | Drafted | MergeQueued | Ignored | Malformed
 
 IGNORED: Mapping[str, str] = {
     "not-a-command": "The comment does not begin with the command word.",
@@ -110,11 +118,15 @@ def parse_command(event: Event, word: str = "/train") -> Command:
         case ScheduleEvent():
             return Scheduled(event.cron)
         case PushEvent():
-            return EvaluateGate(event.number, event.head_sha)
+            return HeadMoved()
         case MergeGroupEvent():
-            return EvaluateGate(None, event.head_sha)
+            return MergeQueued()
         case ClosedEvent():
-            return Ignored("pull-closed")
+            return PullClosed()
+        case DraftEvent():
+            return Drafted()
+        case CheckEvent():
+            return Ignored("other-event")
         case OtherEvent():
             return Ignored("other-event")
         case _:

@@ -37,11 +37,13 @@ class CommentEvent:
     created_at: str
     comment_url: str
     default_branch: str
+    line: int = 1
+    """Which of the comment's commands is meant, where it has several."""
 
     @property
     def trigger(self) -> str:
-        """The comment: whatever happens to it later, it asks once."""
-        return f"comment:{self.comment_id}"
+        """The comment: whatever happens to it later, each of its commands asks once."""
+        return f"comment:{self.comment_id}" if self.line == 1 else f"comment:{self.comment_id}:{self.line}"
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,48 @@ class ClosedEvent:
 
 
 @dataclass(frozen=True)
+class DraftEvent:
+    """A pull request was converted to a draft."""
+
+    repository: str
+    number: int
+    head_sha: str
+    base_ref: str
+    sender: str
+    default_branch: str
+
+    @property
+    def trigger(self) -> str:
+        """The conversion, at this head."""
+        return f"draft:{self.number}:{self.head_sha}"
+
+
+@dataclass(frozen=True)
+class CheckEvent:
+    """Somebody pressed "Re-run" or one of our buttons beside a check (`button` is its identifier, empty for "Re-run").
+
+    `number` is None where GitHub names no pull request, as for forks. `app_slug` is the App that made the check.
+    """
+
+    repository: str
+    check_id: int
+    name: str
+    external_id: str
+    head_sha: str
+    number: int | None
+    button: str
+    app_slug: str
+    sender: str
+    run_id: str
+    default_branch: str
+
+    @property
+    def trigger(self) -> str:
+        """The workflow run that the press of the button started: pressing it again asks again."""
+        return f"check:{self.check_id}:{self.run_id}"
+
+
+@dataclass(frozen=True)
 class OtherEvent:
     """Anything that asks for nothing here."""
 
@@ -168,7 +212,18 @@ class OtherEvent:
         return f"other:{self.name}:{self.action}"
 
 
-Event = CommentEvent | LabelEvent | ManualEvent | ScheduleEvent | MergeGroupEvent | PushEvent | ClosedEvent | OtherEvent
+Event = (
+    CommentEvent
+    | LabelEvent
+    | ManualEvent
+    | ScheduleEvent
+    | MergeGroupEvent
+    | PushEvent
+    | ClosedEvent
+    | DraftEvent
+    | CheckEvent
+    | OtherEvent
+)
 
 
 def parse_event(name: str, payload: Mapping[str, object], run_id: str = "") -> Event:

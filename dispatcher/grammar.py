@@ -9,7 +9,7 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from dispatcher.untrusted import code
@@ -69,6 +69,40 @@ class Run:
     overrides: tuple[Override, ...] = ()
     dry_run: bool = False
     attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One thing that is varied: `profile`, or an override's key, and its values in the order in which they were written."""
+
+    key: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Several runs in one command: every combination of the axes' values, the last axis varying fastest.
+
+    `run` is the first of them; at least one axis has more than one value.
+    """
+
+    run: Run
+    axes: tuple[Axis, ...]
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs, in order."""
+        found = [self.run]
+        for axis in self.axes:
+            found = [_with(run, axis.key, value) for run in found for value in axis.values]
+        return tuple(found)
+
+
+def _with(run: Run, key: str, value: str) -> Run:
+    """The run with another profile, or another value of an override that it has."""
+    if key == "profile":
+        return replace(run, profile=value)
+    return replace(run, overrides=tuple(Override(key, value) if item.key == key else item for item in run.overrides))
 
 
 @dataclass(frozen=True)

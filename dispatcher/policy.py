@@ -13,25 +13,21 @@ from typing_extensions import Self
 from dispatcher.document import Loc, ProblemsError, check, load_document
 from dispatcher.grammar import Malformed, Override, Run, parse_override
 from dispatcher.recipe import Recipe
+from dispatcher.rules import Active, Allow, Approval, Budget, Limits, Overrides, Patterns, Rule
 from dispatcher.values import (
+    Between,
     Duration,
     EnvName,
     GlobPattern,
     Line,
-    Login,
     Model,
     OneOrMore,
     ProfileName,
     RecipeName,
     Ref,
-    RoleName,
-    Team,
 )
 
 POLICY_PATH = ".github/dispatch.yml"
-DEFAULT_ROLES = ("admin", "maintain", "write")
-# GitHub's own roles, each with everything that those before it may do; others are an organisation's custom roles.
-STANDARD_ROLES = ("read", "triage", "write", "maintain", "admin")
 # The dispatcher's own credentials and what the runner holds: neither a profile nor a job may have them.
 RESERVED_NAMES = re.compile(
     r"(?:DISPATCH|ACTIONS|INPUT|RUNNER|GITHUB)_.*|GH_TOKEN|SSH_AUTH_SOCK|LD_.*|PYTHON(?:PATH|STARTUP|HOME)|PATH|BASH_ENV|ENV|IFS"
@@ -43,14 +39,6 @@ def _override_word(value: str) -> str:
     found = parse_override(value)
     if isinstance(found, Malformed):
         raise ValueError(f"is not an override: {found.message} {found.hint}")
-    return value
-
-
-def _regex(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from error
     return value
 
 
@@ -68,75 +56,6 @@ def _no_secret(value: str) -> str:
 
 Names = OneOrMore[Annotated[EnvName, AfterValidator(_not_reserved)]]
 OverrideWord = Annotated[Line, AfterValidator(_override_word)]
-Regex = Annotated[Line, AfterValidator(_regex)]
-Patterns = OneOrMore[Line]
-
-
-class Allow(Model):
-    """Who may: anybody with one of the roles, or listed by name, or in one of the teams, and not in `deny`.
-
-    A role includes the higher ones. When users or teams are listed and roles are not, only those users and teams may.
-    """
-
-    roles: OneOrMore[RoleName] = Field(default=DEFAULT_ROLES, description="Repository roles; `write` includes maintain and admin.")
-    users: OneOrMore[Login] = Field(default=(), description="Account names.")
-    teams: OneOrMore[Team] = Field(default=(), description="Teams, written `org/team`.")
-    deny: OneOrMore[Login] = Field(default=(), description="Account names that may not, whatever else says so.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_the_listed(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "roles" not in given and (given.get("users") or given.get("teams")):
-            return {**given, "roles": ()}
-        return given
-
-    def admits_role(self, role: str | None) -> bool:
-        """Whether the role is listed, or stands above a listed one."""
-        if role in STANDARD_ROLES:
-            return any(role in STANDARD_ROLES[STANDARD_ROLES.index(least) :] for least in self.roles if least in STANDARD_ROLES)
-        return role is not None and role in self.roles
-
-    def admits_user(self, login: str) -> bool:
-        """Whether the account is listed; GitHub's account names ignore case."""
-        return login.lower() in {name.lower() for name in self.users}
-
-    def denies(self, login: str) -> bool:
-        """Whether the account is refused by name."""
-        return login.lower() in {name.lower() for name in self.deny}
-
-
-class Overrides(Model):
-    """Which overrides may be given. In a pattern `*` stands for anything; `run.…` keys are met only by patterns that begin with `run.`."""
-
-    allow: Patterns = Field(default=("*",), description="Patterns of keys that may be set, for example `train.*` or `run.nodes`.")
-    deny: Patterns = Field(default=(), description="Patterns of keys that may not, whatever `allow` says.")
-    values: dict[Line, Regex] = Field(
-        default_factory=dict, description="Pattern of keys → regular expression that the whole value must match."
-    )
-
-    def refusal(self, override: Override) -> str | None:
-        """Why an override may not be given (the rule, in words), or None when it may."""
-        if any(_meets(override, pattern) for pattern in self.deny):
-            return "overrides.deny"
-        if not any(_meets(override, pattern) for pattern in self.allow):
-            return "overrides.allow"
-        for pattern, shape in self.values.items():
-            if _meets(override, pattern) and not re.fullmatch(shape, override.value):
-                return f"overrides.values: {shape}"
-        return None
-
-
-def _meets(override: Override, pattern: str) -> bool:
-    if override.target == "profile" and not pattern.startswith("run."):
-        return False
-    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), override.key) is not None
-
-
-class ProfileRule(Model):
-    """What one profile asks for beyond the general rules; each part that is given replaces the general one (`deny` adds up)."""
-
-    allow: Allow | None = Field(default=None, description="Who may use this profile.")
-    overrides: Overrides | None = Field(default=None, description="Which overrides it takes.")
 
 
 class Schedule(Model):
@@ -176,10 +95,18 @@ class Required(Model):
     )
 
 
+class Waiver(Model):
+    """Exceptions from the gate: `/train override dispatch/gate reason="…"`, for the head as it is, until they expire."""
+
+    allow: Allow = Field(default=Allow(roles=("maintain",)), description="Who may make one.")
+    expires: Duration = Field(default=86400, ge=60, description="How long it holds.")
+
+
 class Gate(Model):
     """What stands between a pull request and its merge."""
 
     required: tuple[Required, ...] = Field(default=(), description="Runs that must have passed.")
+    override: Waiver | None = Field(default=None, description="Exceptions by hand; without it there are none.")
 
 
 class Watch(Model):
@@ -187,6 +114,32 @@ class Watch(Model):
 
     profiles: OneOrMore[ProfileName] = Field(default=(), description="Profiles whose clusters are swept.")
     lost_after: Duration = Field(default=600, ge=60, description="How long a job may be unknown to the scheduler before it counts as lost.")
+
+
+class Pulls(Model):
+    """What becomes of runs when something happens to their pull request, and what a label means."""
+
+    superseded: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a commit that is no longer the head.")
+    closed: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a pull request that was closed.")
+    draft: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a pull request that was converted to a draft.")
+    labels: Literal["once", "standing"] = Field(
+        default="once", description="`once`: asks for one run and is taken off; `standing`: stays, and asks again for each new head."
+    )
+
+
+class Noise(Model):
+    """How much is said."""
+
+    outsiders: Literal["reaction", "comment"] = Field(
+        default="reaction", description="What people without write access get when they are refused or not understood."
+    )
+
+
+class Most(Model):
+    """How much one comment may ask for."""
+
+    runs: Annotated[int, Between(1, 256)] = Field(default=8, description="Runs that one command may become (profiles × values).")
+    commands: Annotated[int, Between(1, 50)] = Field(default=5, description="Commands in one comment.")
 
 
 class Policy(Model):
@@ -205,7 +158,16 @@ class Policy(Model):
         "HF_TOKEN",
     )
     overrides: Overrides = Field(default=Overrides(), description="Which overrides may be given.")
-    profiles: dict[ProfileName, ProfileRule] = Field(default_factory=dict, description="Rules for single profiles.")
+    images: Patterns = Field(default=("*",), description="Which container images may run, as patterns with `*`.")
+    limits: Limits = Field(default=Limits(), description="How much one run may ask for.")
+    most: Most = Field(default=Most(), description="How much one comment may ask for.")
+    active: Active = Field(default=Active(), description="How many runs may be at it at once.")
+    budget: Budget = Field(default=Budget(), description="GPU-hours in a month.")
+    approval: Approval = Field(default=Approval(), description="From where on a second person must agree.")
+    profiles: dict[ProfileName, Rule] = Field(default_factory=dict, description="Rules for single profiles.")
+    recipe_rules: dict[RecipeName, Rule] = Field(default_factory=dict, description="Rules for single recipes.")
+    pulls: Pulls = Field(default=Pulls(), description="What happens with a pull request's runs, and what labels mean.")
+    noise: Noise = Field(default=Noise(), description="How much is said.")
     recipes: dict[RecipeName, Recipe] = Field(default_factory=dict, description="What can be run.")
     schedules: tuple[Schedule, ...] = Field(default=(), description="What a cron expression starts.")
     gate: Gate = Field(default=Gate(), description="What must have passed before a merge.")

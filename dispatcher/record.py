@@ -49,6 +49,13 @@ class Resources(_Frozen):
         return self.nodes * self.gpus_per_node * self.seconds / 3600
 
 
+class Member(_Frozen):
+    """One run of a command that became several: they share a comment, and may lie in different ledgers."""
+
+    run_key: str = Field(pattern=r"^[0-9a-f]{16}$")
+    profile: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")
+
+
 class RunRecord(_Frozen):
     """Who asked for what, where it runs, how it stands, and what was last reported."""
 
@@ -66,6 +73,12 @@ class RunRecord(_Frozen):
     program: str
     overrides: tuple[str, ...] = ()
     attempt: int = 1
+    retry_of: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+    """The run that this one repeats."""
+    approved_by: str = ""
+    """Who vouched for the commit, or agreed as second person; empty where nobody had to."""
+    group: tuple[Member, ...] = ()
+    """All runs of the command, this one included, in their order; empty where it is the only one."""
     executor: str
     cluster: str
     run_dir: str = Field(pattern=r"^/[A-Za-z0-9_./@:+=,-]*$")

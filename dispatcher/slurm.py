@@ -22,6 +22,8 @@ class State(str, Enum):
     """Where a run stands. Only `SUCCEEDED` passes a gate; `LOST` and `UNKNOWN` never do."""
 
     SUBMITTING = "submitting"
+    QUEUED = "queued"
+    """Queued here, because a limit of the policy is reached: the scheduler has not been asked yet."""
     PENDING = "pending"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
