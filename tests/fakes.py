@@ -29,6 +29,7 @@ from dispatcher.ports import (
     CompiledFile,
     FileEntry,
     InProgress,
+    Label,
     Package,
     PackageSpec,
     Probe,
@@ -136,6 +137,7 @@ class FakeForge:
         self.comments: dict[int, Comment] = {}
         self.checks: dict[int, Check] = {}
         self.reactions: list[tuple[int, str]] = []
+        self.labels: dict[str, Label] = {}
         self._ids = count(1000)
 
     @property
@@ -221,12 +223,30 @@ class FakeForge:
         self.checks[check_id] = check
         return self._ref(check_id)
 
+    def add_label(self, number: int, label: str) -> None:
+        self.trace.add("forge.add_label", label)
+        had = self.pulls[number].labels
+        self.pulls[number] = replace(self.pulls[number], labels=had if label in had else (*had, label))
+
     def remove_label(self, number: int, label: str) -> None:
         self.trace.add("forge.remove_label", label)
+        if number in self.pulls:
+            self.pulls[number] = replace(self.pulls[number], labels=tuple(one for one in self.pulls[number].labels if one != label))
+
+    def create_label(self, label: Label) -> bool:
+        self.trace.add("forge.create_label", label.name)
+        new = label.name not in self.labels
+        self.labels[label.name] = label
+        return new
+
+    def labelled(self, label: str) -> tuple[int, ...]:
+        self.trace.add("forge.labelled", label)
+        return tuple(sorted(number for number, pull in self.pulls.items() if label in pull.labels and pull.state == "open"))
 
     def _ref(self, number: int) -> CheckRef:
         check = self.checks[number]
-        return CheckRef(number, f"https://github.com/{REPOSITORY}/runs/{number}", check.external_id, check.status, check.conclusion)
+        url = f"https://github.com/{REPOSITORY}/runs/{number}"
+        return CheckRef(number, url, check.external_id, check.status, check.conclusion, check.name, check.text)
 
 
 class FakeArchive:

@@ -26,7 +26,7 @@ from dispatcher.event import parse_event
 from dispatcher.flow import handle
 from dispatcher.gatekeeper import evaluate_gate
 from dispatcher.inputs import Inputs, read_event
-from dispatcher.ports import Check, CheckRef, Comment, PullRequest, Reaction
+from dispatcher.ports import Check, CheckRef, Comment, Label, PullRequest, Reaction
 from dispatcher.world import Outcome
 
 REPOSITORY = "you/tiny-model"
@@ -218,9 +218,20 @@ class DemoForge:
         self.checks[check_id] = check
         return _ref(check_id, check)
 
+    def add_label(self, number: int, label: str) -> None:
+        """There are no labels."""
+
     def remove_label(self, number: int, label: str) -> None:
         """There are no labels."""
 
+    def create_label(self, label: Label) -> bool:
+        """There are no labels."""
+        return False
+
+    def labelled(self, label: str) -> tuple[int, ...]:
+        """There are no labels."""
+        return ()
+
 
 def _ref(key: int, check: Check) -> CheckRef:
-    return CheckRef(key, "", check.external_id, check.status, check.conclusion)
+    return CheckRef(key, "", check.external_id, check.status, check.conclusion, check.name, check.text)

@@ -6,25 +6,35 @@ PyGithub's objects are made lazily, from an address alone. Importing PyGithub ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dispatcher.effects.clock import SystemClock
+from dispatcher.effects.github_objects import (
+    answer_of,
+    check_fields,
+    check_ref,
+    comment_of,
+    label_name,
+    missing_is_none,
+    pull_request,
+    segment,
+)
 from dispatcher.errors import ForgeError
-from dispatcher.fit import CHECK_BYTES, COMMENT_CHARACTERS, fit
-from dispatcher.ports import Annotation, Check, CheckRef, Clock, Comment, PullRequest, Reaction
+from dispatcher.fit import COMMENT_CHARACTERS, fit
+from dispatcher.ports import Annotation, Check, CheckRef, Clock, Comment, Label, PullRequest, Reaction
 
 if TYPE_CHECKING:
     from github.CheckRun import CheckRun
     from github.IssueComment import IssueComment
-    from github.PullRequest import PullRequest as RemotePullRequest
 
 ANNOTATIONS_PER_REQUEST = 50
-
-T = TypeVar("T")
+LABEL_DESCRIPTION_CHARACTERS = 100
+JOBS_OWN_APP = "github-actions"
+"""The App that a job's own token belongs to; GitHub shows no buttons beside its checks, for it has nobody to tell."""
 
 
 class GitHubForge:
@@ -40,8 +50,8 @@ class GitHubForge:
         repository: str,
         token: str,
         api_url: str = "https://api.github.com",
-        identity: str = "github-actions[bot]",
-        app_slug: str = "github-actions",
+        identity: str = f"{JOBS_OWN_APP}[bot]",
+        app_slug: str = JOBS_OWN_APP,
         timeout: float = 20.0,
         patience: float = 60.0,
         clock: Clock | None = None,
@@ -53,9 +63,10 @@ class GitHubForge:
         self._clock = clock or SystemClock()
         self._http = Transport(token, api_url, timeout, patience, self._clock)
         owner, _, name = repository.partition("/")
-        self._repository = Repository(self._http, url=f"/repos/{_segment(owner)}/{_segment(name)}")
+        self._repository = Repository(self._http, url=f"/repos/{segment(owner)}/{segment(name)}")
         self._identity = identity
         self._app_slug = app_slug
+        self._has_buttons = app_slug != JOBS_OWN_APP
 
     @property
     def requests(self) -> int:
@@ -66,16 +77,16 @@ class GitHubForge:
 
     def pull(self, number: int) -> PullRequest | None:
         """https://docs.github.com/rest/pulls/pulls#get-a-pull-request"""
-        with _answer_of("the pull request"):
-            return _missing_is_none(lambda: _pull_request(self._repository.get_pull(number)))
+        with answer_of("the pull request"):
+            return missing_is_none(lambda: pull_request(self._repository.get_pull(number)))
 
     def role(self, login: str) -> str | None:
         """https://docs.github.com/rest/collaborators/collaborators#get-repository-permissions-for-a-user
 
         `role_name`, because `permission` calls maintain write and triage read.
         """
-        with _answer_of("the collaborator's role"):
-            name = _missing_is_none(lambda: self._repository.get_collaborator_role_name(_segment(login)))
+        with answer_of("the collaborator's role"):
+            name = missing_is_none(lambda: self._repository.get_collaborator_role_name(segment(login)))
         return name if name and name != "none" else None
 
     def team_member(self, org: str, team: str, login: str) -> bool:
@@ -85,9 +96,9 @@ class GitHubForge:
         """
         from github.Organization import Organization
 
-        with _answer_of("the team membership"):
-            found = Organization(self._http, url=f"/orgs/{_segment(org)}").get_team_by_slug(_segment(team))
-            state = _missing_is_none(lambda: str(found.get_team_membership(_segment(login)).state), also=("github.forbidden",))
+        with answer_of("the team membership"):
+            found = Organization(self._http, url=f"/orgs/{segment(org)}").get_team_by_slug(segment(team))
+            state = missing_is_none(lambda: str(found.get_team_membership(segment(login)).state), also=("github.forbidden",))
         return state == "active"
 
     # ------------------------------------------------------------------- what is in the repository
@@ -98,9 +109,9 @@ class GitHubForge:
         422 is "No commit found", 409 an empty repository. The page of one file keeps a large commit's answer small. `complete`,
         because PyGithub takes a commit's SHA from the address it was made with.
         """
-        with _answer_of("the commit"):
-            commit = self._repository.get_commit(_segment(ref), commit_files_per_page=1)
-            return _missing_is_none(lambda: str(commit.complete().sha), also=("github.invalid",))
+        with answer_of("the commit"):
+            commit = self._repository.get_commit(segment(ref), commit_files_per_page=1)
+            return missing_is_none(lambda: str(commit.complete().sha), also=("github.invalid",))
 
     def read_text(self, path: str, ref: str) -> str | None:
         """https://docs.github.com/rest/repos/contents#get-repository-content (at most 1 MB, UTF-8)"""
@@ -124,12 +135,12 @@ class GitHubForge:
         parts = [part for part in path.split("/") if part]
         if any(part in (".", "..") for part in parts):
             return None
-        with _answer_of(f"`{path}`"):
-            return _missing_is_none(lambda: self._repository.get_contents("/".join(parts), ref=ref))
+        with answer_of(f"`{path}`"):
+            return missing_is_none(lambda: self._repository.get_contents("/".join(parts), ref=ref))
 
     def changed_files(self, number: int) -> tuple[str, ...]:
         """https://docs.github.com/rest/pulls/pulls#list-pull-requests-files, sorted; a renamed file counts under both names."""
-        with _answer_of("the list of changed files"):
+        with answer_of("the list of changed files"):
             files = list(self._repository.get_pull(number).get_files())
             names = {file.filename for file in files}
             return tuple(sorted(names | {file.previous_filename for file in files if file.status == "renamed"}))
@@ -144,7 +155,7 @@ class GitHubForge:
         from dispatcher.effects.github_http import STATUS
 
         url = f"{self._repository.url}/issues/comments/{comment_id}/reactions"
-        made = _missing_is_none(lambda: self._http.requestJsonAndCheck("POST", url, input={"content": content}))
+        made = missing_is_none(lambda: self._http.requestJsonAndCheck("POST", url, input={"content": content}))
         return made is not None and made[0][STATUS] == "201"
 
     def find_comment(self, number: int, marker: str, since: datetime | None = None) -> Comment | None:
@@ -153,10 +164,10 @@ class GitHubForge:
         Somebody's words that we quote stand within lines, so they can be no marker.
         `since` (aware) leaves out comments that were not changed after it.
         """
-        with _answer_of("the comments"):
+        with answer_of("the comments"):
             issue = self._repository.get_issue(number)
             comments = issue.get_comments(since.astimezone(timezone.utc)) if since else issue.get_comments()
-            return next((_comment_of(one) for one in comments if marker in (one.body or "").splitlines() and self._is_ours(one)), None)
+            return next((comment_of(one) for one in comments if marker in (one.body or "").splitlines() and self._is_ours(one)), None)
 
     def _is_ours(self, comment: IssueComment) -> bool:
         """Whether our identity wrote it: anybody can write a marker, and a user could be named like an app."""
@@ -167,9 +178,9 @@ class GitHubForge:
     def create_comment(self, number: int, body: str, marker: str) -> Comment:
         """https://docs.github.com/rest/issues/comments#create-an-issue-comment"""
         text = fit(body if marker in body.splitlines() else f"{body}\n\n{marker}", COMMENT_CHARACTERS, "characters")
-        with _answer_of("the new comment"):
+        with answer_of("the new comment"):
             return self._http.once(
-                lambda: _comment_of(self._repository.get_issue(number).create_comment(text)), lambda: self.find_comment(number, marker)
+                lambda: comment_of(self._repository.get_issue(number).create_comment(text)), lambda: self.find_comment(number, marker)
             )
 
     def update_comment(self, comment_id: int, body: str) -> Comment | None:
@@ -179,33 +190,85 @@ class GitHubForge:
         def change() -> Comment:
             comment = self._comment(comment_id)
             comment.edit(text)
-            return _comment_of(comment)
+            return comment_of(comment)
 
-        with _answer_of("the comment"):
-            return _missing_is_none(change)
+        with answer_of("the comment"):
+            return missing_is_none(change)
 
     def _comment(self, comment_id: int) -> IssueComment:
         from github.IssueComment import IssueComment
 
         return IssueComment(self._http, url=f"{self._repository.url}/issues/comments/{comment_id}")
 
+    # ------------------------------------------------------------------- labels
+
+    def add_label(self, number: int, label: str) -> None:
+        """https://docs.github.com/rest/issues/labels#add-labels-to-an-issue; what is there already stays."""
+        with answer_of("the label"):
+            self._repository.get_issue(number).add_to_labels(label_name(label))
+
+    def create_label(self, label: Label) -> bool:
+        """https://docs.github.com/rest/issues/labels#create-a-label; one more request where the label exists.
+
+        After a lost answer, a label that looks as wanted counts as new.
+        """
+        name, color = label_name(label.name), label.color.lower()
+        if not re.fullmatch(r"[0-9a-f]{6}", color) or len(label.description) > LABEL_DESCRIPTION_CHARACTERS:
+            raise ForgeError(
+                "github.invalid", f"The label {name!r} takes six hex digits and at most {LABEL_DESCRIPTION_CHARACTERS} characters."
+            )
+
+        def look() -> bool | None:
+            found = self._repository.get_label(name).complete()
+            return True if (found.color.lower(), found.description or "") == (color, label.description) else None
+
+        def make() -> bool:
+            try:
+                self._repository.create_label(name, color, label.description)
+            except ForgeError as problem:
+                if problem.code != "github.invalid" or "already_exists" not in problem.cause:
+                    raise
+                self._repository.get_label(name).edit(name, color, label.description)
+                return False
+            return True
+
+        with answer_of("the label"):
+            return self._http.once(make, lambda: missing_is_none(look))
+
+    def labelled(self, label: str) -> tuple[int, ...]:
+        """https://docs.github.com/rest/issues/issues#list-repository-issues (`labels` is a list, so no name may have a comma).
+
+        Without the transformation PyGithub would ask once more for each plain issue, to see that it has no `pull_request`.
+        """
+        from github.Issue import Issue
+        from github.PaginatedList import PaginatedList
+
+        if "," in label:
+            raise ForgeError("github.invalid", f"GitHub cannot look for a label with a comma: {label!r}.")
+        asked = {"labels": label_name(label), "state": "open"}
+        with answer_of("the labelled pull requests"):
+            found = PaginatedList(
+                Issue, self._http, f"{self._repository.url}/issues", asked, attributesTransformer=lambda one: {"pull_request": None, **one}
+            )
+            return tuple(sorted(one.number for one in found if one.pull_request is not None))
+
     def remove_label(self, number: int, label: str) -> None:
         """https://docs.github.com/rest/issues/labels#remove-a-label-from-an-issue
 
         Sent by hand: PyGithub leaves the slash of a name like `train/cluster` as it is, which is another address.
         """
-        url = f"{self._repository.url}/issues/{number}/labels/{quote(_segment(label), safe='')}"
-        _missing_is_none(lambda: self._http.requestJsonAndCheck("DELETE", url))
+        url = f"{self._repository.url}/issues/{number}/labels/{quote(segment(label), safe='')}"
+        missing_is_none(lambda: self._http.requestJsonAndCheck("DELETE", url))
 
     # ------------------------------------------------------------------- checks
 
     def find_checks(self, sha: str, name: str | None = None) -> tuple[CheckRef, ...]:
         """https://docs.github.com/rest/checks/runs#list-check-runs-for-a-git-reference, all of them, not only the latest."""
-        with _answer_of("the checks"):
-            return tuple(_check_ref(run) for run in self._our_runs(sha, name))
+        with answer_of("the checks"):
+            return tuple(check_ref(run) for run in self._our_runs(sha, name))
 
     def _our_runs(self, sha: str, name: str | None) -> list[CheckRun]:
-        commit = self._repository.get_commit(_segment(sha))
+        commit = self._repository.get_commit(segment(sha))
         runs = commit.get_check_runs(check_name=name, filter="all") if name else commit.get_check_runs(filter="all")
         ours = [run for run in runs if run.app is not None and run.app.slug == self._app_slug]
         return sorted(ours, key=lambda run: run.id, reverse=True)
@@ -213,12 +276,12 @@ class GitHubForge:
     def create_check(self, check: Check) -> CheckRef:
         """https://docs.github.com/rest/checks/runs#create-a-check-run"""
         first, rest = check.annotations[:ANNOTATIONS_PER_REQUEST], check.annotations[ANNOTATIONS_PER_REQUEST:]
-        with _answer_of("the new check"):
+        with answer_of("the new check"):
             made = self._http.once(
-                lambda: self._repository.create_check_run(head_sha=check.sha, **_check_fields(check, first)),
+                lambda: self._repository.create_check_run(head_sha=check.sha, **check_fields(check, first, self._has_buttons)),
                 lambda: next((run for run in self._our_runs(check.sha, check.name) if run.external_id == check.external_id), None),
             )
-            return _check_ref(self._annotate(made, check, rest))
+            return check_ref(self._annotate(made, check, rest))
 
     def update_check(self, check_id: int, check: Check) -> CheckRef | None:
         """https://docs.github.com/rest/checks/runs#update-a-check-run
@@ -226,9 +289,9 @@ class GitHubForge:
         GitHub adds annotations to those that are there: give each only once.
         """
         first, rest = check.annotations[:ANNOTATIONS_PER_REQUEST], check.annotations[ANNOTATIONS_PER_REQUEST:]
-        with _answer_of("the check"):
-            run = _missing_is_none(lambda: self._edit_check(check_id, check, first, None))
-            return _check_ref(self._annotate(run, check, rest)) if run is not None else None
+        with answer_of("the check"):
+            run = missing_is_none(lambda: self._edit_check(check_id, check, first, None))
+            return check_ref(self._annotate(run, check, rest)) if run is not None else None
 
     def _annotate(self, run: CheckRun, check: Check, annotations: Sequence[Annotation]) -> CheckRun:
         """Adds annotations to a check that is otherwise as wanted, 50 a request."""
@@ -241,7 +304,7 @@ class GitHubForge:
         """One PATCH. `expected`: how many annotations there will be, if known, to recognise that a lost answer's PATCH was heard."""
         from github.CheckRun import CheckRun
 
-        fields = _check_fields(check, annotations)
+        fields = check_fields(check, annotations, self._has_buttons, replaces=True)
 
         def change() -> CheckRun:
             run = CheckRun(self._http, url=f"{self._repository.url}/check-runs/{check_id}")
@@ -252,93 +315,11 @@ class GitHubForge:
             run = self._repository.get_check_run(check_id)
             count = run.output.annotations_count
             heard = count == expected if expected is not None else count >= len(annotations)
-            shown = (run.status, run.conclusion, run.output.title, (run.output.summary or "").strip())
-            return run if heard and shown == (check.status, check.conclusion, check.title, fields["output"]["summary"].strip()) else None
+            output = run.output
+            shown = (run.status, run.conclusion, output.title, (output.summary or "").strip(), (output.text or "").strip())
+            sent = fields["output"]
+            wanted = (check.status, check.conclusion, check.title, sent["summary"].strip(), sent["text"].strip())
+            return run if heard and shown == wanted else None
 
         # Only annotations add up; without them the same PATCH twice is the same as once, and the transport repeats it.
         return self._http.once(change, look) if annotations else change()
-
-
-# --------------------------------------------------------------------- PyGithub's objects → ours, and back
-
-
-def _pull_request(remote: RemotePullRequest) -> PullRequest:
-    return PullRequest(
-        number=remote.number,
-        state="open" if remote.state == "open" else "closed",
-        draft=bool(remote.draft),
-        head_sha=remote.head.sha,
-        head_ref=remote.head.ref,
-        head_repository=remote.head.repo.full_name if remote.head.repo else "",
-        base_ref=remote.base.ref,
-        base_sha=remote.base.sha,
-        base_repository=remote.base.repo.full_name,
-        author=remote.user.login if remote.user else "ghost",
-        labels=tuple(label.name for label in remote.labels),
-    )
-
-
-def _comment_of(remote: IssueComment) -> Comment:
-    return Comment(id=remote.id, url=remote.html_url, body=remote.body or "")
-
-
-def _check_ref(run: CheckRun) -> CheckRef:
-    return CheckRef(id=run.id, url=run.html_url or "", external_id=run.external_id or "", status=run.status, conclusion=run.conclusion)
-
-
-def _check_fields(check: Check, annotations: Sequence[Annotation]) -> dict[str, Any]:
-    """The arguments that PyGithub's create_check_run and edit share; what is None is left out, for GitHub refuses null."""
-    output: dict[str, Any] = {"title": check.title, "summary": fit(check.summary, CHECK_BYTES, "bytes")}
-    if annotations:
-        output["annotations"] = [
-            {
-                "path": one.path,
-                "start_line": max(one.line, 1),
-                "end_line": max(one.line, 1),
-                "annotation_level": one.level,
-                "message": fit(one.message, CHECK_BYTES, "bytes"),
-            }
-            for one in annotations
-        ]
-    fields = {
-        "name": check.name,
-        "external_id": check.external_id,
-        "status": check.status,
-        "conclusion": check.conclusion,
-        "details_url": check.details_url,
-        "output": output,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-# --------------------------------------------------------------------- answers that are not what was asked for
-
-
-def _missing_is_none(ask: Callable[[], T], also: tuple[str, ...] = ()) -> T | None:
-    """What `ask` gives; None where GitHub says that there is no such thing (or one of the other codes)."""
-    try:
-        return ask()
-    except ForgeError as problem:
-        if problem.code in ("github.not-found", *also):
-            return None
-        raise
-
-
-@contextmanager
-def _answer_of(what: str) -> Iterator[None]:
-    """Turns what PyGithub raises over an answer of an unexpected shape into `github.bad-answer`."""
-    from github.GithubException import BadAttributeException, GithubException
-
-    try:
-        yield
-    except (AssertionError, AttributeError, LookupError, TypeError, ValueError, BadAttributeException, GithubException) as problem:
-        raise ForgeError(
-            "github.bad-answer", f"GitHub's answer about {what} does not look as documented ({type(problem).__name__})."
-        ) from problem
-
-
-def _segment(text: str) -> str:
-    """The text, if it is safe as one part of an address: `..` would lead to another one. PyGithub quotes the rest."""
-    if text in ("", ".", "..") or any(ord(letter) < 32 for letter in text):
-        raise ForgeError("github.invalid", f"{text!r} cannot be part of a GitHub address.")
-    return text

@@ -219,9 +219,10 @@ class Transport(Requester):
 
 def _repeat_is_harmless(verb: str, address: str, body: Any) -> bool:
     """Whether doing it twice is doing it once: POST makes something new, except that a person has each reaction only once
-    (https://docs.github.com/rest/reactions), and a check's annotations add up with every PATCH."""
+    (https://docs.github.com/rest/reactions), an issue each label, and that one more access token of an App does no harm;
+    and a check's annotations add up with every PATCH."""
     if verb == "POST":
-        return urlsplit(address).path.endswith("/reactions")
+        return re.search(r"/(reactions|issues/\d+/labels|access_tokens)$", urlsplit(address).path) is not None
     return not (verb == "PATCH" and isinstance(body, dict) and (body.get("output") or {}).get("annotations"))
 
 
@@ -273,6 +274,7 @@ def _server_time(response: requests.Response, clock: Clock) -> datetime:
 _PERMISSIONS = (
     (r"/check-runs", "checks"),
     (r"/(issues|pulls)(/|$)", "pull-requests"),
+    (r"/labels(/|$)", "issues"),
     (r"/(contents|commits|branches)/", "contents"),
     (r"/orgs/", "members (organisation; a GITHUB_TOKEN never has it, an app's token may)"),
 )

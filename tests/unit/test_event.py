@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from dispatcher.errors import InputError
 from dispatcher.event import (
+    CheckEvent,
     ClosedEvent,
     CommentEvent,
+    DraftEvent,
     LabelEvent,
     ManualEvent,
     MergeGroupEvent,
@@ -120,6 +122,58 @@ def test_a_closed_pull_request() -> None:
     assert (event.number, event.merged) == (2, False)
 
 
+@pytest.mark.parametrize("name", ["pull_request", "pull_request_target"])
+def test_a_pull_request_becomes_a_draft(name: str) -> None:
+    event = parse_event(name, changed(payload("pull_request.synchronize.0.json"), "action", to="converted_to_draft"))
+    assert event == DraftEvent("Codertocat/Hello-World", 2, HEAD, "master", "Codertocat", "master")
+    assert event.trigger == f"draft:2:{HEAD}"
+
+
+@pytest.mark.parametrize("count", [0, 3, 250])
+def test_a_push_tells_the_labels_that_stand_there_now(count: int) -> None:
+    labels = [{"name": f"train:{number}", "color": "ededed"} for number in range(count)]
+    event = parse_event("pull_request", changed(payload("pull_request.synchronize.0.json"), "pull_request", "labels", to=labels))
+    assert isinstance(event, PushEvent)
+    assert event.labels == tuple(f"train:{number}" for number in range(min(count, 100)))
+
+
+def pressed(**fields: Any) -> dict[str, Any]:
+    """Somebody pressed a button beside a check."""
+    return {**payload("check_run.requested_action.json"), **fields}
+
+
+def test_a_button_beside_a_check() -> None:
+    event = parse_event("check_run", pressed(), "42")
+    assert isinstance(event, CheckEvent)
+    assert (event.repository, event.number, event.button) == ("electron/electron", 26764, "lgtm|26764")
+    assert (event.check_id, event.head_sha, event.app_slug) == (1494503112, "5bd5f196a46b8222fb7484f05faba41a73cf34bd", "electron-cation")
+    assert (event.name, event.external_id) == ("API Review", "")
+    assert (event.sender, event.default_branch) == ("codebytere", "master")
+    assert event.trigger == "check:1494503112:42"
+
+
+def test_run_it_again_is_a_button_without_a_name() -> None:
+    event = parse_event("check_run", pressed(action="rerequested", requested_action={"identifier": "cancel"}), "42")
+    assert isinstance(event, CheckEvent)
+    assert event.button == ""
+
+
+@pytest.mark.parametrize(
+    ("bases", "number"),
+    [([], None), ([9384267], 100), ([1], None), ([1, 9384267, 9384267], 101)],
+)
+def test_a_check_belongs_to_a_pull_request_of_this_repository_or_to_none(bases: list[int], number: int | None) -> None:
+    pulls = [{"number": 100 + place, "base": {"repo": {"id": base}}} for place, base in enumerate(bases)]
+    event = parse_event("check_run", changed(pressed(), "check_run", "pull_requests", to=pulls), "42")
+    assert isinstance(event, CheckEvent)
+    assert event.number == number
+
+
+@pytest.mark.parametrize("action", ["created", "completed"])
+def test_what_else_happens_to_checks_asks_for_nothing(action: str) -> None:
+    assert parse_event("check_run", pressed(action=action)) == OtherEvent("check_run", action)
+
+
 def test_a_merge_group() -> None:
     event = parse_event("merge_group", payload("merge_group.checks_requested.1.json"))
     assert isinstance(event, MergeGroupEvent)
@@ -133,6 +187,22 @@ def test_manual_inputs_are_text_and_empty_ones_are_left_out() -> None:
     assert isinstance(event, ManualEvent)
     assert event.inputs == {"profile": "cluster", "dry-run": "true", "pr": "7", "overrides": " a=1"}
     assert (event.sender, event.ref, event.default_branch, event.trigger) == ("Codertocat", "refs/heads/master", "master", "manual:42")
+
+
+def test_a_repository_dispatch_is_a_manual_start_on_the_default_branch() -> None:
+    given = {"profile": "cluster", "dry-run": True, "pr": 7, "lr": 0.5, "recipe": None}
+    event = parse_event("repository_dispatch", changed(payload("repository_dispatch.1.json"), "client_payload", to=given), "42")
+    assert isinstance(event, ManualEvent)
+    assert event.inputs == {"profile": "cluster", "dry-run": "true", "pr": "7", "lr": "0.5"}
+    assert (event.repository, event.sender, event.ref) == ("octo-org/octo-repo", "Codertocat", "refs/heads/master")
+    assert event.trigger == "manual:42"
+
+
+@pytest.mark.parametrize("branch", [None, "trunk"])
+def test_a_repository_dispatch_says_its_branch_or_means_the_default_one(branch: str | None) -> None:
+    event = parse_event("repository_dispatch", changed(payload("repository_dispatch.1.json"), "branch", to=branch), "42")
+    assert isinstance(event, ManualEvent)
+    assert event.ref == f"refs/heads/{branch or event.default_branch}"
 
 
 def test_no_inputs_at_all_is_fine() -> None:
@@ -161,10 +231,10 @@ def test_everything_else_is_other(name: str, found: Mapping[str, object], action
     assert parse_event(name, found) == OtherEvent(name, action)
 
 
-@pytest.mark.parametrize("name", ["workflow_dispatch", "schedule"])
+@pytest.mark.parametrize("name", ["workflow_dispatch", "repository_dispatch", "schedule", "check_run"])
 def test_without_a_run_id_two_runs_could_not_be_told_apart(name: str) -> None:
     with pytest.raises(InputError, match="GITHUB_RUN_ID"):
-        parse_event(name, {"schedule": "0 5 * * *", **payload("workflow_dispatch.1.json")}, "")
+        parse_event(name, {"schedule": "0 5 * * *", **payload("workflow_dispatch.1.json"), "action": "rerequested"}, "")
 
 
 BROKEN: list[tuple[str, Callable[[], Any]]] = [
@@ -186,6 +256,14 @@ BROKEN: list[tuple[str, Callable[[], Any]]] = [
     ("merge_group", lambda: changed(payload("merge_group.checks_requested.1.json"), "merge_group", drop=True)),
     ("workflow_dispatch", lambda: changed(payload("workflow_dispatch.1.json"), "inputs", to=["profile"])),
     ("workflow_dispatch", lambda: changed(payload("workflow_dispatch.1.json"), "inputs", to={"profile": {"a": 1}})),
+    ("repository_dispatch", lambda: changed(payload("repository_dispatch.1.json"), "client_payload", to={"profile": ["a"]})),
+    ("repository_dispatch", lambda: changed(payload("repository_dispatch.1.json"), "client_payload", to="profile=a")),
+    ("check_run", lambda: changed(pressed(), "check_run", "pull_requests", to={"number": 1})),
+    ("check_run", lambda: changed(pressed(), "check_run", "pull_requests", to=[7])),
+    ("check_run", lambda: changed(pressed(), "check_run", "id", to=None)),
+    ("check_run", lambda: changed(pressed(), "requested_action", "identifier", to="a\nb")),
+    ("pull_request", lambda: changed(payload("pull_request.synchronize.0.json"), "pull_request", "labels", to="train")),
+    ("pull_request", lambda: changed(payload("pull_request.synchronize.0.json"), "pull_request", "labels", to=[{"name": 7}])),
     ("schedule", lambda: {"schedule": 5}),
     ("issue_comment", lambda: ["not", "an", "object"]),
     ("issue_comment", lambda: None),
@@ -199,8 +277,10 @@ def test_a_malformed_payload_is_one_coded_error(name: str, make: Callable[[], An
     assert raised.value.code == "input.event"
 
 
-NAMES = ["issue_comment", "pull_request", "pull_request_target", "workflow_dispatch", "schedule", "merge_group", "push"]
-KEYS = ["action", "comment", "issue", "pull_request", "repository", "label", "inputs", "merge_group", "schedule"]
+NAMES = ["issue_comment", "pull_request", "pull_request_target", "workflow_dispatch", "schedule", "merge_group", "push", "check_run"]
+NAMES += ["repository_dispatch"]
+KEYS = ["check_run", "pull_requests", "requested_action", "identifier", "client_payload", "branch", "labels", "name", "app", "slug"]
+KEYS += ["action", "comment", "issue", "pull_request", "repository", "label", "inputs", "merge_group", "schedule"]
 KEYS += [
     "full_name",
     "number",
@@ -226,7 +306,7 @@ JSON = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(max_size=12)
-    | st.sampled_from(["labeled", "closed", "synchronize", HEAD, "o/r"]),
+    | st.sampled_from(["labeled", "closed", "synchronize", "converted_to_draft", "rerequested", "requested_action", HEAD, "o/r"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=8),
     max_leaves=25,
 )
@@ -249,7 +329,9 @@ def test_nothing_but_the_coded_error_escapes(name: str, found: Any, run_id: str)
 @settings(max_examples=200, deadline=None)
 @given(data=st.data(), junk=JSON)
 def test_a_real_payload_with_one_part_spoilt_is_an_event_or_the_coded_error(data: Any, junk: Any) -> None:
-    name, found = data.draw(st.sampled_from([("issue_comment", comment()), ("pull_request", payload("pull_request.labeled.1.json"))]))
+    name, found = data.draw(
+        st.sampled_from([("issue_comment", comment()), ("pull_request", payload("pull_request.labeled.1.json")), ("check_run", pressed())])
+    )
     path: list[str] = []
     here = found
     while isinstance(here, dict) and here and (not path or data.draw(st.booleans())):
