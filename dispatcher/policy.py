@@ -11,21 +11,13 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError, check, load_document
-from dispatcher.grammar import Malformed, Override, Run, parse_override
 from dispatcher.recipe import Recipe
 from dispatcher.rules import Active, Allow, Approval, Budget, Limits, Overrides, Patterns, Rule
-from dispatcher.values import (
-    Between,
-    Duration,
-    EnvName,
-    GlobPattern,
-    Line,
-    Model,
-    OneOrMore,
-    ProfileName,
-    RecipeName,
-    Ref,
-)
+from dispatcher.sections import Gate, Most, Noise, Pulls, Required, Schedule, Waiver, Watch
+from dispatcher.values import EnvName, Model, OneOrMore, ProfileName, RecipeName
+
+__all__ = ["POLICY_PATH", "RESERVED_NAMES", "Gate", "Most", "Noise", "Policy", "Pulls", "Required", "Schedule", "UnknownRecipe"]
+__all__ += ["Waiver", "Watch", "load_policy"]
 
 POLICY_PATH = ".github/dispatch.yml"
 # The dispatcher's own credentials and what the runner holds: neither a profile nor a job may have them.
@@ -33,13 +25,6 @@ RESERVED_NAMES = re.compile(
     r"(?:DISPATCH|ACTIONS|INPUT|RUNNER|GITHUB)_.*|GH_TOKEN|SSH_AUTH_SOCK|LD_.*|PYTHON(?:PATH|STARTUP|HOME)|PATH|BASH_ENV|ENV|IFS"
 )
 _NAMES_A_SECRET = re.compile(r".*(?:TOKEN|SECRET|PASSWORD|PASSPHRASE|KEY|CREDENTIALS?)")
-
-
-def _override_word(value: str) -> str:
-    found = parse_override(value)
-    if isinstance(found, Malformed):
-        raise ValueError(f"is not an override: {found.message} {found.hint}")
-    return value
 
 
 def _not_reserved(value: str) -> str:
@@ -55,91 +40,6 @@ def _no_secret(value: str) -> str:
 
 
 Names = OneOrMore[Annotated[EnvName, AfterValidator(_not_reserved)]]
-OverrideWord = Annotated[Line, AfterValidator(_override_word)]
-
-
-class Schedule(Model):
-    """One run that a cron expression of the workflow starts. Without ref: the default branch."""
-
-    name: ProfileName = Field(description="A name of its own.")
-    cron: Line = Field(description="Exactly as in the workflow's `on.schedule`.")
-    profile: ProfileName | None = Field(default=None, description="Without it `default_profile`.")
-    recipe: RecipeName | None = Field(default=None, description="Without it `default_recipe`.")
-    ref: Ref | None = Field(default=None, description="Branch or tag; without it the default branch.")
-    overrides: OneOrMore[OverrideWord] = Field(default=(), description="Words `key=value`.")
-
-    @property
-    def run(self) -> Run:
-        """The command that it stands for."""
-        parsed = tuple(found for found in map(parse_override, self.overrides) if isinstance(found, Override))
-        return Run(profile=self.profile, recipe=self.recipe, ref=self.ref, overrides=parsed)
-
-
-def _meant_to_match(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """A list that matches nothing would silently require nothing."""
-    if patterns and all(pattern.startswith(("#", "!")) or not pattern.strip() for pattern in patterns):
-        raise ValueError("matches nothing: comments and exclusions alone select no file")
-    return patterns
-
-
-class Required(Model):
-    """A run that must have passed before a pull request may be merged, when it touches `paths` and goes into `branches` (all if empty)."""
-
-    profile: ProfileName | None = Field(default=None, description="Without it `default_profile`.")
-    recipe: RecipeName | None = Field(default=None, description="Without it `default_recipe`.")
-    paths: Annotated[OneOrMore[GlobPattern], AfterValidator(_meant_to_match)] = Field(
-        default=(), description="gitignore patterns of changed files."
-    )
-    branches: Annotated[OneOrMore[Line], AfterValidator(_meant_to_match)] = Field(
-        default=(), description="gitignore patterns of base branches."
-    )
-
-
-class Waiver(Model):
-    """Exceptions from the gate: `/train override dispatch/gate reason="…"`, for the head as it is, until they expire."""
-
-    allow: Allow = Field(default=Allow(roles=("maintain",)), description="Who may make one.")
-    expires: Duration = Field(default=86400, ge=60, description="How long it holds.")
-
-
-class Gate(Model):
-    """What stands between a pull request and its merge."""
-
-    required: tuple[Required, ...] = Field(default=(), description="Runs that must have passed.")
-    override: Waiver | None = Field(default=None, description="Exceptions by hand; without it there are none.")
-
-
-class Watch(Model):
-    """How running jobs are looked after."""
-
-    profiles: OneOrMore[ProfileName] = Field(default=(), description="Profiles whose clusters are swept.")
-    lost_after: Duration = Field(default=600, ge=60, description="How long a job may be unknown to the scheduler before it counts as lost.")
-
-
-class Pulls(Model):
-    """What becomes of runs when something happens to their pull request, and what a label means."""
-
-    superseded: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a commit that is no longer the head.")
-    closed: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a pull request that was closed.")
-    draft: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a pull request that was converted to a draft.")
-    labels: Literal["once", "standing"] = Field(
-        default="once", description="`once`: asks for one run and is taken off; `standing`: stays, and asks again for each new head."
-    )
-
-
-class Noise(Model):
-    """How much is said."""
-
-    outsiders: Literal["reaction", "comment"] = Field(
-        default="reaction", description="What people without write access get when they are refused or not understood."
-    )
-
-
-class Most(Model):
-    """How much one comment may ask for."""
-
-    runs: Annotated[int, Between(1, 256)] = Field(default=8, description="Runs that one command may become (profiles × values).")
-    commands: Annotated[int, Between(1, 50)] = Field(default=5, description="Commands in one comment.")
 
 
 class Policy(Model):
@@ -209,6 +109,7 @@ class Policy(Model):
 
     def _unknown_recipes(self) -> list[tuple[Loc, str]]:
         named: list[tuple[Loc, str | None]] = [(("default_recipe",), self.default_recipe)]
+        named += [(("recipe_rules", name), name) for name in self.recipe_rules]
         named += [((*loc, "recipe"), item.recipe) for loc, item in self._users()]
         return [(loc, self.unknown_recipe(name).words) for loc, name in named if name and name not in self.recipes]
 
@@ -220,22 +121,6 @@ class Policy(Model):
             if not (item.recipe or self.default_recipe):
                 found.append((loc, "no recipe is named here, and there is no `default_recipe`"))
         return found
-
-    def allowed(self, profile: str | None) -> Allow:
-        """Who may use a profile: its own rule where there is one, with everybody that is refused in general refused too."""
-        rule = self.profiles.get(profile or "")
-        if rule is None or rule.allow is None:
-            return self.allow
-        return rule.allow.model_copy(update={"deny": (*self.allow.deny, *rule.allow.deny)})
-
-    def allowed_overrides(self, profile: str | None) -> Overrides:
-        """Which overrides a profile takes: its own rule where there is one, with everything that is refused in general refused too."""
-        rule = self.profiles.get(profile or "")
-        if rule is None or rule.overrides is None:
-            return self.overrides
-        given = rule.overrides
-        allow = given.allow if "allow" in given.model_fields_set else self.overrides.allow
-        return Overrides(allow=allow, deny=(*self.overrides.deny, *given.deny), values={**self.overrides.values, **given.values})
 
     def recipe(self, name: str | None) -> Recipe | UnknownRecipe:
         """The recipe by name, or the default one."""
@@ -250,11 +135,6 @@ class Policy(Model):
     def scheduled(self, cron: str) -> tuple[Schedule, ...]:
         """The schedules that a cron expression starts."""
         return tuple(item for item in self.schedules if item.cron.split() == cron.split())
-
-    def rule_name(self, profile: str | None) -> str:
-        """Where the rule about a profile stands, for people."""
-        rule = self.profiles.get(profile or "")
-        return f"profiles.{profile}.allow" if rule is not None and rule.allow is not None else "allow"
 
 
 @dataclass(frozen=True)

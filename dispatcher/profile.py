@@ -42,12 +42,16 @@ FIXED_FIELDS = frozenset(
 
 @dataclass(frozen=True)
 class ResolvedProfile:
-    """A profile that can be used. `document` holds the merged table and, for messages, where each value stands."""
+    """A profile that can be used. `document` holds the merged table and, for messages, where each value stands.
+
+    `lineage` are the names of the profile and of what it extends, in this order.
+    """
 
     name: str
     profile: Profile
     document: Document
     sources: tuple[str, ...]
+    lineage: tuple[str, ...]
 
     def where(self, key: str) -> str:
         """`file:line` of a field, or of the profile when the field was left out."""
@@ -105,7 +109,8 @@ def resolve_profile(
     merged = interpolate(merged, env_names, env)
     table = {key: value for key, value in merged.value.items() if key != "extends" and value is not None}
     merged = Document(chain[0].path, table, merged.places)
-    return ResolvedProfile(name, _checked(merged), merged, tuple(dict.fromkeys(document.path for document in chain)))
+    paths = tuple(dict.fromkeys(document.path for document in chain))
+    return ResolvedProfile(name, _checked(merged), merged, paths, (name, *(str(document.value["extends"]) for document in chain[:-1])))
 
 
 def with_recipe(profile: Profile, recipe: Recipe) -> Profile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dispatcher.grammar import Override
 from dispatcher.values import Between, Duration, Line, Login, Model, OneOrMore, RoleName, Team
@@ -26,8 +26,16 @@ def _regex(value: str) -> str:
 Regex = Annotated[Line, AfterValidator(_regex)]
 Patterns = OneOrMore[Line]
 Count = Annotated[int, Between(1, 100_000)]
-# GPU-hours: pydantic would also take NaN, which nothing is above.
-Hours = Annotated[float, Field(ge=0, le=10_000_000, allow_inf_nan=False)]
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is not a number")
+    return value
+
+
+# GPU-hours: pydantic would also take NaN, which nothing is above, and `true` for 1.
+Hours = Annotated[float, BeforeValidator(_no_truth), Field(ge=0, le=10_000_000, allow_inf_nan=False)]
 
 
 class Allow(Model):
@@ -94,7 +102,7 @@ class Limits(Model):
     """How much one run may ask for; without a number there is no limit. A run whose profile has no time limit exceeds every limit."""
 
     nodes: Count | None = Field(default=None, description="Nodes.")
-    time: Duration | None = Field(default=None, description="Time limit.")
+    time: Annotated[Duration, Field(ge=1)] | None = Field(default=None, description="Time limit.")
     gpu_hours: Hours | None = Field(default=None, description="Nodes × GPUs × time limit.")
 
 

@@ -1,0 +1,129 @@
+"""What one run, or one comment, asks for × the policy → a `Denial` with the numbers, or the rule by which a second person must agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dispatcher.applies import At, hours_approvals, hours_limits, image_rules, nodes_approvals, nodes_limits, time_limits
+from dispatcher.denial import Denial, by
+from dispatcher.phrases import duration, number, plural
+from dispatcher.policy import Policy
+from dispatcher.record import Resources
+from dispatcher.untrusted import code
+
+_SMALLER = "Ask for less, or have the limit changed on the default branch."
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one run asks for. `lineage` is the profile and what it extends (`ResolvedProfile.lineage`), `image` None where it runs in none.
+
+    `unlimited`: there is no time limit, whatever `resources.seconds` says.
+    """
+
+    lineage: tuple[str, ...]
+    recipe: str
+    resources: Resources
+    image: str | None = None
+    unlimited: bool = False
+
+    @property
+    def endless(self) -> bool:
+        """Whether nothing bounds how long it runs."""
+        return self.unlimited or self.resources.seconds <= 0
+
+    @property
+    def rules(self) -> tuple[tuple[str, ...], str]:
+        """What names the rules that apply."""
+        return self.lineage, self.recipe
+
+
+def within(wanted: Wanted, policy: Policy) -> Denial | None:
+    """The first limit that the run exceeds, or the rule that does not admit its image; None when it may run."""
+    return limit_exceeded(wanted, policy) or image_refused(wanted, policy)
+
+
+def limit_exceeded(wanted: Wanted, policy: Policy) -> Denial | None:
+    """The first of `limits` that the run exceeds. Without a time limit it exceeds every limit on time and, with GPUs, on GPU-hours."""
+    asked = wanted.resources
+    for nodes in nodes_limits(policy, *wanted.rules):
+        if asked.nodes > nodes.rule:
+            words = f"**{plural(asked.nodes, 'node')} are too many.** At most {plural(nodes.rule, 'node')} {by(nodes.where)}."
+            return Denial("too-many-nodes", words, _SMALLER, nodes.where)
+    for seconds in time_limits(policy, *wanted.rules):
+        if wanted.endless:
+            return _endless(seconds)
+        if asked.seconds > seconds.rule:
+            words = f"**A time limit of {duration(asked.seconds)} is too long.** At most {duration(seconds.rule)} {by(seconds.where)}."
+            return Denial("too-long", words, f"Set a shorter `time`. {_SMALLER}", seconds.where)
+    for hours in hours_limits(policy, *wanted.rules):
+        if _has_gpus(asked) and wanted.endless:
+            return _endless(hours)
+        if asked.gpu_hours > hours.rule:
+            words = f"**{hours_words(asked)} are too many.** At most {number(hours.rule)} GPU-hours {by(hours.where)}."
+            return Denial("too-many-gpu-hours", words, _SMALLER, hours.where)
+    return None
+
+
+def image_refused(wanted: Wanted, policy: Policy) -> Denial | None:
+    """The rule of `images` that does not admit the run's image."""
+    for patterns in image_rules(policy, *wanted.rules) if wanted.image is not None else ():
+        if not any(_image_meets(wanted.image or "", pattern) for pattern in patterns.rule):
+            known = ", ".join(code(pattern) for pattern in patterns.rule) or "none"
+            words = f"**The image {code(wanted.image or '')} may not run.** Allowed are: {known} {by(patterns.where)}."
+            return Denial("image-not-allowed", words, "Use one of these, or have the list changed on the default branch.", patterns.where)
+    return None
+
+
+def approval_needed(wanted: Wanted, policy: Policy) -> str | None:
+    """The rule by which a second person must agree; None when nobody has to."""
+    asked = wanted.resources
+    for nodes in nodes_approvals(policy, *wanted.rules):
+        if asked.nodes > nodes.rule:
+            return nodes.where
+    for hours in hours_approvals(policy, *wanted.rules):
+        if asked.gpu_hours > hours.rule or (_has_gpus(asked) and wanted.endless):
+            return hours.where
+    return None
+
+
+def too_many(runs: int, commands: int, policy: Policy) -> Denial | None:
+    """More than one comment may ask for: `runs` that one command becomes, `commands` in the comment."""
+    most = policy.most
+    if commands > most.commands:
+        words = f"**{commands:,} commands are too many.** One comment may have {most.commands:,} {by('most.commands')}."
+        return Denial("too-many-commands", words, "Nothing was started. Write several comments.", "most.commands")
+    if runs > most.runs:
+        words = f"**{runs:,} runs are too many.** One command may become {most.runs:,} {by('most.runs')}."
+        return Denial("too-many-runs", words, "Nothing was started. Give fewer profiles or values.", "most.runs")
+    return None
+
+
+def hours_words(asked: Resources) -> str:
+    """`64 GPU-hours (2 nodes × 8 GPUs × 4h)`."""
+    parts = f"{plural(asked.nodes, 'node')} × {plural(asked.gpus_per_node, 'GPU')} × {duration(asked.seconds)}"
+    return f"{number(asked.gpu_hours)} GPU-hours ({parts})"
+
+
+def _endless(at: At[int] | At[float]) -> Denial:
+    words = f"**A run without time limit may not be started.** There is a limit {by(at.where)}."
+    return Denial("no-time-limit", words, "Give the profile a `time`.", at.where)
+
+
+def _has_gpus(asked: Resources) -> bool:
+    return asked.nodes * asked.gpus_per_node > 0
+
+
+def _image_meets(image: str, pattern: str) -> bool:
+    """`*` stands for anything, slashes included; a path that climbs (`/ok/../other`) only meets a pattern that names it."""
+    if pattern in ("*", image):
+        return True
+    climbs = ".." in image.split("/")
+    return not climbs and matches(image, (pattern,))
+
+
+def matches(text: str, patterns: Sequence[str] | Iterable[str]) -> bool:
+    """Whether the whole text meets one of the patterns, in which `*` stands for anything."""
+    return any(re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), text) for pattern in patterns)

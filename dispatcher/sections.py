@@ -1,0 +1,105 @@
+"""The policy's tables beside its rules: what runs by the clock, what stands before a merge, what becomes of runs, how much is said."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from dispatcher.grammar import Malformed, Override, Run, parse_override
+from dispatcher.rules import Allow
+from dispatcher.values import Between, Duration, GlobPattern, Line, Model, OneOrMore, ProfileName, RecipeName, Ref
+
+
+def _override_word(value: str) -> str:
+    found = parse_override(value)
+    if isinstance(found, Malformed):
+        raise ValueError(f"is not an override: {found.message} {found.hint}")
+    return value
+
+
+OverrideWord = Annotated[Line, AfterValidator(_override_word)]
+
+
+class Schedule(Model):
+    """One run that a cron expression of the workflow starts. Without ref: the default branch."""
+
+    name: ProfileName = Field(description="A name of its own.")
+    cron: Line = Field(description="Exactly as in the workflow's `on.schedule`.")
+    profile: ProfileName | None = Field(default=None, description="Without it `default_profile`.")
+    recipe: RecipeName | None = Field(default=None, description="Without it `default_recipe`.")
+    ref: Ref | None = Field(default=None, description="Branch or tag; without it the default branch.")
+    overrides: OneOrMore[OverrideWord] = Field(default=(), description="Words `key=value`.")
+
+    @property
+    def run(self) -> Run:
+        """The command that it stands for."""
+        parsed = tuple(found for found in map(parse_override, self.overrides) if isinstance(found, Override))
+        return Run(profile=self.profile, recipe=self.recipe, ref=self.ref, overrides=parsed)
+
+
+def _meant_to_match(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """A list that matches nothing would silently require nothing."""
+    if patterns and all(pattern.startswith(("#", "!")) or not pattern.strip() for pattern in patterns):
+        raise ValueError("matches nothing: comments and exclusions alone select no file")
+    return patterns
+
+
+class Required(Model):
+    """A run that must have passed before a pull request may be merged, when it touches `paths` and goes into `branches` (all if empty)."""
+
+    profile: ProfileName | None = Field(default=None, description="Without it `default_profile`.")
+    recipe: RecipeName | None = Field(default=None, description="Without it `default_recipe`.")
+    paths: Annotated[OneOrMore[GlobPattern], AfterValidator(_meant_to_match)] = Field(
+        default=(), description="gitignore patterns of changed files."
+    )
+    branches: Annotated[OneOrMore[Line], AfterValidator(_meant_to_match)] = Field(
+        default=(), description="gitignore patterns of base branches."
+    )
+
+
+class Waiver(Model):
+    """Exceptions from the gate: `/train override dispatch/gate reason="…"`, for the head as it is, until they expire."""
+
+    allow: Allow = Field(default=Allow(roles=("maintain",)), description="Who may make one.")
+    expires: Duration = Field(default=86400, ge=60, description="How long it holds.")
+
+
+class Gate(Model):
+    """What stands between a pull request and its merge."""
+
+    required: tuple[Required, ...] = Field(default=(), description="Runs that must have passed.")
+    override: Waiver | None = Field(default=None, description="Exceptions by hand; without it there are none.")
+
+
+class Watch(Model):
+    """How running jobs are looked after."""
+
+    profiles: OneOrMore[ProfileName] = Field(default=(), description="Profiles whose clusters are swept.")
+    lost_after: Duration = Field(default=600, ge=60, description="How long a job may be unknown to the scheduler before it counts as lost.")
+
+
+class Pulls(Model):
+    """What becomes of runs when something happens to their pull request, and what a label means."""
+
+    superseded: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a commit that is no longer the head.")
+    closed: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a pull request that was closed.")
+    draft: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a pull request that was converted to a draft.")
+    labels: Literal["once", "standing"] = Field(
+        default="once", description="`once`: asks for one run and is taken off; `standing`: stays, and asks again for each new head."
+    )
+
+
+class Noise(Model):
+    """How much is said."""
+
+    outsiders: Literal["reaction", "comment"] = Field(
+        default="reaction", description="What people without write access get when they are refused or not understood."
+    )
+
+
+class Most(Model):
+    """How much one comment may ask for."""
+
+    runs: Annotated[int, Between(1, 256)] = Field(default=8, description="Runs that one command may become (profiles × values).")
+    commands: Annotated[int, Between(1, 50)] = Field(default=5, description="Commands in one comment.")
