@@ -116,6 +116,15 @@ CATALOGUE: dict[str, Kind] = {
     "input.missing": Kind(
         Exit.USAGE, "Something that this command needs was not given.", "`nemotron-dispatch COMMAND --help` says where it comes from."
     ),
+    "input.answer": Kind(
+        Exit.USAGE, "An answer to one of `init`'s questions cannot be used.", "`nemotron-dispatch init --help` says what each flag takes."
+    ),
+    "input.file-exists": Kind(
+        Exit.USAGE,
+        "A file that `init` would write is there already, and is different.",
+        "Look at the difference; `--force` replaces the file.",
+    ),
+    "input.not-written": Kind(Exit.USAGE, "A file cannot be written.", "Look at the rights of the folder, and at the space on the disk."),
     # git
     "git.not-found": Kind(Exit.GIT, "git cannot be started.", "Install git 2.31 or newer, or put it on PATH."),
     "git.cache": Kind(Exit.GIT, "The folder for fetched objects cannot be written.", "Name another cache folder, or none."),
@@ -201,6 +210,11 @@ CATALOGUE: dict[str, Kind] = {
         "Do not connect. Ask the cluster's administrators; when they confirm the new key, replace it in known_hosts.",
     ),
     "ssh.host-key-revoked": Kind(Exit.SSH, "The host shows a revoked key.", "Do not connect. Ask the cluster's administrators."),
+    "ssh.fingerprint": Kind(
+        Exit.SSH,
+        "The host does not show the key that was expected: nothing was written.",
+        "Ask the cluster's administrators. The name or port may be wrong, or somebody may be in between.",
+    ),
     "ssh.auth-failed": Kind(
         Exit.SSH,
         "The login node does not accept the key.",

@@ -132,9 +132,20 @@ def uncommitted(folder: Path) -> bool:
 
 def repository_name(folder: Path) -> str:
     """`owner/name` from the checkout's origin, or the folder's own name where there is none."""
-    url = _git(folder, "remote", "get-url", "origin").removesuffix(".git").rstrip("/")
+    url = origin_url(folder).removesuffix(".git").rstrip("/")
     parts = [part for part in url.replace(":", "/").split("/") if part]
     return "/".join(parts[-2:]) if len(parts) >= 2 else f"local/{folder.name}"
+
+
+def origin_url(folder: Path) -> str:
+    """Where the checkout's origin is; empty where there is none."""
+    return _git(folder, "remote", "get-url", "origin")
+
+
+def default_branch(folder: Path) -> str:
+    """The origin's default branch as the checkout remembers it, else the branch that is checked out, else `main`."""
+    remembered = _git(folder, "symbolic-ref", "--quiet", "refs/remotes/origin/HEAD").removeprefix("refs/remotes/origin/")
+    return remembered or _git(folder, "symbolic-ref", "--quiet", "--short", "HEAD") or "main"
 
 
 def _world(
