@@ -3,17 +3,17 @@
 Decides without the policy and imports nothing heavy, so that a comment that is no command costs next to nothing.
 
     /train [run] [profile=NAME] [recipe=NAME] [sha=<40 hex>] [dry-run=true] [key=value …]
-    /train plan …          the same, as a preview that submits nothing
-    /train cancel [RUN]    /train status    /train help [TOPIC]
+    /train plan …, /train status, /train cancel …     the other verbs: `verb_help.py`
 
-Only the first line of a new comment counts, and only at its very start. A value may stand in "…" (`\\"` and `\\\\` are escapes) or '…'.
+Of a new comment only the block of commands at its very start counts, one a line; if one of them cannot be understood, none is taken.
+A value may stand in "…" (`\\"` and `\\\\` are escapes) or '…'; what is not quoted may be a list: `profile=a,b lr=1e-3,3e-4`.
 A leading dash in a value is allowed: values travel as `key=value` in one argument, so none can become an option.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -30,13 +30,14 @@ from dispatcher.event import (
     PushEvent,
     ScheduleEvent,
 )
-from dispatcher.grammar import LINE_LIMIT, MANUAL_SETTINGS, Malformed, Run, as_preview, hidden_in, run_of, split_words, unknown_word
+from dispatcher.grammar import COMMANDS_LIMIT, LINE_LIMIT, MANUAL_SETTINGS, Malformed, Word, hidden_in
+from dispatcher.pairs import run_of
 from dispatcher.untrusted import code
-from dispatcher.verbs import Cancel, Help, Status, Verb
+from dispatcher.verbs import Approve, Cancel, Retry, Verb, parse_line
+from dispatcher.words import split_words
 
-VERBS = ("cancel", "help", "plan", "run", "status")
-RUN_KEY = re.compile(r"[0-9a-f]{4,16}")
-TOPIC = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_RUN = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ Command = Verb | Several | Scheduled | EvaluateGate | HeadMoved | PullClosed | D
 IGNORED: Mapping[str, str] = {
     "not-a-command": "The comment does not begin with the command word.",
     "not-created": "Only new comments count: one that was edited or deleted asks for nothing.",
-    "bot": "Comments by bots ask for nothing.",
+    "bot": "What bots write or press asks for nothing.",
     "plain-issue": "The comment is on an issue, not on a pull request.",
     "other-label": "The label does not begin with the prefix.",
-    "pull-closed": "The pull request was closed.",
+    "other-check": "The check is none of ours, or has no such button.",
     "other-event": "The event asks for nothing here.",
 }
 
@@ -126,43 +127,11 @@ def parse_command(event: Event, word: str = "/train") -> Command:
         case DraftEvent():
             return Drafted()
         case CheckEvent():
-            return Ignored("other-event")
+            return _pressed(event)
         case OtherEvent():
             return Ignored("other-event")
         case _:
             _assert_never(event)
-
-
-def parse_line(line: str, manual: bool = False) -> Command:
-    """What follows the command word → the command. `manual` also takes `ref=` and `pr=` (workflow inputs, a terminal)."""
-    if len(line) > LINE_LIMIT:
-        return Malformed("too-long", f"The line has {len(line):,} characters; {LINE_LIMIT:,} are the limit.", "Use fewer words.")
-    hidden = hidden_in(line.replace("\t", " "))
-    if hidden:
-        return hidden
-    words = split_words(line)
-    return words if isinstance(words, Malformed) else parse_words(words, manual)
-
-
-def parse_words(words: Sequence[str], manual: bool = False) -> Command:
-    """Words that are split already, each `verb` or `key=value` without quotes → the command."""
-    if not words or "=" in words[0]:
-        return run_of(words, manual)
-    verb, rest = words[0], words[1:]
-    if verb in ("run", "plan"):
-        run = run_of(rest, manual)
-        return as_preview(run) if verb == "plan" and isinstance(run, Run) else run
-    if verb not in VERBS:
-        return unknown_word(verb, VERBS)
-    if verb == "cancel" and len(rest) == 1:
-        if RUN_KEY.fullmatch(rest[0]):
-            return Cancel(rest[0])
-        return Malformed("bad-value", f"{code(rest[0])} is not a run key.", "It takes the run key's first 4 to 16 hex digits.")
-    if verb == "help" and len(rest) == 1 and TOPIC.fullmatch(rest[0]):
-        return Help(rest[0])
-    if rest:
-        return Malformed("unknown-word", f"{code(verb)} cannot be followed by {code(' '.join(rest))}.", f"Write {code(verb)} alone.")
-    return Cancel() if verb == "cancel" else Help() if verb == "help" else Status()
 
 
 # --------------------------------------------------------------------------- each way in
@@ -170,13 +139,7 @@ def parse_words(words: Sequence[str], manual: bool = False) -> Command:
 
 def _comment(event: CommentEvent, word: str) -> Command:
     """A comment; what decides most cheaply and most often comes first."""
-    line = re.split(r"\r\n|\r|\n", event.body, maxsplit=1)[0]
-    # Four spaces of indentation make a code block in Markdown, fewer do not.
-    start = line.removeprefix("   ") if line.startswith("   ") else line.lstrip(" ")
-    if not start.startswith(word) or start.startswith(" "):
-        return Ignored("not-a-command")
-    rest = start[len(word) :]
-    if rest and rest[0] not in " \t" and (rest[0].isprintable() or not word):
+    if _after_word(_LINE_END.split(event.body, maxsplit=1)[0], word) is None:
         return Ignored("not-a-command")
     if event.action != "created":
         return Ignored("not-created")
@@ -184,11 +147,59 @@ def _comment(event: CommentEvent, word: str) -> Command:
         return Ignored("bot")
     if not event.is_pull:
         return Ignored("plain-issue")
-    return parse_line(rest)
+    lines = _leading(event.body, word)
+    if len(lines) > COMMANDS_LIMIT:
+        hint = f"{COMMANDS_LIMIT} are the most that any policy can allow. Several runs fit into one command: `profile=a,b`."
+        return Malformed("too-many-commands", f"The comment has more than {COMMANDS_LIMIT} commands.", hint)
+    commands: list[Verb] = []
+    for number, rest in lines:
+        verb = parse_line(rest)
+        if isinstance(verb, Malformed):
+            return verb if len(lines) == 1 else Malformed(verb.reason_code, f"Line {number}: {verb.message}", verb.hint)
+        commands.append(verb)
+    return commands[0] if len(commands) == 1 else Several(tuple(commands))
+
+
+def _after_word(line: str, word: str) -> str | None:
+    """What follows the command word where a line begins with it; None where it does not."""
+    # Four spaces of indentation make a code block in Markdown, fewer do not.
+    start = line.removeprefix("   ") if line.startswith("   ") else line.lstrip(" ")
+    if not word or not start.startswith(word):
+        return None
+    rest = start[len(word) :]
+    return None if rest and rest[0] not in " \t" and rest[0].isprintable() else rest
+
+
+def _leading(body: str, word: str) -> list[tuple[int, str]]:
+    """The block of commands at a comment's start: each line's number and what follows the word. No more than needed to see too many."""
+    found: list[tuple[int, str]] = []
+    for number, line in enumerate(_LINE_END.split(body), 1):
+        rest = _after_word(line, word)
+        if rest is not None:
+            found.append((number, rest))
+        if len(found) > COMMANDS_LIMIT or (rest is None and line.strip(" \t")):
+            break
+    return found
+
+
+def _pressed(event: CheckEvent) -> Command:
+    """A button beside a check. What a check is, its `external_id` says: a run key, or `gate-…`, or `approval-…`."""
+    if not event.sender or event.sender.endswith("[bot]"):
+        return Ignored("bot")
+    ours = event.external_id
+    if _RUN.fullmatch(ours) and event.button == "cancel":
+        return Cancel(ours)
+    if _RUN.fullmatch(ours) and event.button in ("", "retry"):
+        return Retry(ours)
+    if ours.startswith("gate-"):
+        return EvaluateGate()
+    if ours.startswith("approval-") and event.button == "approve":
+        return Approve(event.head_sha)
+    return Ignored("other-check")
 
 
 def _label(label: str, prefix: str) -> Command:
-    """`train:<profile>[/<recipe>]`; the prefix alone asks for the defaults."""
+    """`train:<profile>[/<recipe>]`; the prefix alone asks for the defaults. A label asks for one run."""
     if not prefix or not label.startswith(prefix):
         return Ignored("other-label")
     hidden = hidden_in(label)
@@ -196,25 +207,26 @@ def _label(label: str, prefix: str) -> Command:
         return hidden
     profile, slash, recipe = label[len(prefix) :].partition("/")
     words = ([f"profile={profile}"] if profile or slash else []) + ([f"recipe={recipe}"] if slash else [])
-    return run_of(words, manual=False)
+    return run_of([Word(word, quoted=True) for word in words], manual=False)
 
 
 def _manual(inputs: Mapping[str, str]) -> Command:
     """Workflow inputs; unknown ones are the workflow's own business. `dry_run` is taken for `dry-run`: typing it wrong must not submit."""
     given = {name.replace("_", "-"): value.strip() for name, value in inputs.items()}
-    overrides = given.get("overrides", "")
-    if len(overrides) > LINE_LIMIT:
-        return Malformed("too-long", f"`overrides` has {len(overrides):,} characters.", f"{LINE_LIMIT:,} are the limit.")
+    for name in (*MANUAL_SETTINGS, "overrides"):
+        if len(given.get(name, "")) > LINE_LIMIT:
+            return Malformed("too-long", f"`{name}` has {len(given[name]):,} characters.", f"{LINE_LIMIT:,} are the limit.")
     # A multi-line text box is welcome in a workflow's form: its lines are words like any others.
-    flat = re.sub(r"\r\n|\r|\n", " ", overrides)
+    flat = _LINE_END.sub(" ", given.get("overrides", ""))
     words = hidden_in(flat.replace("\t", " ")) or split_words(flat)
     if isinstance(words, Malformed):
         return words
     for word in words:
-        if word.partition("=")[0] in MANUAL_SETTINGS:
-            return Malformed("conflict", f"{code(word)} stands among the overrides.", "It has an input of its own.")
+        if word.key in MANUAL_SETTINGS:
+            return Malformed("conflict", f"{code(word.text)} stands among the overrides.", "It has an input of its own.")
     for name in MANUAL_SETTINGS:
         hidden = hidden_in(given.get(name, ""))
         if hidden:
             return hidden
-    return run_of([f"{name}={given[name]}" for name in MANUAL_SETTINGS if given.get(name)] + words, manual=True)
+    settings = [Word(f"{name}={given[name]}") for name in MANUAL_SETTINGS if given.get(name)]
+    return run_of([*settings, *words], manual=True)

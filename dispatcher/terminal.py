@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from dispatcher.answer import Answer
 from dispatcher.authorise import Denial, Facts, authorise
-from dispatcher.command import RUN_KEY, parse_words
 from dispatcher.configuration import guarded, read_profile
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.event import ManualEvent
@@ -25,6 +24,7 @@ from dispatcher.running import runs_table, watched_profiles
 from dispatcher.slurm import Absent, Observation
 from dispatcher.starting import start_run
 from dispatcher.untrusted import redact
+from dispatcher.verbs import RUN_KEY, parse_words
 from dispatcher.world import Outcome, World, outcome
 
 LOG_INTERVAL_SECONDS = 2.0
