@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests import github_routes as look
-from tests.github_model import Comment, Issue, Pull, Repository
+from tests.github_model import CheckRun, Comment, Issue, Pull, Repository
 
 if TYPE_CHECKING:
     from tests.github_server import GitHubServer
@@ -65,6 +65,25 @@ class Events:
         payload["inputs"] = inputs or {}
         payload["ref"] = ref or f"refs/heads/{repo.default_branch}"
         payload["workflow"] = ".github/workflows/train.yml"
+        return payload
+
+    def repository_dispatch_event(
+        self: Any, repo: Repository, client_payload: dict[str, Any] | None = None, sender: str = "alice", event_type: str = "train"
+    ) -> dict[str, Any]:
+        """`repository_dispatch`: a program asked for something, by the API."""
+        payload = _payload("repository_dispatch.1.json", self, repo, sender)
+        payload.update(action=event_type, branch=repo.default_branch, client_payload=client_payload or {})
+        return payload
+
+    def check_run_event(self: Any, repo: Repository, check: CheckRun, button: str = "", sender: str = "alice") -> dict[str, Any]:
+        """`check_run`: somebody pressed one of a check's buttons, or (without one) "Re-run"."""
+        assert not button or button in [one["identifier"] for one in check.actions], f"the check has no button {button}"
+        payload = _payload("check_run.requested_action.json", self, repo, sender)
+        payload["check_run"] = look.check(self, repo, check)
+        payload["action"] = "requested_action" if button else "rerequested"
+        payload["requested_action"] = {"identifier": button}
+        if not button:
+            del payload["requested_action"]
         return payload
 
     def merge_group_event(self: Any, pull: Pull, sha: str | None = None, action: str = "checks_requested") -> dict[str, Any]:

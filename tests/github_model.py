@@ -90,6 +90,16 @@ class Comment:
 
 
 @dataclass
+class RepositoryLabel:
+    """A label that the repository has."""
+
+    id: int
+    name: str
+    color: str = "ededed"
+    description: str = ""
+
+
+@dataclass
 class CheckRun:
     """A check run; `history` has every (status, conclusion) it was in."""
 
@@ -108,6 +118,7 @@ class CheckRun:
     started_at: str
     completed_at: str | None
     history: list[tuple[str, str | None]] = field(default_factory=list)
+    actions: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -228,7 +239,7 @@ class Repository:
         self.checks: dict[int, CheckRun] = {}
         self.statuses: list[Status] = []
         self.roles: dict[str, tuple[str, str]] = {}
-        self.labels: dict[str, int] = {}
+        self.labels: dict[str, RepositoryLabel] = {}
         self.required_checks: list[str] = []
         self.forks: list[Repository] = []
         self.created_at = now()
@@ -370,6 +381,10 @@ class Repository:
         sha = self.git("commit-tree", tree, "-p", base, "-p", pull.head_sha, "-m", message).strip()
         git(self.git_dir, "update-ref", ref, sha)
         return sha
+
+    def label(self, name: str) -> RepositoryLabel:
+        """A label, made when first seen; their names are the same in capitals and in small letters."""
+        return self.labels.setdefault(name.lower(), RepositoryLabel(self.ids.next(), name))
 
     # ------------------------------------------------------------------- checks
 

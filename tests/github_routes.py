@@ -6,9 +6,9 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-from tests.github_model import CheckRun, Comment, Issue, Pull, Repository, Status, Token, git, now
+from tests.github_model import CheckRun, Comment, Issue, Pull, Repository, RepositoryLabel, Status, Token, git, now
 from tests.github_openapi import WHEN, description
 
 if TYPE_CHECKING:
@@ -164,15 +164,15 @@ def repository(server: GitHubServer, repo: Repository, schema: str = "repository
 
 def label(server: GitHubServer, repo: Repository, name: str) -> dict[str, Any]:
     """A label; made when first seen."""
-    number = repo.labels.setdefault(name, repo.ids.next())
+    one = repo.label(name)
     return {
-        "id": number,
-        "node_id": f"L_{number}",
-        "url": f"{server.api_url}/repos/{repo.full_name}/labels/{name}",
-        "name": name,
-        "color": "ededed",
+        "id": one.id,
+        "node_id": f"L_{one.id}",
+        "url": f"{server.api_url}/repos/{repo.full_name}/labels/{quote(one.name, safe='')}",
+        "name": one.name,
+        "color": one.color,
         "default": False,
-        "description": "",
+        "description": one.description,
     }
 
 
@@ -402,7 +402,11 @@ def check(server: GitHubServer, repo: Repository, one: CheckRun) -> dict[str, An
         "completed_at": one.completed_at,
         "check_suite": {"id": one.app.id},
         "app": app(server, one.app),
-        "pull_requests": [],
+        "pull_requests": [
+            _pull_of_check(server, pull)
+            for pull in repo.pulls
+            if pull.state == "open" and pull.head_sha == one.head_sha and not pull.from_fork
+        ],
         "output": {
             "title": one.title,
             "summary": one.summary,
@@ -410,6 +414,19 @@ def check(server: GitHubServer, repo: Repository, one: CheckRun) -> dict[str, An
             "annotations_count": len(one.annotations),
             "annotations_url": f"{url}/annotations",
         },
+    }
+
+
+def _pull_of_check(server: GitHubServer, one: Pull) -> dict[str, Any]:
+    """A pull-request-minimal: GitHub names those whose head the commit is, and none of a fork."""
+    repo = one.repository
+    here = {"id": repo.id, "url": f"{server.api_url}/repos/{repo.full_name}", "name": repo.name}
+    return {
+        "id": one.id,
+        "number": one.number,
+        "url": f"{here['url']}/pulls/{one.number}",
+        "head": {"ref": one.head_ref, "sha": one.head_sha, "repo": here},
+        "base": {"ref": one.base_ref, "sha": one.base_sha, "repo": here},
     }
 
 
@@ -713,7 +730,8 @@ def add_labels(call: Call) -> Answer:
     """Sets labels."""
     one = _issue(call)
     for name in call.body["labels"]:
-        one.add_label(name)
+        _fits(name=name)
+        one.add_label(call.repo.label(name).name)
     return 200, [label(call.server, call.repo, name) for name in one.labels]
 
 
@@ -726,6 +744,50 @@ def remove_label(call: Call) -> Answer:
     one.labels.remove(call.parts["name"])
     one.touch()
     return 200, [label(call.server, call.repo, name) for name in one.labels]
+
+
+def _fits(name: str, description: str = "") -> None:
+    """What GitHub says about a label whose words are too long."""
+    for field_name, text, limit in (("name", name, 50), ("description", description, 100)):
+        if len(text) > limit or (field_name == "name" and not text.strip()):
+            problem = {"resource": "Label", "code": "invalid", "field": field_name}
+            raise Refused(422, "Validation Failed", errors=[problem])
+
+
+@route("POST", "/repos/{owner}/{repo}/labels", *TALK)
+def create_label(call: Call) -> Answer:
+    """Makes a label, unless there is one of that name."""
+    name, body = call.body["name"], call.body
+    _fits(name, body.get("description", ""))
+    if name.lower() in call.repo.labels:
+        problem = {"resource": "Label", "code": "already_exists", "field": "name"}
+        raise Refused(422, "Validation Failed", errors=[problem])
+    made = call.repo.label(name)
+    made.color, made.description = body.get("color", made.color), body.get("description", "")
+    return 201, label(call.server, call.repo, name)
+
+
+def _label(call: Call) -> RepositoryLabel:
+    found = call.repo.labels.get(call.parts["name"].lower())
+    if found is None:
+        raise Refused(404, "Not Found")
+    return found
+
+
+@route("GET", "/repos/{owner}/{repo}/labels/{name}", *TALK)
+def get_label(call: Call) -> Answer:
+    """One label."""
+    return 200, label(call.server, call.repo, _label(call).name)
+
+
+@route("PATCH", "/repos/{owner}/{repo}/labels/{name}", *TALK)
+def update_label(call: Call) -> Answer:
+    """Changes a label."""
+    one, body = _label(call), call.body
+    _fits(body.get("new_name", one.name), body.get("description", ""))
+    one.name = body.get("new_name", one.name)
+    one.color, one.description = body.get("color", one.color), body.get("description", one.description)
+    return 200, label(call.server, call.repo, one.name)
 
 
 # --------------------------------------------------------------------------- checks and statuses
@@ -804,6 +866,7 @@ def _change_check(call: Call, one: CheckRun) -> None:
     for name in ("title", "summary", "text"):
         setattr(one, name, output.get(name, getattr(one, name)))
     one.annotations += output.get("annotations", [])
+    one.actions = body.get("actions", one.actions)
     one.status = "completed" if body.get("conclusion") else body.get("status", one.status)
     one.conclusion = body.get("conclusion") if one.status == "completed" else None
     one.completed_at = (one.completed_at or now()) if one.status == "completed" else None

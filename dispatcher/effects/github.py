@@ -203,9 +203,12 @@ class GitHubForge:
     # ------------------------------------------------------------------- labels
 
     def add_label(self, number: int, label: str) -> None:
-        """https://docs.github.com/rest/issues/labels#add-labels-to-an-issue; what is there already stays."""
-        with answer_of("the label"):
-            self._repository.get_issue(number).add_to_labels(label_name(label))
+        """https://docs.github.com/rest/issues/labels#add-labels-to-an-issue; what is there already stays.
+
+        Sent by hand: PyGithub sends a bare list of names, which GitHub does not describe.
+        """
+        url = f"{self._repository.url}/issues/{number}/labels"
+        self._http.requestJsonAndCheck("POST", url, input={"labels": [label_name(label)]})
 
     def create_label(self, label: Label) -> bool:
         """https://docs.github.com/rest/issues/labels#create-a-label; one more request where the label exists.
@@ -236,21 +239,14 @@ class GitHubForge:
             return self._http.once(make, lambda: missing_is_none(look))
 
     def labelled(self, label: str) -> tuple[int, ...]:
-        """https://docs.github.com/rest/issues/issues#list-repository-issues (`labels` is a list, so no name may have a comma).
+        """https://docs.github.com/rest/pulls/pulls#list-pull-requests, one request for each 100 that are open.
 
-        Without the transformation PyGithub would ask once more for each plain issue, to see that it has no `pull_request`.
+        The list of issues could be asked for a label, but takes the permission `issues`, which nothing else here needs.
         """
-        from github.Issue import Issue
-        from github.PaginatedList import PaginatedList
-
-        if "," in label:
-            raise ForgeError("github.invalid", f"GitHub cannot look for a label with a comma: {label!r}.")
-        asked = {"labels": label_name(label), "state": "open"}
-        with answer_of("the labelled pull requests"):
-            found = PaginatedList(
-                Issue, self._http, f"{self._repository.url}/issues", asked, attributesTransformer=lambda one: {"pull_request": None, **one}
-            )
-            return tuple(sorted(one.number for one in found if one.pull_request is not None))
+        wanted = label_name(label).lower()
+        with answer_of("the open pull requests"):
+            found = self._repository.get_pulls(state="open")
+            return tuple(sorted(one.number for one in found if wanted in [own.name.lower() for own in one.labels]))
 
     def remove_label(self, number: int, label: str) -> None:
         """https://docs.github.com/rest/issues/labels#remove-a-label-from-an-issue

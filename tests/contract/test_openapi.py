@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from dispatcher.effects.github import GitHubForge
-from dispatcher.ports import Annotation, Check
+from dispatcher.ports import Annotation, Button, Check, Label
 from tests.fakes import FakeClock
-from tests.github_model import Repository
+from tests.github_model import App, Repository
 from tests.github_openapi import description
 from tests.github_routes import ROUTES
 from tests.github_server import JOB_PERMISSIONS, GitHubServer
@@ -21,14 +21,19 @@ USED = {
     ("GET", "/repos/{owner}/{repo}/commits/{ref}/check-runs"),
     ("GET", "/repos/{owner}/{repo}/contents/{path}"),
     ("GET", "/repos/{owner}/{repo}/issues/{issue_number}/comments"),
+    ("GET", "/repos/{owner}/{repo}/labels/{name}"),
+    ("GET", "/repos/{owner}/{repo}/pulls"),
     ("GET", "/repos/{owner}/{repo}/pulls/{pull_number}"),
     ("GET", "/repos/{owner}/{repo}/pulls/{pull_number}/files"),
     ("GET", "/repos/{owner}/{repo}/check-runs/{check_run_id}"),
     ("POST", "/repos/{owner}/{repo}/check-runs"),
     ("POST", "/repos/{owner}/{repo}/issues/comments/{comment_id}/reactions"),
     ("POST", "/repos/{owner}/{repo}/issues/{issue_number}/comments"),
+    ("POST", "/repos/{owner}/{repo}/issues/{issue_number}/labels"),
+    ("POST", "/repos/{owner}/{repo}/labels"),
     ("PATCH", "/repos/{owner}/{repo}/check-runs/{check_run_id}"),
     ("PATCH", "/repos/{owner}/{repo}/issues/comments/{comment_id}"),
+    ("PATCH", "/repos/{owner}/{repo}/labels/{name}"),
     ("DELETE", "/repos/{owner}/{repo}/issues/{issue_number}/labels/{name}"),
 }
 """Every endpoint that dispatcher/effects/github.py calls."""
@@ -52,8 +57,21 @@ def _call_everything(github: GitHubServer, repo: Repository) -> None:
     forge.find_checks(pull.head_sha, "train")
     github.reset("PATCH", "check-runs", after_effect=True)
     forge.update_check(forge.create_check(check).id, check)
-    pull.add_label("train:cluster")
+    forge.add_label(1, "train:cluster")
+    forge.labelled("train:cluster")
     forge.remove_label(1, "train:cluster")
+    github.reset("POST", "/repo/labels$")
+    forge.create_label(Label("train:gpu", "0e8a16", "Trains"))
+    forge.create_label(Label("train:gpu", "ffffff", "Trains more"))
+
+
+def test_an_apps_buttons_are_described(github: GitHubServer) -> None:
+    repo = github.create_repository("org/repo", {"README.md": "x"})
+    github.add_token("ghs_own", "own[bot]", App(78, "own", "Own"))
+    forge = GitHubForge("org/repo", "ghs_own", github.api_url, "own[bot]", "own", clock=FakeClock())
+    check = Check("n", repo.sha("main"), "k", "queued", None, "t", "s", text="{}", buttons=(Button("Cancel", "Ends the job", "cancel"),))
+    forge.update_check(forge.create_check(check).id, check)
+    assert [len(one.body["actions"]) for one in github.requests] == [1, 1]
 
 
 def test_what_we_call_is_described(github: GitHubServer) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from dispatcher.effects.github import GitHubForge
 from dispatcher.errors import CATALOGUE, ForgeError
-from dispatcher.ports import Annotation, Check, Forge
+from dispatcher.ports import Annotation, Button, Check, Forge, Label
 from tests.fakes import FakeClock
 from tests.github_model import File, Pull, Repository
 from tests.github_server import GitHubServer
@@ -273,7 +273,129 @@ def test_remove_label(world: World) -> None:
     assert world.pull.labels == ["bug"]
 
 
+def test_add_label(world: World) -> None:
+    world.forge.add_label(1, "dispatch: overridden")
+    world.forge.add_label(1, "dispatch: overridden")
+    world.forge.add_label(1, "train/ä?#,")
+    assert world.pull.labels == ["dispatch: overridden", "train/ä?#,"]
+    assert world.forge.requests == 3
+
+
+def test_create_label_and_bring_it_up_to_date(world: World) -> None:
+    assert world.forge.create_label(Label("train:cluster", "0E8A16", "Trains on the cluster"))
+    assert world.forge.requests == 1
+    assert not world.forge.create_label(Label("Train:Cluster", "ffffff", "Trains there"))
+    assert world.forge.requests == 3
+    [made] = world.repo.labels.values()
+    assert (made.name, made.color, made.description) == ("Train:Cluster", "ffffff", "Trains there")
+    assert world.forge.create_label(Label("train/a b?#", "000000", ""))
+    assert not world.forge.create_label(Label("train/a b?#", "111111", ""))
+    assert world.repo.labels["train/a b?#"].color == "111111"
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        Label("", "ffffff", ""),
+        Label(" ", "ffffff", ""),
+        Label("x" * 51, "ffffff", ""),
+        Label("a\nb", "ffffff", ""),
+        Label("train", "#ffffff", ""),
+        Label("train", "fff", ""),
+        Label("train", "ffffff", "x" * 101),
+    ],
+)
+def test_a_label_that_github_would_not_take_is_not_sent(world: World, label: Label) -> None:
+    with pytest.raises(ForgeError) as caught:
+        world.forge.create_label(label)
+    assert caught.value.code == "github.invalid"
+    assert world.forge.requests == 0
+
+
+def test_what_else_is_wrong_with_a_label_is_no_reason_to_change_one(world: World) -> None:
+    world.server.fail("POST", "/labels$", 422, message="because")
+    with pytest.raises(ForgeError, match="because"):
+        world.forge.create_label(Label("train", "ffffff", ""))
+    assert world.forge.requests == 1
+
+
+def test_labelled_on_every_page_and_only_open_pull_requests(world: World) -> None:
+    for number in range(2, 106):
+        world.repo.commit(f"b{number}", {f"{number}.txt": "x"})
+        world.repo.open_pull(f"b{number}")
+    world.repo.open_issue().add_label("dispatch: overridden")
+    for number in (1, 50, 104):
+        world.repo.issues[number].add_label("dispatch: overridden")
+    world.repo.issues[51].add_label("other")
+    closed = world.repo.issues[52]
+    closed.add_label("dispatch: overridden")
+    closed.close()
+    assert world.forge.labelled("Dispatch: Overridden") == (1, 50, 104)
+    assert world.forge.requests == 2
+    assert world.forge.labelled("none") == ()
+
+
 # --------------------------------------------------------------------------- checks
+
+
+BUTTONS = (Button("Cancel", "Ends the job", "cancel"), Button("Retry", "Runs it again", "retry"))
+
+
+def as_app(world: World) -> GitHubForge:
+    """The same repository, spoken to by a GitHub App of one's own."""
+    from tests.github_model import App
+
+    world.server.add_token("ghs_own", "our-trainer[bot]", App(78, "our-trainer", "Our trainer"))
+    return world.other(token="ghs_own", identity="our-trainer[bot]", app_slug="our-trainer")
+
+
+def test_an_apps_check_has_buttons_until_they_are_taken_away(world: World) -> None:
+    forge = as_app(world)
+    made = forge.create_check(world.check(buttons=BUTTONS))
+    state = world.repo.checks[made.id]
+    assert state.actions == [
+        {"label": "Cancel", "description": "Ends the job", "identifier": "cancel"},
+        {"label": "Retry", "description": "Runs it again", "identifier": "retry"},
+    ]
+    forge.update_check(made.id, world.check(status="completed", conclusion="failure", buttons=BUTTONS[1:]))
+    assert [one["identifier"] for one in state.actions] == ["retry"]
+    forge.update_check(made.id, world.check(status="completed", conclusion="success"))
+    assert state.actions == []
+
+
+def test_a_jobs_own_token_sends_no_buttons(world: World) -> None:
+    made = world.forge.create_check(world.check(buttons=BUTTONS))
+    world.forge.update_check(made.id, world.check(buttons=BUTTONS))
+    assert [one.body.get("actions") for one in world.server.requests] == [None, None]
+
+
+def test_what_stands_in_a_checks_text_is_read_again(world: World) -> None:
+    made = world.forge.create_check(world.check(name="dispatch/approval", text='{"asked": "/train"}'))
+    assert (made.name, made.text) == ("dispatch/approval", '{"asked": "/train"}')
+    assert world.forge.find_checks(world.pull.head_sha, "dispatch/approval") == (made,)
+    changed = world.forge.update_check(made.id, world.check(name="dispatch/approval"))
+    assert changed is not None
+    assert changed.text == ""
+
+
+def test_a_check_without_text_sends_none(world: World) -> None:
+    made = world.forge.create_check(world.check())
+    assert made.text == ""
+    assert set(world.server.requests[0].body["output"]) == {"title", "summary"}
+
+
+def test_a_long_text_is_cut_by_bytes(world: World) -> None:
+    made = world.forge.create_check(world.check(text="ü" * 40_000))
+    assert 65_000 < len(made.text.encode()) <= 65_535
+
+
+def test_a_lost_change_of_text_is_not_taken_for_heard(world: World) -> None:
+    """With annotations a repeat could double them, so what is there is compared first: the text too."""
+    note = (Annotation("train.py", 1, "notice", "note"),)
+    made = world.forge.create_check(world.check(text="old", annotations=note))
+    world.server.reset("PATCH", "/check-runs/")
+    world.forge.update_check(made.id, world.check(text="new", annotations=note))
+    assert (world.repo.checks[made.id].text, len(world.repo.checks[made.id].annotations)) == ("new", 2)
 
 
 def test_a_check_from_pending_to_its_end(world: World) -> None:
@@ -370,6 +492,9 @@ CASES = [
     Case("update_comment", "PATCH", r"/comments/\d+$", lambda world: world.forge.update_comment(_our_comment(world), "changed"), None),
     Case("create_check", "POST", r"/check-runs$", lambda world: world.forge.create_check(world.check(external_id="new"))),
     Case("update_check", "PATCH", r"/check-runs/\d+$", lambda world: world.forge.update_check(_our_check(world), world.check()), None),
+    Case("add_label", "POST", r"/issues/1/labels$", lambda world: world.forge.add_label(1, "more")),
+    Case("create_label", "POST", r"/repo/labels$", lambda world: world.forge.create_label(Label("new", "ffffff", "d"))),
+    Case("labelled", "GET", r"/pulls$", lambda world: world.forge.labelled("bug")),
     Case("remove_label", "DELETE", r"/labels/bug$", lambda world: world.forge.remove_label(1, "bug"), None),
 ]
 every_call = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -455,7 +580,7 @@ def test_a_passing_fault_is_got_over_and_nothing_is_doubled(busy: World, case: C
     assert len(after[0]) - len(twin[0]) == (case.name == "create_comment")
     assert len(after[1]) - len(twin[1]) == (case.name == "create_check")
     assert len(after[2]) == (case.name == "react")
-    assert after[3] == ([] if case.name == "remove_label" else ["bug"])
+    assert after[3] == {"remove_label": [], "add_label": ["bug", "more"]}.get(case.name, ["bug"])
     assert busy.forge.requests <= 3
     assert sum(busy.clock.slept) <= 2
 
