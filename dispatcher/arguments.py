@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _looking(add)
     _for_github(add)
     _trying(add)
+    _setting_up(add)
     return top
 
 
@@ -86,3 +87,55 @@ def _trying(add: Add) -> None:
     doctor.add_argument("--profile", help="which one (default: the policy's default)")
     demo = add("demo", "run the whole story here: a small repository, a comment, a training run, a gate", "demo")
     demo.add_argument("--keep", metavar="DIR", type=Path, help="leave the demo's repository and ledger in this folder")
+
+
+def _setting_up(add: Add) -> None:
+    """Every question of `onboarding.py` is a flag here, under the same name."""
+    cluster = "--host login.example.com --user ci --account my-account --job-dir /lustre/ci/dispatch"
+    init = add(
+        "init",
+        "write workflows, a policy and a profile into this checkout, by asking a few questions or from flags",
+        "init\n"
+        "  nemotron-dispatch init --executor local --script train.py --ways comments,labels,schedule\n"
+        f"  nemotron-dispatch init --yes {cluster} --script train.py --fingerprint SHA256:{'A' * 43} --gate check",
+    )
+    ways = "some of comments, labels, merge-queue, schedule, api, manual (default: comments,labels,manual)"
+    for flag, takes, words in (
+        ("--executor", "NAME", "slurm, or local: the workflow's own machine (default: slurm)"),
+        ("--profile", "NAME", "the profile's name (default: cluster, or local)"),
+        ("--host", "NAME", "the cluster's login node"),
+        ("--port", "NUMBER", "its SSH port (default: 22)"),
+        ("--user", "NAME", "the account there"),
+        ("--account", "NAME", "the Slurm account that jobs are charged to"),
+        ("--partition", "NAME", "the partition (default: the cluster's own)"),
+        ("--job-dir", "DIR", "a folder on the cluster for runs, which the compute nodes see too"),
+        ("--nodes", "NUMBER", "nodes of a job (default: 1)"),
+        ("--gpus", "NUMBER", "GPUs on each node (default: none is asked for)"),
+        ("--time", "TIME", "a job's time limit (default: 04:00:00, or 01:00:00 where it is local)"),
+        ("--script", "FILE", "the script that /train runs"),
+        ("--launcher", "NAME", "none or torchrun (default: torchrun for more than one node or GPU)"),
+        ("--ways", "LIST", f"how runs are asked for: {ways}"),
+        ("--cron", "EXPRESSION", 'when the schedule fires, in UTC (default: "17 3 * * 1-5")'),
+        (
+            "--gate",
+            "KIND",
+            "what must have passed before a merge: no, check (the check dispatch/gate) or job (a workflow too; default: no)",
+        ),
+        ("--action", "ACTION", "owner/name@<40 hex digits>, with # v1.2.3 behind it (default: what this program was installed from)"),
+    ):
+        init.add_argument(flag, metavar=takes, help=words)
+    either = argparse.BooleanOptionalAction
+    init.add_argument("--cancel-closed", action=either, help="cancel a pull request's runs when it is closed or a draft (default: yes)")
+    init.add_argument("--app", action=either, help="speak as a GitHub App of your own (default: no)")
+    init.add_argument(
+        "--fingerprint",
+        action="append",
+        default=[],
+        metavar="SHA256:…",
+        help="the host's key as the administrators published it; repeatable",
+    )
+    init.add_argument("--no-host-keys", action="store_true", help="leave the host's keys to the variable CLUSTER_KNOWN_HOSTS")
+    init.add_argument("--yes", "-y", action="store_true", help="ask nothing; also so when standard input is no terminal")
+    init.add_argument("--force", action="store_true", help="replace files that are there already and different")
+    init.add_argument("--labels", action="store_true", help="create the label too; takes GITHUB_TOKEN")
+    init.add_argument("--doctor", action=either, default=True, help="check at the end that the profile works (default: yes)")

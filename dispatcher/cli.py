@@ -183,6 +183,12 @@ def _demo(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
     return _told(run_demo(inputs, runner, arguments.keep, quiet=arguments.json))
 
 
+def _init(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.effects.init import set_up
+
+    return _told(set_up(arguments, inputs, runner))
+
+
 STORIES: Mapping[str, Callable[[argparse.Namespace, Inputs, Runner], Told]] = {
     "handle": _handle,
     "plan": _ask,
@@ -194,6 +200,7 @@ STORIES: Mapping[str, Callable[[argparse.Namespace, Inputs, Runner], Told]] = {
     "gate": _gate,
     "doctor": _doctor,
     "demo": _demo,
+    "init": _init,
 }
 
 

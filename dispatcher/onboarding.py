@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dispatcher.answer import DOCS
+from dispatcher.errors import InputError
 from dispatcher.executor import LocalProfile, SlurmProfile
 from dispatcher.known_hosts import HostKey, name_of
 from dispatcher.policy import POLICY_PATH, load_policy
 from dispatcher.ports import Label
 from dispatcher.profile import UnknownProfile, resolve_profile
 from dispatcher.recipe import Recipe
+from dispatcher.untrusted import code
 from dispatcher.values import ProfileName
 from dispatcher.workflows import WAYS, Choices, parse_action, parse_cron, render, workflows
 
@@ -200,7 +203,9 @@ QUESTIONS: tuple[Question, ...] = (
         _ways,
         lambda given: "comments,labels,manual",
     ),
-    Question("cron", "When, as a cron expression (UTC)", parse_cron, lambda given: "17 3 * * 1-5", lambda given: "schedule" in given["ways"]),
+    Question(
+        "cron", "When, as a cron expression (UTC)", parse_cron, lambda given: "17 3 * * 1-5", lambda given: "schedule" in given["ways"]
+    ),
     Question(
         "gate",
         "Must runs have passed before a merge? `check` is enough for most; `job` also writes a workflow that fails until then",
@@ -228,6 +233,41 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 
+def gather(flags: Mapping[str, str | None], found: Mapping[str, str], ask: Callable[[Question, str | None], Answer] | None) -> Given:
+    """Every answer: from its flag, else by asking (`found` and the questions' own defaults are proposed), else the default.
+
+    Raises:
+        InputError: `input.answer` for a flag that cannot be used; `input.missing` names what is needed where nobody can be asked.
+    """
+    given: dict[str, Answer] = {}
+    missing = []
+    for question in QUESTIONS:
+        flag = flags.get(question.name)
+        if not question.asked(given):
+            if flag is not None:
+                raise InputError("input.answer", f"`{question.flag}` says nothing here: another answer leaves no room for it.")
+            continue
+        default = found.get(question.name) or question.default(given)
+        if flag is None and ask is not None:
+            given[question.name] = ask(question, default)
+        elif flag is None and default is None:
+            missing.append(question)
+        else:
+            given[question.name] = _read(question, flag if flag is not None else str(default))
+    if missing:
+        listed = ", ".join(f"`{question.flag}`" for question in missing)
+        what = "\n".join(f"  {question.flag}: {question.words}" for question in missing)
+        raise InputError("input.missing", f"Nobody can be asked here, and {listed} must be given.\n{what}", f"Give {listed}.")
+    return given
+
+
+def _read(question: Question, text: str) -> Answer:
+    try:
+        return question.read(text)
+    except ValueError as error:
+        raise InputError("input.answer", f"`{question.flag}`: {code(text)} is {error}.") from None
+
+
 # --------------------------------------------------------------------------- files
 
 
@@ -249,7 +289,9 @@ def setup_files(setup: Setup) -> dict[str, str]:
 
 def _policy(setup: Setup) -> str:
     given, choices = setup.given, setup.choices
-    marks = {name for name, holds in (("gate", choices.gate != "no"), ("schedule", bool(choices.cron)), ("local", not setup.slurm)) if holds}
+    marks = {
+        name for name, holds in (("gate", choices.gate != "no"), ("schedule", bool(choices.cron)), ("local", not setup.slurm)) if holds
+    }
     values = {
         "docs": DOCS,
         "profile": yaml_word(setup.profile),
@@ -277,7 +319,17 @@ def _profile(setup: Setup) -> str:
 
 def yaml_word(text: str) -> str:
     """A text as YAML takes it for a text in every version: bare where it can be, else in double quotes."""
-    plain = re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
+    plain = re.fullmatch(r"[A-Za-z_/][A-Za-z0-9_./-]*", text) and text.lower() not in (
+        "null",
+        "true",
+        "false",
+        "yes",
+        "no",
+        "on",
+        "off",
+        "y",
+        "n",
+    )
     return text if plain else json.dumps(text)
 
 
@@ -311,7 +363,9 @@ def wanted_labels(setup: Setup) -> tuple[Label, ...]:
 def label_lines(labels: Sequence[Label], place: Place) -> tuple[str, ...]:
     """`gh` commands that make the labels; https://cli.github.com/manual/gh_label_create."""
     at = _at(place)
-    return tuple(f'gh label create "{label.name}" --color {label.color} --description "{label.description}" --force{at}' for label in labels)
+    return tuple(
+        f'gh label create "{label.name}" --color {label.color} --description "{label.description}" --force{at}' for label in labels
+    )
 
 
 def next_steps(setup: Setup, place: Place, labels_made: bool) -> tuple[Steps, ...]:
@@ -326,7 +380,9 @@ def next_steps(setup: Setup, place: Place, labels_made: bool) -> tuple[Steps, ..
         steps.append(Steps("The label", label_lines(labels, place)))
     gate = setup.choices.gate
     if gate != "no":
-        name, source = ("gate", "GitHub Actions") if gate == "job" else ("dispatch/gate", "the App" if setup.choices.app else "GitHub Actions")
+        name, source = (
+            ("gate", "GitHub Actions") if gate == "job" else ("dispatch/gate", "the App" if setup.choices.app else "GitHub Actions")
+        )
         words = f"In the branch's rules (Settings, Rules, Rulesets) require the status check `{name}`, with {source} as its source."
         steps.append(Steps("The rule", (), words))
     steps.append(Steps("Commit and push", ("git add .github profiles", 'git commit -m "Add nemotron-dispatch"', "git push")))
@@ -336,9 +392,10 @@ def next_steps(setup: Setup, place: Place, labels_made: bool) -> tuple[Steps, ..
 def _environment_lines(setup: Setup, place: Place) -> tuple[str, ...]:
     """https://docs.github.com/rest/deployments/environments, and its branch policies."""
     where = f"repos/{place.repository or '{owner}/{repo}'}/environments/{ENVIRONMENT}"
-    only = "-F 'deployment_branch_policy[protected_branches]=false' -F 'deployment_branch_policy[custom_branch_policies]=true'"
+    only = ("-F 'deployment_branch_policy[protected_branches]=false'", "-F 'deployment_branch_policy[custom_branch_policies]=true'")
     names = [place.branch, *([f"gh-readonly-queue/{place.branch}/*"] if "merge-queue" in setup.given["ways"] else [])]
-    return (f"gh api -X PUT {where} {only}", *(f"gh api -X POST {where}/deployment-branch-policies -f 'name={name}'" for name in names))
+    made = " \\\n  ".join((f"gh api -X PUT {where}", *only))
+    return (made, *(f"gh api -X POST {where}/deployment-branch-policies \\\n  -f {shlex.quote(f'name={name}')}" for name in names))
 
 
 def _secret_lines(setup: Setup) -> list[str]:

@@ -1,7 +1,7 @@
 """What a repository wants of its workflows → the texts of train.yml, watch.yml and gate.yml.
 
-The texts are the templates in `dispatcher/templates/`; the examples in docs/examples/ are made from the same ones. A template is the file
-itself with two kinds of mark: `#if NAME…` (any of the names holds), `#if !NAME` and `#end` on lines of their own, and `@@name@@` for a value.
+The texts are the templates in `dispatcher/templates/`; the examples in docs/examples/ are made from the same ones. A template is the
+file itself with marks: `#if NAME…` (any of the names holds; `!NAME`: it does not) and `#end` on lines of their own, `@@name@@` for a value.
 """
 
 from __future__ import annotations

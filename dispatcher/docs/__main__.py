@@ -1,4 +1,4 @@
-"""`python -m dispatcher.docs [FOLDER]`: brings the generated parts of the pages below FOLDER (default: here) up to date."""
+"""`python -m dispatcher.docs [FOLDER]`: brings what is generated below FOLDER (default: here) up to date: parts of pages, the examples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dispatcher.docs.blocks import blocks
 from dispatcher.docs.pages import page_files, rewritten
+from dispatcher.workflows import examples
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,6 +21,11 @@ def main(argv: Sequence[str]) -> int:
         if new != text:
             file.write_text(new, encoding="utf-8")
             print(file)
+    for name, text in examples().items():
+        example = root / "docs" / "examples" / name
+        if example.parent.is_dir() and (not example.is_file() or example.read_text(encoding="utf-8") != text):
+            example.write_text(text, encoding="utf-8")
+            print(example)
     return 0
 
 

@@ -143,7 +143,8 @@ def _cli() -> str:
         own = [action for action in sub._actions if not any(action.option_strings and action.dest == other.dest for other in shared)]
         parts += [f"## {name}", f"{words[name][0].upper()}{words[name][1:]}."]
         parts += [table(("argument", "meaning"), [_option(action) for action in own])] if own else []
-        parts += [f"```console\n$ {(sub.epilog or '').removeprefix('example:').strip()}\n```"]
+        typed = (line.strip() for line in (sub.epilog or "").splitlines()[1:])
+        parts += ["```console\n" + "\n".join(f"$ {line}" for line in typed) + "\n```"]
     return "\n\n".join(parts)
 
 
