@@ -11,16 +11,21 @@ from dispatcher.authorise import (
     Facts,
     Grant,
     Needed,
+    also_admitted,
+    approver_teams,
     authorise,
+    lineage_teams,
+    may_approve,
+    may_waive,
     needed_facts,
     needed_teams,
     still_granted,
 )
-from dispatcher.command import Cancel, Help, Status
-from dispatcher.event import CommentEvent, LabelEvent, ManualEvent, MergeGroupEvent, ScheduleEvent
+from dispatcher.event import CheckEvent, CommentEvent, LabelEvent, ManualEvent, MergeGroupEvent, PushEvent, ScheduleEvent
 from dispatcher.grammar import Override, Run
 from dispatcher.policy import load_policy
 from dispatcher.ports import PullRequest
+from dispatcher.verbs import AcceptBaseline, Approve, Cancel, Help, Logs, Retry, Status, Waive
 
 HEAD, OTHER = "a" * 40, "b" * 40
 
@@ -29,6 +34,8 @@ LABEL = LabelEvent("o/r", 7, "train:c", HEAD, "o/r", "main", "alice", "2026-01-0
 MANUAL = ManualEvent("o/r", {}, "alice", "5", "refs/heads/topic", "main")
 SCHEDULE = ScheduleEvent("o/r", "0 5 * * *", "6", "main")
 MERGE_GROUP = MergeGroupEvent("o/r", OTHER, "refs/heads/q", "main", HEAD, "main")
+CHECK = CheckEvent("o/r", 3, "dispatch/c", "f" * 16, HEAD, 7, "retry", "dispatch-app", "alice", "8", "main")
+PUSH = PushEvent("o/r", 7, HEAD, OTHER, "main", "synchronize", "main", "o/r", False, False, "alice")
 
 PULL = PullRequest(7, "open", False, HEAD, "topic", "o/r", "main", OTHER, "o/r", "bob")
 FORK = replace(PULL, head_repository="mallory/r", author="mallory")
@@ -45,6 +52,8 @@ overrides: { allow: ["train.*", run.nodes], values: { run.nodes: "[1-4]" } }
 profiles:
   large: { allow: { teams: [org/ml] } }
   closed: { allow: { roles: [] } }
+recipe_rules:
+  eval: { allow: { roles: [maintain] }, overrides: { deny: [train.iters] } }
 """)
 NO_FORKS = load_policy("default_profile: c\nrecipes: { default: { script: a.py } }")
 DENYING = load_policy("default_profile: c\nallow: { users: [carol], deny: [Alice] }\nrecipes: { default: { script: a.py } }")
@@ -62,10 +71,10 @@ def granted(*args: Any, **kwargs: Any) -> Grant:
 
 
 def test_a_grant_says_exactly_what_was_granted() -> None:
-    command = Run(profile="c", recipe="eval", overrides=(Override("train.iters", "5"),), dry_run=True)
+    command = Run(profile="c", recipe="default", overrides=(Override("train.iters", "5"),), dry_run=True)
     assert granted(command) == Grant(
         actor="alice", sha=HEAD, repository="o/r", number=7, what="plan", trigger="comment:99", via="comment", rule="allow.roles",
-        profile="c", recipe="eval", overrides=(Override("train.iters", "5"),), from_fork=False, dry_run=True,
+        profile="c", recipe="default", overrides=(Override("train.iters", "5"),), from_fork=False, dry_run=True,
     )  # fmt: skip
 
 
@@ -91,6 +100,16 @@ def test_defaults_are_filled_in() -> None:
         (Cancel(), COMMENT, replace(WRITER, pull=CLOSED), HEAD, "comment", "alice"),
         (Status(), COMMENT, replace(WRITER, pull=FORK), HEAD, "comment", "alice"),
         (Help(), COMMENT, WRITER, HEAD, "comment", "alice"),
+        (Logs(), COMMENT, replace(WRITER, pull=CLOSED), HEAD, "comment", "alice"),
+        (AcceptBaseline(), COMMENT, replace(WRITER, pull=CLOSED), HEAD, "comment", "alice"),
+        (Retry(), COMMENT, WRITER, HEAD, "comment", "alice"),
+        (Retry(), COMMENT, replace(WRITER, pull=FORK), HEAD, "comment", "alice"),
+        (Approve(HEAD), COMMENT, replace(WRITER, pull=FORK), HEAD, "comment", "alice"),
+        (Waive("dispatch/gate", "x"), COMMENT, WRITER, HEAD, "comment", "alice"),
+        (Run(), CHECK, WRITER, HEAD, "button", "alice"),
+        (Retry("f" * 16), CHECK, WRITER, HEAD, "button", "alice"),
+        (Cancel("f" * 16), CHECK, replace(WRITER, pull=replace(PULL, head_sha=OTHER)), OTHER, "button", "alice"),
+        (Run(), PUSH, WRITER, HEAD, "label", "alice"),
     ],
 )
 def test_which_commit(command: Any, event: Any, facts: Facts, sha: str, via: str, actor: str) -> None:
@@ -144,6 +163,40 @@ DENIALS: list[tuple[str, str, str, Any, Any, Any, Any]] = [
         replace(WRITER, pull=replace(PULL, head_sha=OTHER)),
         POLICY,
     ),
+    ("head-moved", "", "Ask again", Run(), PUSH, replace(WRITER, pull=replace(PULL, head_sha=OTHER)), POLICY),
+    ("head-moved", "", "Ask again", Run(), CHECK, replace(WRITER, pull=replace(PULL, head_sha=OTHER)), POLICY),
+    ("head-moved", "", "Ask again", Retry(), CHECK, replace(WRITER, pull=replace(PULL, head_sha=OTHER)), POLICY),
+    ("pull-gone", "Pull request cannot", "", Retry(), replace(CHECK, number=None), replace(WRITER, pull=None), POLICY),
+    ("pull-closed", "", "", Retry(), COMMENT, replace(WRITER, pull=CLOSED), POLICY),
+    ("pull-closed", "", "", Approve(HEAD), COMMENT, replace(WRITER, pull=CLOSED), POLICY),
+    ("pull-closed", "", "", Waive("dispatch/gate", "x"), COMMENT, replace(WRITER, pull=CLOSED), POLICY),
+    ("sha-mismatch", HEAD, "", Approve(OTHER), COMMENT, replace(WRITER, pull=FORK), POLICY),
+    ("sha-mismatch", HEAD, "", Approve(OTHER), COMMENT, WRITER, POLICY),
+    ("role-too-low", "", "", Approve(HEAD), COMMENT, replace(WRITER, role="read"), POLICY),
+    ("role-too-low", "", "", Run(), PUSH, replace(WRITER, role="read"), POLICY),
+    ("not-a-collaborator", "", "", Retry(), CHECK, replace(WRITER, role=None), POLICY),
+    ("fork-needs-sha", "", "", Run(), PUSH, replace(WRITER, pull=FORK), POLICY),
+    ("fork-needs-sha", "", f"`/train approve sha={HEAD}`", Run(), COMMENT, replace(WRITER, pull=FORK), POLICY),
+    ("role-too-low", "(rule `recipe_rules.eval.allow`", "", Run(recipe="eval"), COMMENT, WRITER, POLICY),
+    ("role-too-low", "(rule `profiles.large.allow`", "", Run("large", "eval"), COMMENT, replace(WRITER, role="admin"), POLICY),
+    (
+        "role-too-low",
+        "(rule `recipe_rules.eval.allow`",
+        "",
+        Run("large", "eval"),
+        COMMENT,
+        replace(WRITER, role="read", teams=frozenset({"org/ml"})),
+        POLICY,
+    ),
+    (
+        "override-not-allowed",
+        "rule `recipe_rules.eval.overrides.deny`",
+        "",
+        Run(recipe="eval", overrides=(Override("train.iters", "1"),)),
+        COMMENT,
+        replace(WRITER, role="admin"),
+        POLICY,
+    ),
     ("unknown-ref", "`nope`", "", Run(ref="nope"), MANUAL, Facts("alice", "write"), POLICY),
     ("unknown-ref", "`topic`", "", Run(), MANUAL, Facts("alice", "write"), POLICY),
     ("unknown-ref", "`main`", "", Run(), SCHEDULE, Facts(""), POLICY),
@@ -175,8 +228,40 @@ def test_denials(reason: str, words: str, step: str, command: Any, event: Any, f
     assert denial.next_step
 
 
+# What other decisions than `authorise` say no with; their own tables are below and in the tests of limits and turns.
+ELSEWHERE = {"own-request", "override-off", "unknown-gate", "too-many-nodes", "too-long", "too-many-gpu-hours", "no-time-limit"}
+ELSEWHERE |= {"image-not-allowed", "too-many-runs", "too-many-commands", "budget-exceeded"}
+
+
 def test_every_reason_is_documented_and_met() -> None:
-    assert {row[0] for row in DENIALS} == set(REASONS)
+    assert {row[0] for row in DENIALS} == set(REASONS) - ELSEWHERE
+    assert set(REASONS) >= ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    ("command", "facts", "policy", "rule"),
+    [
+        (Run(), replace(WRITER, role="read"), POLICY, "allow"),
+        (Run("large"), WRITER, POLICY, "profiles.large.allow"),
+        (Run(recipe="eval"), WRITER, POLICY, "recipe_rules.eval.allow"),
+        (Run(), replace(WRITER, pull=FORK), NO_FORKS, "forks"),
+        (Run(overrides=(Override("data.x", "1"),)), WRITER, POLICY, "overrides.allow"),
+        (Run(overrides=(Override("run.nodes", "9"),)), WRITER, POLICY, "overrides.values"),
+        (Run(), replace(WRITER, pull=CLOSED), POLICY, ""),
+        (Run(recipe="nope"), WRITER, POLICY, ""),
+    ],
+)
+def test_a_denial_names_the_rule(command: Any, facts: Facts, policy: Any, rule: str) -> None:
+    denial = authorise(command, COMMENT, facts, policy)
+    assert isinstance(denial, Denial)
+    assert denial.rule == rule
+
+
+def test_suggestions_begin_with_the_word_that_is_used_here() -> None:
+    denial = authorise(Run(), COMMENT, replace(WRITER, pull=FORK), POLICY, word="/go")
+    assert isinstance(denial, Denial)
+    assert f"`/go sha={HEAD}`" in denial.next_step
+    assert f"`/go approve sha={HEAD}`" in denial.next_step
 
 
 @pytest.mark.parametrize(
@@ -187,6 +272,7 @@ def test_every_reason_is_documented_and_met() -> None:
         (replace(WRITER, role="read", teams=frozenset({"ORG/ML"})), "large", POLICY, "profiles.large.allow.teams"),
         (replace(WRITER, role=None, teams=frozenset({"org/ml"})), "large", POLICY, "profiles.large.allow.teams"),
         (replace(WRITER, actor="Carol", role=None), "c", DENYING, "allow.users"),
+        (Facts("alice", "maintain", frozenset({"org/ml"}), PULL), "large", POLICY, "profiles.large.allow.teams"),
     ],
 )
 def test_what_admits(facts: Facts, profile: str, policy: Any, rule: str) -> None:
@@ -206,6 +292,9 @@ def test_what_admits(facts: Facts, profile: str, policy: Any, rule: str) -> None
         (Run(), SCHEDULE, Needed(None, None, "main", False)),
         (Run(ref="release"), SCHEDULE, Needed(None, None, "release", False)),
         (Run(), MERGE_GROUP, Needed(None, None, None, False)),
+        (Run(), PUSH, Needed("alice", 7, None, True)),
+        (Retry(), CHECK, Needed("alice", 7, None, True)),
+        (Retry(), replace(CHECK, number=None), Needed("alice", None, None, True)),
     ],
 )
 def test_which_lookups_are_needed(command: Any, event: Any, needed: Needed) -> None:
@@ -263,3 +352,136 @@ def test_words_hold_nothing_that_acts(name: str) -> None:
     assert isinstance(denial, Denial)
     outside = denial.words.replace(f"`x={name}`", "").replace(f"`` x={name} ``", "")
     assert name not in outside
+
+
+# --------------------------------------------------------------------------- rules beside the profile's own
+
+RULED = load_policy("""\
+allow: { roles: [write], deny: [eve] }
+recipes: { default: { script: a.py }, big: { script: b.py } }
+approval: { nodes: 2, allow: { roles: [maintain], users: [eve] } }
+gate: { override: { allow: { users: [olga, eve], teams: [org/release] } } }
+profiles:
+  base: { allow: { teams: [org/ml] }, overrides: { allow: ["train.*"] } }
+  child: { allow: { roles: [read] } }
+  strict: { allow: { roles: [admin] }, approval: { allow: { users: [dan] } } }
+  free: { limits: { nodes: 3 } }
+recipe_rules:
+  big: { allow: { teams: [org/big] }, approval: { allow: { teams: [org/leads] } } }
+""")
+
+
+def someone(role: str | None = "write", *teams: str, actor: str = "alice") -> Facts:
+    return Facts(actor, role, frozenset(teams), PULL)
+
+
+@pytest.mark.parametrize(
+    ("lineage", "facts", "reason", "rule"),
+    [
+        (("child",), someone("read"), None, ""),
+        (("free",), someone("read"), None, ""),
+        (("child", "nothing"), someone("read"), None, ""),
+        (("child", "base"), someone("admin"), "role-too-low", "profiles.base.allow"),
+        (("child", "free", "base"), someone("admin"), "role-too-low", "profiles.base.allow"),
+        (("child", "base"), someone("read", "org/ML"), None, ""),
+        (("free", "base"), someone(None), "not-a-collaborator", "profiles.base.allow"),
+        (("free", "base"), someone("admin", "org/ml", actor="Eve"), "denied-user", "profiles.base.allow"),
+    ],
+)
+def test_who_extends_a_restricted_profile_is_as_restricted(lineage: tuple[str, ...], facts: Facts, reason: str | None, rule: str) -> None:
+    answer = also_admitted(lineage, facts, RULED)
+    assert answer is None if reason is None else answer is not None and (answer.reason, answer.rule) == (reason, rule)
+
+
+def test_overrides_of_an_extended_profile_hold_too() -> None:
+    member = someone("admin", "org/ml")
+    assert also_admitted(("child", "base"), member, RULED, (Override("train.iters", "1"),)) is None
+    refused = also_admitted(("child", "base"), member, RULED, (Override("data.path", "1"),))
+    assert refused is not None
+    assert (refused.reason, refused.rule) == ("override-not-allowed", "profiles.base.overrides.allow")
+
+
+@pytest.mark.parametrize(
+    ("profile", "recipe", "facts", "second", "expected"),
+    [
+        # a second person: `approval.allow`, the profile's and the recipe's in the general one's place
+        ("free", "default", someone("maintain"), True, "approval.allow.roles"),
+        ("free", "default", someone("write"), True, "role-too-low"),
+        ("free", "default", someone(None), True, "not-a-collaborator"),
+        ("strict", "default", someone("admin"), True, "role-too-low"),
+        ("strict", "default", someone("read", actor="Dan"), True, "profiles.strict.approval.allow.users"),
+        ("strict", "big", someone("read", actor="dan"), True, "role-too-low"),
+        (
+            "strict",
+            "big",
+            someone("read", "org/leads", actor="dan"),
+            True,
+            "profiles.strict.approval.allow.users and recipe_rules.big.approval.allow.teams",
+        ),
+        ("free", "default", someone("maintain", actor="bob"), True, "own-request"),
+        ("free", "default", someone("maintain", actor="BOB"), True, "own-request"),
+        ("free", "default", someone("admin", actor="eve"), True, "denied-user"),
+        # vouching for a fork's commit: whoever may use profile and recipe
+        ("free", "default", someone("write"), False, "allow.roles"),
+        ("free", "default", someone("write", actor="bob"), False, "allow.roles"),
+        ("free", "big", someone("admin"), False, "role-too-low"),
+        ("base", "big", someone("read", "org/ml", "org/big"), False, "profiles.base.allow.teams and recipe_rules.big.allow.teams"),
+        ("free", "default", someone("read"), False, "role-too-low"),
+    ],
+)
+def test_who_may_approve(profile: str, recipe: str, facts: Facts, second: bool, expected: str) -> None:
+    answer = may_approve(facts, RULED, profile, recipe, "bob", second)
+    assert (answer.reason if isinstance(answer, Denial) else answer) == expected
+
+
+def test_without_a_rule_about_approving_whoever_may_use_the_profile_may_approve() -> None:
+    assert may_approve(someone("write"), POLICY, "c", "default", "bob") == "allow.roles"
+    denial = may_approve(someone("write"), POLICY, "large", "default", "bob")
+    assert isinstance(denial, Denial)
+    assert denial.rule == "profiles.large.allow"
+    denial = may_approve(someone("write"), POLICY, "c", "default", "bob", extends=("c", "large"))
+    assert isinstance(denial, Denial)
+    assert denial.rule == "profiles.large.allow"
+
+
+@pytest.mark.parametrize(
+    ("gate", "facts", "policy", "expected"),
+    [
+        ("dispatch/gate", someone(actor="Olga"), RULED, "gate.override.allow.users"),
+        ("dispatch/gate", someone("read", "org/release"), RULED, "gate.override.allow.teams"),
+        ("dispatch/gate", someone("admin"), RULED, "role-too-low"),
+        ("dispatch/gate", someone("admin", actor="eve"), RULED, "denied-user"),
+        ("dispatch/gate", someone("admin"), POLICY, "override-off"),
+        ("dispatch/gate", someone("maintain"), load_policy("gate: {override: {}}"), "gate.override.allow.roles"),
+        ("dispatch/gate", someone("write"), load_policy("gate: {override: {}}"), "role-too-low"),
+        ("dispatch/gat", someone("admin"), RULED, "unknown-gate"),
+        ("x", someone("admin"), RULED, "unknown-gate"),
+    ],
+)
+def test_who_may_make_an_exception(gate: str, facts: Facts, policy: Any, expected: str) -> None:
+    answer = may_waive(facts, policy, gate)
+    assert (answer.reason if isinstance(answer, Denial) else answer) == expected
+
+
+def test_a_gate_that_does_not_exist_names_the_nearest() -> None:
+    near, far = may_waive(someone(), RULED, "dispatch/gaet"), may_waive(someone(), RULED, "x")
+    assert isinstance(near, Denial)
+    assert isinstance(far, Denial)
+    assert "Did you mean **`dispatch/gate`**?" in near.next_step
+    assert "Did you mean" not in far.next_step
+    assert "`dispatch/gate`" in far.next_step
+
+
+def test_the_teams_that_each_of_these_decisions_takes() -> None:
+    nobody = someone(None)
+    assert needed_teams(Run("base", "big"), nobody, RULED) == ("org/ml", "org/big")
+    assert needed_teams(Run("free", "default"), nobody, RULED, extends=("base",)) == ("org/ml",)
+    assert needed_teams(Run("base", "big"), someone(None, actor="eve"), RULED) == ()
+    assert needed_teams(Waive("dispatch/gate", "x"), nobody, RULED) == ("org/release",)
+    assert needed_teams(Waive("dispatch/gate", "x"), someone(actor="olga"), RULED) == ()
+    assert needed_teams(Waive("dispatch/gate", "x"), nobody, POLICY) == ()
+    assert approver_teams(nobody, RULED, "strict", "big") == ("org/leads",)
+    assert approver_teams(nobody, RULED, "base", "default", second=False) == ("org/ml",)
+    assert lineage_teams(("child", "base"), someone("admin"), RULED) == ("org/ml",)
+    assert lineage_teams(("child", "base"), someone("admin", "org/ML"), RULED) == ()
+    assert lineage_teams(("free",), nobody, RULED) == ()

@@ -2,10 +2,12 @@
 
 import pytest
 
+from dispatcher.applies import allows, hours_limits, image_rules, named, nodes_approvals, nodes_limits, override_refusal
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override, Run
-from dispatcher.policy import Allow, Overrides, Policy, UnknownRecipe, load_policy
+from dispatcher.policy import Policy, UnknownRecipe, load_policy
 from dispatcher.recipe import Recipe
+from dispatcher.rules import Allow, Overrides
 
 
 def refused(text: str) -> str:
@@ -51,7 +53,17 @@ schedules:
 gate:
   required:
     - { profile: cluster, paths: ["src/**"], branches: [main] }
+  override: { allow: { roles: [admin] }, expires: 2h }
 watch: { profiles: [cluster], lost_after: 1h30m }
+images: nvcr.io/*
+limits: { nodes: 8, time: 4h, gpu_hours: 256 }
+most: { runs: 16, commands: 3 }
+active: { user: 2, pull: 4, profile: 6 }
+budget: { user: 100, pull: 50.5, profile: 500, month: 1000 }
+approval: { nodes: 4, gpu_hours: 64, allow: { teams: org/leads } }
+recipe_rules: { eval: { active: 1, budget: 10, approval: { nodes: 1 } } }
+pulls: { superseded: cancel, closed: cancel, draft: cancel, labels: standing }
+noise: { outsiders: comment }
 """
 
 
@@ -67,6 +79,16 @@ def test_every_key_is_read() -> None:
     assert [item.name for item in policy.scheduled("0 5 * * 1")] == ["weekly"]
     assert policy.schedules[0].run == Run(overrides=(Override("train.iters", "10"),))
     assert policy.schedules[1].run == Run(profile="large", recipe="eval", ref="release")
+    assert (policy.limits.nodes, policy.limits.time, policy.limits.gpu_hours, policy.images) == (8, 14400, 256.0, ("nvcr.io/*",))
+    assert (policy.most.runs, policy.most.commands, policy.active.user, policy.active.pull, policy.active.profile) == (16, 3, 2, 4, 6)
+    assert (policy.budget.user, policy.budget.pull, policy.budget.profile, policy.budget.month) == (100, 50.5, 500, 1000)
+    assert (policy.approval.nodes, policy.approval.gpu_hours, policy.approval.allow) == (4, 64, Allow(roles=(), teams=("org/leads",)))
+    rule = policy.recipe_rules["eval"]
+    assert (rule.active, rule.budget, rule.approval and rule.approval.nodes, rule.limits.nodes) == (1, 10, 1, None)
+    assert policy.gate.override is not None
+    assert (policy.gate.override.allow.roles, policy.gate.override.expires) == (("admin",), 7200)
+    assert {policy.pulls.superseded, policy.pulls.closed, policy.pulls.draft} == {"cancel"}
+    assert (policy.pulls.labels, policy.noise.outsiders) == ("standing", "comment")
     assert set(Policy.model_fields) <= set(FULL.replace(":", " ").split()), "a key of the policy is not in this test"
 
 
@@ -108,6 +130,26 @@ def test_every_key_is_read() -> None:
         ("profiles: {'a b': {}}", "is not a profile's name"),
         ("recipes: {'a b': {script: x}}", "is not a recipe's name"),
         ("recipes: [a]", "`recipes`"),
+        ("recipes: {eval: {script: a}}\nrecipe_rules: {evla: {}}", ":2`: there is no recipe `evla`; did you mean `eval`?"),
+        ("recipe_rules: {'a b': {}}", "is not a recipe's name"),
+        ("limits: {nodes: 0}", "greater than or equal to 1"),
+        ("limits: {time: 0}", "greater than or equal to 1"),
+        ("limits: {time: soon}", "is not a duration"),
+        ("limits: {gpu_hours: nan}", "`limits.gpu_hours` should be"),
+        ("limits: {gpu_hours: -1}", "greater than or equal to 0"),
+        ("limits: {hours: 1}", "`limits.hours` is not a key here"),
+        ("budget: {month: true}", "is not a number"),
+        ("active: {user: many}", "is not a whole number"),
+        ("active: {user: true}", "is not a whole number"),
+        ("approval: {gpuhours: 3}", "did you mean `gpu_hours`?"),
+        ("most: {runs: 257}", "less than or equal to 256"),
+        ("most: {commands: 0}", "greater than or equal to 1"),
+        ("pulls: {closed: stop}", "'leave' or 'cancel'"),
+        ("pulls: {labels: twice}", "'once' or 'standing'"),
+        ("noise: {outsiders: nothing}", "'reaction' or 'comment'"),
+        ("gate: {override: {expires: 10s}}", "greater than or equal to 60"),
+        ("profiles: {a: {budget: {month: 1}}}", "`profiles.a.budget`"),
+        ("profiles: {a: {limits: {node: 1}}}", "did you mean `nodes`?"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, expected: str) -> None:
@@ -187,20 +229,96 @@ def test_overrides(rules: dict[str, object], key: str, value: str, refusal: str 
     assert Overrides.model_validate(rules).refusal(Override(key, value)) == refusal
 
 
-def test_a_profiles_rules_replace_the_general_ones_and_denials_add_up() -> None:
-    policy = load_policy(FULL)
-    assert policy.allowed("cluster") is policy.allow
-    large = policy.allowed("large")
-    assert (large.roles, large.teams, large.users, large.deny) == ((), ("org/large",), (), ("mallory",))
-    assert policy.allowed_overrides("cluster") is policy.overrides
-    rules = policy.allowed_overrides("large")
-    assert (rules.allow, rules.deny, dict(rules.values)) == (("*",), ("train.secret",), {"run.nodes": "[1-8]"})
-    assert (policy.rule_name("large"), policy.rule_name("cluster")) == ("profiles.large.allow", "allow")
+RULES = load_policy("""\
+allow: { roles: [write], deny: mallory }
+overrides: { allow: [a, run.nodes], deny: [a.secret], values: { a: "[0-9]" } }
+images: ["nvcr.io/*"]
+limits: { nodes: 4, gpu_hours: 100 }
+approval: { nodes: 2 }
+recipes: { eval: { script: eval.py }, big: { script: big.py } }
+profiles:
+  large:
+    allow: { teams: org/large, deny: eve }
+    overrides: { allow: [b], deny: [b.path], values: { b: x } }
+    limits: { nodes: 16 }
+    images: ["*"]
+  values: { overrides: { values: { a: "[0-4]", run.nodes: "1" } } }
+recipe_rules:
+  big: { allow: { users: alice }, overrides: { deny: [b.c] }, limits: { nodes: 8 }, approval: { nodes: 1 } }
+""")
 
 
-def test_a_profiles_values_add_to_the_general_allow() -> None:
-    policy = load_policy("overrides: {allow: [a]}\nprofiles: {p: {overrides: {values: {a: '1'}}}}")
-    assert policy.allowed_overrides("p") == Overrides(allow=("a",), values={"a": "1"})
+def where(rules: tuple[object, ...]) -> list[str]:
+    return [rule.where for rule in rules]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("profiles", "recipe", "paths"),
+    [
+        (("",), "", ["allow"]),
+        (("cluster",), "eval", ["allow"]),
+        (("large",), "eval", ["profiles.large.allow"]),
+        (("large", "large"), "eval", ["profiles.large.allow"]),
+        (("cluster", "large"), "eval", ["profiles.large.allow"]),
+        (("cluster",), "big", ["recipe_rules.big.allow"]),
+        (("large",), "big", ["profiles.large.allow", "recipe_rules.big.allow"]),
+    ],
+)
+def test_a_rule_of_its_own_replaces_the_general_one_and_profile_and_recipe_both_hold(
+    profiles: tuple[str, ...], recipe: str, paths: list[str]
+) -> None:
+    assert where(allows(RULES, profiles, recipe)) == paths
+
+
+def test_denials_add_up() -> None:
+    [large] = allows(RULES, ("large",), "")
+    assert (large.rule.roles, large.rule.teams, large.rule.deny) == ((), ("org/large",), ("mallory", "eve"))
+    [general] = allows(RULES, ("cluster",), "")
+    assert general.rule is RULES.allow
+
+
+def test_numbers_and_images_that_are_given_replace_the_general_ones() -> None:
+    def numbers(rules: tuple[object, ...]) -> list[tuple[str, object]]:
+        return [(rule.where, rule.rule) for rule in rules]  # type: ignore[attr-defined]
+
+    assert numbers(nodes_limits(RULES, ("cluster",), "eval")) == [("limits.nodes", 4)]
+    assert numbers(nodes_limits(RULES, ("large",), "big")) == [("profiles.large.limits.nodes", 16), ("recipe_rules.big.limits.nodes", 8)]
+    assert numbers(hours_limits(RULES, ("large",), "big")) == [("limits.gpu_hours", 100)]
+    assert numbers(image_rules(RULES, ("large",), "eval")) == [("profiles.large.images", ("*",))]
+    assert numbers(image_rules(RULES, ("cluster",), "big")) == [("images", ("nvcr.io/*",))]
+    assert numbers(nodes_approvals(RULES, ("large",), "big")) == [("recipe_rules.big.approval.nodes", 1)]
+    assert nodes_limits(Policy(), ("cluster",), "") == ()
+
+
+@pytest.mark.parametrize(
+    ("profiles", "recipe", "override", "refusal"),
+    [
+        (("cluster",), "eval", "a=1", None),
+        (("cluster",), "eval", "a=x", "overrides.values: [0-9]"),
+        (("cluster",), "eval", "b=x", "overrides.allow"),
+        (("cluster",), "eval", "a.secret=1", "overrides.deny"),
+        (("large",), "eval", "b=x", None),
+        (("large",), "eval", "a=1", "profiles.large.overrides.allow"),
+        (("large",), "eval", "b=y", "profiles.large.overrides.values: x"),
+        (("large",), "eval", "b.path=x", "profiles.large.overrides.deny"),
+        (("large",), "eval", "a.secret=1", "overrides.deny"),
+        (("cluster",), "big", "a=1", None),
+        (("cluster",), "big", "b.c=1", "recipe_rules.big.overrides.deny"),
+        (("large",), "big", "b=x", "overrides.allow"),
+        (("values",), "eval", "a=7", "profiles.values.overrides.values: [0-4]"),
+        (("values",), "eval", "run.nodes=2", "profiles.values.overrides.values: 1"),
+        (("values",), "eval", "c=2", "overrides.allow"),
+    ],
+)
+def test_overrides_meet_every_rule_and_the_one_that_refuses_is_named(
+    profiles: tuple[str, ...], recipe: str, override: str, refusal: str | None
+) -> None:
+    key, _, value = override.partition("=")
+    assert override_refusal(Override(key, value), RULES, profiles, recipe) == refusal
+
+
+def test_the_rules_by_name() -> None:
+    assert where(named(RULES, ("values", "nothing", "large"), "big")) == ["profiles.values", "profiles.large", "recipe_rules.big"]
 
 
 def test_an_unknown_recipe_names_the_nearest() -> None:
