@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dispatcher.errors import Exit
-from dispatcher.grammar import Override, Run, render
+from dispatcher.grammar import Override, Run
 from dispatcher.ports import Reaction
+from dispatcher.printing import render, render_for_shell
 from dispatcher.record import RunRecord
 
 DOCS = "https://github.com/org/nemotron-dispatch/blob/main/docs"
@@ -34,9 +35,8 @@ class Voice:
         """The command that asks for the same thing."""
         pairs = (override.partition("=") for override in record.overrides)
         overrides = tuple(Override(key, value) for key, _, value in pairs)
-        return render(
-            Run(record.profile, record.recipe, overrides=overrides), "nemotron-dispatch submit" if self.at_terminal else self.word
-        )
+        run = Run(record.profile, record.recipe, overrides=overrides)
+        return render_for_shell(run, "nemotron-dispatch submit") if self.at_terminal else render(run, self.word)
 
     def cancel(self, run_key: str) -> str:
         """The command that ends a run."""
@@ -56,8 +56,22 @@ class Answer:
     comment: str
     summary: str
     outputs: Mapping[str, str]
-    reaction: Reaction
+    reaction: Reaction | None
     exit: Exit
+    title: str = ""
+    """The headline alone, in Markdown, for a table."""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether somebody may not, or was not understood: what outsiders are told only by a reaction."""
+        return self.outputs["decision"] in (DENIED.decision, MALFORMED.decision)
+
+    def about(self, what: str) -> Answer:
+        """The same, naming (in Markdown) which of several runs it is about."""
+        head, _, rest = self.comment.partition("\n")
+        short, _, more = self.summary.partition("\n")
+        told = f"{what}: nothing of the command was started, because one of its runs cannot be."
+        return replace(self, comment=f"{head}\n\n{told}\n{rest}", summary=f"{short}\n\n{told}\n{more}")
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,7 @@ NOTHING = "nothing was submitted"
 
 DENIED = Tone("denied", "🚫", "-1")
 MALFORMED = Tone("malformed", "🤔", "confused")
+WAITING = Tone("waiting", "✋", "eyes")
 UNUSABLE = Tone("refused", "🤔", "confused")
 BROKEN = Tone("refused", "😕", "confused")
 
@@ -98,4 +113,4 @@ def refusal(
     lines += [f"**Next:** {step}", ""] if step else []
     lines += [f"<sub>reason `{reason}` · {became} · [how this works]({DOCS}/commands.md)</sub>"]
     told = {"decision": tone.decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
-    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, tone.reaction, exit_code)
+    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, tone.reaction, exit_code, title)

@@ -37,8 +37,8 @@ class Grant:
     """Permission for exactly this: `actor` may have `what` done with commit `sha`. Only `authorise` makes one.
 
     `profile` and `recipe` are names with the defaults filled in; both are empty where nothing is to be run. `rule` names what admitted the
-    actor. `number` is None where there is no pull request. `approved_by` is who vouched for the commit or agreed as second person,
-    `retry_of` the run key that is repeated: whoever looks that up adds them.
+    actor. `number` is None where there is no pull request. `approved_by` is who agreed as second person,
+    `vouched_by` who vouched for a fork's commit, `retry_of` the run key that is repeated: whoever looks that up adds them.
     """
 
     actor: str
@@ -58,6 +58,7 @@ class Grant:
     schedule: str = ""
     approved_by: str = ""
     retry_of: str = ""
+    vouched_by: str = ""
 
 
 def authorise(command: Asked, event: AskedBy, facts: Facts, policy: Policy, schedule: str = "", word: str = "/train") -> Grant | Denial:

@@ -15,8 +15,20 @@ from dispatcher.record import RunRecord
 WORTH_SENDING = 0.5
 
 
-def bundle(job: JobPlan, compiled: Compiled, record: RunRecord, secrets: Mapping[str, str], claim: Claimed, archive: Archive) -> Submission:
-    """Everything that the run's folder will hold; the code only as far as the cluster does not have it."""
+def bundle(
+    job: JobPlan,
+    compiled: Compiled,
+    record: RunRecord,
+    secrets: Mapping[str, str],
+    claim: Claimed,
+    archive: Archive,
+    usage: str = "",
+    hold: bool = False,
+) -> Submission:
+    """Everything that the run's folder will hold; the code only as far as the cluster does not have it.
+
+    `usage` is the journal's line about it; with `hold` it waits in the ledger's queue.
+    """
     return Submission(
         run_key=job.run_key,
         record=record.to_json(),
@@ -25,6 +37,8 @@ def bundle(job: JobPlan, compiled: Compiled, record: RunRecord, secrets: Mapping
         env_file=job.environment(secrets),
         manifest=render_manifest(job.package.files),
         upload=None if claim.has_package else upload(job.package, claim, archive),
+        usage=usage,
+        hold=hold,
     )
 
 

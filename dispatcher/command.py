@@ -95,6 +95,8 @@ IGNORED: Mapping[str, str] = {
     "plain-issue": "The comment is on an issue, not on a pull request.",
     "other-label": "The label does not begin with the prefix.",
     "other-check": "The check is none of ours, or has no such button.",
+    "pull-closed": "The pull request was closed, and its runs go on, as the policy says.",
+    "draft": "The pull request became a draft, and its runs go on, as the policy says.",
     "other-event": "The event asks for nothing here.",
 }
 

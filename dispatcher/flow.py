@@ -1,4 +1,4 @@
-"""The story: an event → a command → a grant → a plan → a bundle → a submission → a record → a report.
+"""The story: an event → its commands → grants → plans → bundles → submissions → records → reports.
 
 Each function is one chapter and reads from top to bottom; what a chapter needs of the world it gets as ports. Order matters:
 the ledger's lock comes first, then the pending check, then the head is compared again, then the job. So a redelivered or parallel
@@ -7,24 +7,35 @@ event meets the lock, a pull request is never green early, and what runs is what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from typing_extensions import assert_never
 
-from dispatcher.answer import Answer
-from dispatcher.authorise import AskedBy, Denial, Facts, admitted, authorise, needed_facts, needed_teams
-from dispatcher.command import Cancel, Command, EvaluateGate, Help, Ignored, Scheduled, Status, parse_command
-from dispatcher.configuration import profile_names, read_policy
-from dispatcher.errors import DispatchError, Exit
-from dispatcher.event import CommentEvent, Event, LabelEvent, ManualEvent, MergeGroupEvent, PushEvent, ScheduleEvent
-from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group
-from dispatcher.grammar import Malformed, Run
+from dispatcher.answering import answer, trigger_of
+from dispatcher.asking import run
+from dispatcher.attending import attend
+from dispatcher.command import (
+    Command,
+    Drafted,
+    EvaluateGate,
+    HeadMoved,
+    Ignored,
+    MergeQueued,
+    PullClosed,
+    Scheduled,
+    Several,
+    parse_command,
+)
+from dispatcher.configuration import read_policy
+from dispatcher.errors import DispatchError
+from dispatcher.event import CheckEvent, CommentEvent, Event, LabelEvent
+from dispatcher.grammar import Malformed, Run, Sweep
+from dispatcher.lifecycle import gate_again, head_moved, merge_queued, pull_closed, pull_drafted
+from dispatcher.limits import too_many
 from dispatcher.policy import Policy, Schedule
-from dispatcher.publish import publish_answer
-from dispatcher.refusals import broken, denied, explained, malformed, told
-from dispatcher.running import cancel_run, list_runs
-from dispatcher.starting import start_run
+from dispatcher.refusals import broken, denied, malformed
+from dispatcher.verbs import AcceptBaseline, Approve, Cancel, Help, Logs, Retry, Status, Verb, Waive
 from dispatcher.world import Outcome, World, outcome
 
 
@@ -33,10 +44,12 @@ def handle(event: Event, world: World) -> Outcome:
     command = parse_command(event, world.settings.voice.word)
     if isinstance(command, Ignored):
         return outcome("ignored", command.reason)
-    if isinstance(command, Run):
+    if isinstance(event, CheckEvent) and event.app_slug != world.settings.app_slug:
+        return outcome("ignored", "other-check")
+    if isinstance(command, Run | Sweep | Retry | Approve):
         world.compiler.start()  # the longest step of all, so it begins before anything is asked
     try:
-        return _answered(command, event, _marked(event, world))
+        return _tidied(_answered(command, event, _marked(event, world)), event, world)
     finally:
         world.compiler.close()
 
@@ -56,7 +69,7 @@ def _answered(command: Command, event: Event, world: World) -> Outcome:
     try:
         return _carry_out(command, event, world)
     except DispatchError as error:
-        return answer(world, event, broken(error, _trigger(event)), error.exit)
+        return answer(world, event, broken(error, trigger_of(event)), error.exit)
 
 
 def _carry_out(command: Command, event: Event, world: World) -> Outcome:
@@ -64,123 +77,82 @@ def _carry_out(command: Command, event: Event, world: World) -> Outcome:
         case Ignored():
             return outcome("ignored", command.reason)
         case Malformed():
-            return answer(world, event, malformed(command, _trigger(event), world.settings.voice), Exit.MALFORMED)
+            return answer(world, event, malformed(command, trigger_of(event), world.settings.voice))
         case EvaluateGate():
-            return _gate(event, world)
+            return gate_again(event, read_policy(world), world)
+        case HeadMoved():
+            return head_moved(event, read_policy(world), world)
+        case PullClosed():
+            return pull_closed(event, read_policy(world), world)
+        case Drafted():
+            return pull_drafted(event, read_policy(world), world)
+        case MergeQueued():
+            return merge_queued(event, read_policy(world), world)
         case Scheduled():
             return _scheduled(command, event, world)
-        case Run():
-            return run(command, _asked(event), read_policy(world), world)
-        case Cancel() | Status() | Help():
-            return _attend(command, _asked(event), read_policy(world), world)
+        case Several():
+            return _several(command.commands, event, read_policy(world), world)
         case _:
-            assert_never(command)
+            return _one(command, event, read_policy(world), world)
 
 
-def run(command: Run, event: AskedBy, policy: Policy, world: World, schedule: str = "") -> Outcome:
-    """A job is asked for: who may, which commit, then `start_run`."""
-    granted = authorise(command, event, gather_facts(command, event, policy, world), policy, schedule)
-    if isinstance(granted, Denial):
-        return answer(world, event, denied(granted, event.trigger), Exit.DENIED)
-    started = start_run(granted, event, policy, world)
-    return answer(world, event, started, started.exit) if isinstance(started, Answer) else started
-
-
-def gather_facts(command: Run | Cancel | Status | Help, event: AskedBy, policy: Policy, world: World) -> Facts:
-    """The lookups that this decision takes, and no others; each is one request."""
-    needed = needed_facts(command, event)
-    forge = world.forge
-    if forge is None:
-        return Facts(actor=needed.actor or "")
-    facts = Facts(
-        actor=needed.actor or "",
-        role=forge.role(needed.actor) if needed.actor and needed.role else None,
-        pull=forge.pull(needed.pull) if needed.pull is not None else None,
-        head_sha=forge.commit_sha(needed.ref) if needed.ref else None,
-    )
-    asked = needed_teams(command, facts, policy)
-    teams = frozenset(team for team in asked if forge.team_member(*_parts(team), facts.actor))
-    return Facts(facts.actor, facts.role, teams, facts.pull, facts.head_sha)
-
-
-def answer(world: World, event: Event, words: Answer, exit_code: Exit) -> Outcome:
-    """Says why nothing was started: in the command's comment where there is a pull request, in the summary and outputs always."""
-    url = ""
-    if world.forge is not None:
-        pull = event.number if isinstance(event, CommentEvent | LabelEvent) else None
-        comment = event.comment_id if isinstance(event, CommentEvent) else None
-        try:
-            url = publish_answer(world.forge, words, pull, _trigger(event), _since(event), comment)
-        except DispatchError as error:
-            world.say(f"The answer could not be posted: {error.cause} {error.next_step}")
-    return Outcome(exit_code, {**words.outputs, "comment-url": url}, words.summary)
-
-
-def _attend(command: Cancel | Status | Help, event: AskedBy, policy: Policy, world: World) -> Outcome:
-    """What a comment may ask of runs that exist."""
-    facts = gather_facts(command, event, policy, world)
-    granted = authorise(command, event, facts, policy)
-    if isinstance(granted, Denial):
-        return answer(world, event, denied(granted, event.trigger), Exit.DENIED)
+def _one(command: Verb, event: Event, policy: Policy, world: World) -> Outcome:
+    """One thing that somebody asks for."""
     match command:
-        case Cancel():
-            words = cancel_run(world, policy, granted, command.run, lambda profile: admitted(profile, facts, policy))
-            return answer(world, event, words, words.exit)
-        case Status():
-            return answer(world, event, list_runs(world, policy, granted), Exit.OK)
-        case Help():
-            return answer(world, event, explained(policy, profile_names(world), event.trigger, world.settings.voice.word), Exit.OK)
+        case Run() | Sweep():
+            return run(command, event, policy, world)
+        case Status() | Help() | Logs() | Cancel() | Retry() | Approve() | Waive() | AcceptBaseline():
+            return attend(command, event, policy, world)
         case _:
             assert_never(command)
+
+
+def _several(commands: Sequence[Verb], event: Event, policy: Policy, world: World) -> Outcome:
+    """The commands of one comment, one after the other, each with its own answer. What breaks in one does not stop the next."""
+    many = too_many(1, len(commands), policy)
+    if many is not None:
+        return answer(world, event, denied(many, trigger_of(event)))
+    outcomes = []
+    for number, command in enumerate(commands, 1):
+        own = replace(event, line=number) if isinstance(event, CommentEvent) else event
+        try:
+            outcomes.append(_one(command, own, policy, world))
+        except DispatchError as error:
+            outcomes.append(answer(world, own, broken(error, trigger_of(own)), error.exit))
+    return together(outcomes)
 
 
 def _scheduled(command: Scheduled, event: Event, world: World) -> Outcome:
-    """Every schedule of the policy that has this cron expression; the worst one's outputs and exit status are the step's."""
+    """Every schedule of the policy that has this cron expression."""
     policy = read_policy(world)
-    due = policy.scheduled(command.cron)
-    outcomes = [_entry(schedule, event, policy, world) for schedule in due]
+    outcomes = [_entry(schedule, event, policy, world) for schedule in policy.scheduled(command.cron)]
     if not outcomes:
         return outcome("ignored", "no-schedule", summary=f"No schedule in the policy has the cron expression `{command.cron}`.")
-    worst = max(outcomes, key=lambda item: item.exit)
-    return Outcome(worst.exit, worst.outputs, "\n\n".join(item.summary for item in outcomes), worst.record)
+    return together(outcomes)
 
 
 def _entry(schedule: Schedule, event: Event, policy: Policy, world: World) -> Outcome:
     """One entry of a schedule. What breaks in it does not stop the next."""
     try:
-        return run(schedule.run, _asked(event), policy, world, schedule.name)
+        return run(schedule.run, event, policy, world, schedule.name)
     except DispatchError as error:
-        return answer(world, event, broken(error, _trigger(event)), error.exit)
+        return answer(world, event, broken(error, trigger_of(event)), error.exit)
 
 
-def _gate(event: Event, world: World) -> Outcome:
-    """A pull request has a new head, or a merge queue has made a commit: the gate is pending from the first second."""
-    policy = read_policy(world)
-    match event:
-        case PushEvent():
-            judged = evaluate_gate(world, policy, event.number)
-        case MergeGroupEvent():
-            judged = evaluate_merge_group(world, policy, event)
-        case _:
-            return outcome("ignored", "other-event")
-    # The verdict is the check's to tell. A job that has told it has done well, or every new pull request would begin with a red cross.
-    return replace(judged, exit=Exit.OK) if judged.outputs["decision"] == "gate" else judged
+def together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Several outcomes → one: the worst one's outputs and exit status are the step's, the summaries follow each other."""
+    worst = max(outcomes, key=lambda item: item.exit)
+    return Outcome(worst.exit, worst.outputs, "\n\n".join(item.summary for item in outcomes if item.summary), worst.record)
 
 
-def _asked(event: Event) -> AskedBy:
-    assert isinstance(event, CommentEvent | LabelEvent | ManualEvent | ScheduleEvent | MergeGroupEvent)
-    return event
-
-
-def _trigger(event: Event) -> str:
-    return getattr(event, "trigger", "")
-
-
-def _parts(team: str) -> tuple[str, str]:
-    org, _, name = team.partition("/")
-    return org, name
-
-
-def _since(event: Event) -> datetime | None:
-    """Since when a comment of ours about this event can exist; None when the event does not say."""
-    return told(event.created_at) if isinstance(event, CommentEvent) else None
+def _tidied(ended: Outcome, event: Event, world: World) -> Outcome:
+    """A label that asked for one run is taken off when it has been acted on, or refused: it would say something that is not so."""
+    if not isinstance(event, LabelEvent) or world.forge is None or ended.outputs["decision"] == "duplicate":
+        return ended
+    refused = ended.outputs["decision"] in ("denied", "malformed", "refused")
+    try:
+        if refused or read_policy(world).pulls.labels == "once":
+            world.forge.remove_label(event.number, event.label)
+    except DispatchError as error:
+        world.say(f"The label could not be taken off: {error.cause}")
+    return ended

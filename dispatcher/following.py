@@ -40,7 +40,7 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
         if isinstance(sight, Absent) and not now.record.state.ended:
             note_absence(cluster, now)
         elif changed(run, sight):
-            seen = _said(world, cluster, now)
+            seen = _said(world, cluster, policy, now)
         if seen.record.state.ended:
             _judge(world, policy, seen.record)
             return _ended(world, seen)
@@ -76,11 +76,11 @@ def exit_of(record: RunRecord) -> Exit:
     return Exit.OK if record.state is State.SUCCEEDED and not record.results_problem else Exit.RUN_FAILED
 
 
-def _said(world: World, cluster: Cluster, now: Seen) -> Seen:
+def _said(world: World, cluster: Cluster, policy: Policy, now: Seen) -> Seen:
     """Reports a change. When GitHub does not hear it, the ledger does not remember it as said: the next look, or `watch`, says it."""
     world.say(f"Job {now.record.job_id} is {now.record.state.value}.")
     try:
-        return report(world, cluster, now)
+        return report(world, cluster, policy, now)
     except ForgeError as error:
         world.say(f"GitHub could not be told: {error.cause} The next look tells it.")
         return now

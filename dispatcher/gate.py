@@ -13,6 +13,7 @@ import pathspec
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
 from dispatcher.slurm import State
+from dispatcher.waiver import WaiverRecord
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,15 @@ class Fail:
     lines: tuple[Line, ...]
 
 
-Verdict = Pass | Pending | Fail
+@dataclass(frozen=True)
+class Waived:
+    """Somebody with the right has made an exception for this SHA; the lines say how the runs really stand."""
+
+    lines: tuple[Line, ...]
+    waiver: WaiverRecord
+
+
+Verdict = Pass | Pending | Fail | Waived
 
 
 def required_runs(policy: Policy, base_ref: str, changed: Sequence[str] | None) -> tuple[Requirement, ...]:
@@ -89,9 +98,14 @@ def _matching(patterns: Sequence[str], paths: Sequence[str]) -> list[str]:
     return sorted(pathspec.PathSpec.from_lines("gitignore", patterns).match_files(paths))
 
 
-def judge(requirements: Sequence[Requirement], records: Sequence[RunRecord], head_sha: str) -> Verdict:
-    """Sums up. Only records of exactly `head_sha`, run as the default branch has it, count; of several the newest does."""
+def judge(requirements: Sequence[Requirement], records: Sequence[RunRecord], head_sha: str, waiver: WaiverRecord | None = None) -> Verdict:
+    """Sums up. Only records of exactly `head_sha`, run as the default branch has it, count; of several the newest does.
+
+    `waiver` is an exception that holds now; where everything has passed it is not needed.
+    """
     lines = tuple(_line(requirement, records, head_sha) for requirement in requirements)
+    if waiver is not None and any(line.state is not State.SUCCEEDED for line in lines):
+        return Waived(lines, waiver)
     if any(line.state is not None and line.state.ended and line.state is not State.SUCCEEDED for line in lines):
         return Fail(lines)
     if any(line.state is not State.SUCCEEDED for line in lines):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from dispatcher.configuration import read_profile
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import MergeGroupEvent
-from dispatcher.gate import Fail, Pass, Pending, Requirement, Verdict, judge, required_runs
-from dispatcher.gatereport import gate_check, gate_lines
+from dispatcher.gate import Fail, Pass, Pending, Requirement, Verdict, Waived, judge, required_runs
+from dispatcher.gatereport import GATE_NAME, gate_check, gate_lines
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.publish import publish_check
 from dispatcher.record import RunRecord, parse_record
+from dispatcher.waiver import WAIVER_NAME, WaiverRecord, waiver_on
 from dispatcher.world import Outcome, World, outcome
 
 # GitHub lists no more files of a pull request: https://docs.github.com/en/rest/pulls/pulls#list-pull-requests-files
@@ -28,19 +30,49 @@ def evaluate_gate(world: World, policy: Policy, number: int, known: Iterable[Run
         return outcome("refused", "pull-gone", Exit.GITHUB, f"There is no pull request #{number}.")
     changed = world.forge.changed_files(number) if any(rule.paths for rule in policy.gate.required) else ()
     requirements = required_runs(policy, pull.base_ref, changed if len(changed) < LISTED_FILES else None)
-    return _judged(world, policy, requirements, pull.head_sha, known)
+    return _judged(world, policy, requirements, pull.head_sha, known, _waiver(world, policy, pull.head_sha))
 
 
 def evaluate_merge_group(world: World, policy: Policy, event: MergeGroupEvent) -> Outcome:
     """The queue's own commit needs the check too, or the queue waits until it times out. Its tree is a new one: runs count on this SHA."""
-    base = event.base_ref.removeprefix("refs/heads/")
-    return _judged(world, policy, required_runs(policy, base, None), event.head_sha, ())
+    return _judged(world, policy, required_for_queue(policy, event), event.head_sha, (), _waiver_of_queued(world, policy, event))
 
 
-def _judged(world: World, policy: Policy, requirements: tuple[Requirement, ...], sha: str, known: Iterable[RunRecord]) -> Outcome:
+def required_for_queue(policy: Policy, event: MergeGroupEvent) -> tuple[Requirement, ...]:
+    """The runs that the queue's commit needs: its paths are several pull requests', so every rule for the branch counts."""
+    return required_runs(policy, event.base_ref.removeprefix("refs/heads/"), None)
+
+
+def _waiver(world: World, policy: Policy, sha: str) -> WaiverRecord | None:
+    """The exception that holds now; GitHub is asked only where the policy has exceptions."""
+    if world.forge is None or policy.gate.override is None or not policy.gate.required:
+        return None
+    return waiver_on(world.forge.find_checks(sha, WAIVER_NAME), GATE_NAME, sha, world.clock.now())
+
+
+def _waiver_of_queued(world: World, policy: Policy, event: MergeGroupEvent) -> WaiverRecord | None:
+    """The exception of the pull request that this commit of the queue adds: else it could never be merged by the queue.
+
+    The branch is `gh-readonly-queue/<base>/pr-<number>-<sha>`; the pull requests before it have commits and gates of their own.
+    """
+    named = re.search(r"/pr-([1-9][0-9]{0,9})-[0-9a-f]{7,64}$", event.head_ref)
+    if named is None or policy.gate.override is None or world.forge is None:
+        return None
+    pull = world.forge.pull(int(named[1]))
+    return _waiver(world, policy, pull.head_sha) if pull is not None else None
+
+
+def _judged(
+    world: World,
+    policy: Policy,
+    requirements: tuple[Requirement, ...],
+    sha: str,
+    known: Iterable[RunRecord],
+    waiver: WaiverRecord | None,
+) -> Outcome:
     assert world.forge is not None
     records, silent = _records(world, policy, requirements, sha, known)
-    verdict = judge(requirements, records, sha)
+    verdict = judge(requirements, records, sha, waiver)
     lines = gate_lines(verdict, silent, world.settings.voice.word)
     ref = publish_check(world.forge, gate_check(verdict, sha, lines))
     return _outcome(verdict, "\n".join(lines), ref.url)
@@ -82,6 +114,8 @@ def _outcome(verdict: Verdict, summary: str, url: str) -> Outcome:
     match verdict:
         case Pass():
             return outcome("gate", "passed", Exit.OK, summary, **{"state": "success", "log-url": url})
+        case Waived():
+            return outcome("gate", "overridden", Exit.OK, summary, **{"state": "success", "log-url": url})
         case Pending():
             return outcome("gate", "pending", Exit.PENDING, summary, **{"state": "pending", "log-url": url})
         case Fail():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing_extensions import assert_never
 
 from dispatcher.answer import DOCS
-from dispatcher.gate import Fail, Line, Pass, Pending, Verdict
+from dispatcher.gate import Fail, Line, Pass, Pending, Verdict, Waived
 from dispatcher.phrases import plural
 from dispatcher.ports import Check
 from dispatcher.slurm import State
@@ -27,6 +27,8 @@ def gate_check(verdict: Verdict, sha: str, lines: Sequence[str]) -> Check:
             status, conclusion = "in_progress", None
         case Fail():
             status, conclusion = "completed", "failure"
+        case Waived():
+            status, conclusion = "completed", "success"
         case _:
             assert_never(verdict)
     return Check(
@@ -50,6 +52,8 @@ def title(verdict: Verdict) -> str:
         case Pending(lines, missing):
             waiting = len([line for line in lines if line.state is not State.SUCCEEDED])
             return f"waits for {plural(waiting, 'run')}" + (f", {missing} not started" if missing else "")
+        case Waived(_, waiver):
+            return f"overridden by {waiver.actor}: {waiver.reason}"[:120]
         case Fail(lines):
             bad = [line for line in lines if line.state is not None and line.state.ended and line.state is not State.SUCCEEDED]
             return f"{plural(len(bad), 'required run')} did not pass"
@@ -59,8 +63,12 @@ def title(verdict: Verdict) -> str:
 
 def gate_lines(verdict: Verdict, silent: Sequence[str], word: str) -> list[str]:
     """The summary: one row for each required run, then what could not be asked."""
-    icon = {"Pass": "✅", "Pending": "⏳", "Fail": "❌"}[type(verdict).__name__]
-    lines = [f"### {icon} dispatch/gate · {title(verdict)}", ""]
+    icon = {"Pass": "✅", "Pending": "⏳", "Fail": "❌", "Waived": "⚠️"}[type(verdict).__name__]
+    lines = [f"### {icon} dispatch/gate · {neutralise(title(verdict))}", ""]
+    if isinstance(verdict, Waived):
+        waiver = verdict.waiver
+        until = waiver.expires_at.strftime("%Y-%m-%d %H:%M UTC")
+        lines += [f"{code(waiver.actor)} made an exception for this commit, until {until}. What the runs say:", ""]
     if verdict.lines:
         lines += ["| required run | because of | state | |", "|---|---|---|---|", *(_row(line, word) for line in verdict.lines)]
     for problem in silent:

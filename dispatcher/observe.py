@@ -5,23 +5,31 @@ Shared by the sweep (`watch`), by the attached mode and by the first report afte
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import MappingProxyType
 
 from typing_extensions import assert_never
 
+from dispatcher.group import group_comment
+from dispatcher.grouping import group_records
+from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
 from dispatcher.publish import publish_run
 from dispatcher.record import RunRecord, advance, parse_record
-from dispatcher.report import run_report
+from dispatcher.report import Report, run_report
 from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
 from dispatcher.slurm import Absent, Observation, Sight, Sightings, Silent, State
 from dispatcher.untrusted import redact
+from dispatcher.usage import used
 from dispatcher.world import World
 
 TAIL_READ = 64 * 1024
 ABSENT = "absent"
+# Stands for the reported state where what is in the ledger has not been said yet: the next look says it.
+UNREPORTED = "unreported"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # How a local run's script ended: by itself, by `timeout`, by somebody's Ctrl-C or cancel.
 _LOCAL_ENDS = {0: State.SUCCEEDED, 124: State.TIMEOUT, 130: State.CANCELLED, 143: State.CANCELLED}
@@ -121,20 +129,44 @@ def _with_results(record: RunRecord, files: RunFiles, to_hide: Collection[str]) 
             return record.model_copy(update={"results_problem": "it left no results file"}) if missing else record
 
 
-def report(world: World, cluster: Cluster, seen: Seen, look_first: bool = True) -> Seen:
+def report(
+    world: World,
+    cluster: Cluster,
+    policy: Policy,
+    seen: Seen,
+    look_first: bool = True,
+    with_comment: bool = True,
+    missing: Mapping[str, str] = _NOTHING,
+) -> Seen:
     """Says on GitHub how a run stands, then remembers in the ledger that it was said, then (at its end) takes it out of active/.
 
     In this order: a process that dies in between says the same thing once more, and never leaves an end unsaid. What was asked for at
-    a terminal is nobody's business on GitHub, which may not even have its commit.
+    a terminal is nobody's business on GitHub, which may not even have its commit. `missing`: why other runs of the command have no job.
     """
     record, url = seen.record, ""
     if record.origin == "github" and world.forge is None:
         return seen  # A check waits for this one's end: it stays active for whoever can tell GitHub.
     if record.origin == "github" and world.forge is not None:
         words = run_report(record, seen.tail, world.clock.now(), world.settings.voice)
-        published = publish_run(world.forge, record, words, look_first)
+        if record.group and with_comment:
+            words = _with_group(words, record, cluster, policy, world, missing)
+        published = publish_run(world.forge, record, words, look_first, with_comment)
         record, url = published.record, published.comment_url
     cluster.save(record.run_key, record.to_json(), reported_as(record.state, record.reason))
     if record.state.ended:
+        spent = used(record)
+        if spent is not None and record.resources.gpu_hours:
+            cluster.account(spent)
         cluster.retire(record.run_key)
     return Seen(record, seen.tail, url)
+
+
+def _with_group(words: Report, record: RunRecord, cluster: Cluster, policy: Policy, world: World, missing: Mapping[str, str]) -> Report:
+    """The report of one of several runs: its comment tells of all. The reaction is the last one's to end, and the worst one's."""
+    # Before the others are read: of two that report at once, whoever comes second then knows of both.
+    cluster.save(record.run_key, record.to_json(), UNREPORTED)
+    records = group_records(record, cluster, policy, world)
+    comment = group_comment(record.group, records, missing, world.clock.now(), world.settings.voice)
+    over = all(item.state.ended for item in records.values())
+    good = all(item.state is State.SUCCEEDED and not item.results_problem for item in records.values())
+    return replace(words, comment=comment, reaction=("rocket" if good and not missing else "confused") if over else None)

@@ -197,6 +197,9 @@ class JobPlan:
             results_required="results" in self.recipe.model_fields_set,
             resources=self.resources,
             lfs_pointers=self.package.lfs_pointers[:20],
+            attempt=self.grant.attempt,
+            retry_of=self.grant.retry_of,
+            approved_by=self.grant.approved_by or self.grant.vouched_by,
             asked_at=now,
             state=State.SUBMITTING,
         )

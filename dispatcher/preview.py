@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 from dispatcher.phrases import duration, plural, size
 from dispatcher.plan import JobPlan
 from dispatcher.ports import Compiled
+from dispatcher.record import RunRecord
 from dispatcher.untrusted import code, fence, neutralise
 
 SHOWN_FILES = 20
 
 
-def preview(job: JobPlan, compiled: Compiled, upload: str | None = None, estimate: str | None = None) -> str:
-    """The whole preview; `upload` and `estimate` are known only where the cluster was asked."""
+def preview(
+    job: JobPlan,
+    compiled: Compiled,
+    upload: str | None = None,
+    estimate: str | None = None,
+    since_last: Sequence[str] | None = None,
+    approval: str | None = None,
+    silent: str = "",
+) -> str:
+    """The whole preview. `upload`, `estimate` and `since_last` are known only where the cluster answered; `silent` says why it did not."""
     asked = job.resources
     hours = f" = {asked.gpu_hours:.3g} GPU-hours" if asked.gpu_hours else ""
     where = [f"`{job.profile_name}` on {code(job.profile.address)}"]
@@ -21,7 +33,7 @@ def preview(job: JobPlan, compiled: Compiled, upload: str | None = None, estimat
     where += [f"image {code(job.container_image)}"] if job.container_image else []
     overrides = "".join(" " + code(override.word) for override in job.overrides)
     package = job.package
-    packed = f"{plural(len(package.files), 'file')}, {size(package.size)}" + (f", {upload}" if upload else "")
+    packed = f"{plural(len(package.files), 'file')}, {size(package.size)}" + (f"; to send: {upload}" if upload else "")
     rows = [
         ("What", f"`{job.recipe_name}` ({code(job.recipe.program)}) at `{job.grant.sha[:12]}`{overrides}"),
         ("Where", " · ".join(where)),
@@ -30,6 +42,10 @@ def preview(job: JobPlan, compiled: Compiled, upload: str | None = None, estimat
         ("Keys", f"run `{job.run_key}` · content `{job.content_key[:16]}` · package `{package.digest[:16]}`"),
     ]
     rows += [("Start", neutralise(estimate))] if estimate else []
+    rows += [("Start", f"the cluster could not be asked (`{silent}`)")] if silent else []
+    rows += [("Approval", f"a second person has to agree (rule {code(approval)})")] if approval else []
+    if since_last is not None:
+        rows += [("Since the last run", "<br>".join(since_last) if since_last else "nothing has changed")]
     lines = [
         f"### Preview: {job.recipe_name} on {job.profile_name}",
         "",
@@ -40,6 +56,13 @@ def preview(job: JobPlan, compiled: Compiled, upload: str | None = None, estimat
     if package.lfs_pointers:
         some = ", ".join(code(path) for path in package.lfs_pointers[:5])
         lines += ["", f"⚠️ {plural(len(package.lfs_pointers), 'Git LFS pointer')} would travel instead of the files they stand for: {some}"]
+    fields = job.profile.model_dump(mode="json", exclude_defaults=True)
+    lines += ["", "<details><summary>The resolved profile</summary>", ""]
+    lines += [
+        fence("\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()), "yaml"),
+        "",
+        "</details>",
+    ]
     largest = sorted(package.files, key=lambda entry: (-entry.size, entry.path))[:SHOWN_FILES]
     lines += ["", f"<details><summary>The {plural(len(largest), 'largest file')}</summary>", ""]
     lines += [fence("\n".join(f"{size(max(entry.size, 0)):>10}  {entry.path}" for entry in largest)), "", "</details>"]
@@ -54,3 +77,23 @@ def preview(job: JobPlan, compiled: Compiled, upload: str | None = None, estimat
         "Nothing was submitted.",
     ]
     return "\n".join(lines)
+
+
+def differences(job: JobPlan, last: RunRecord) -> list[str]:
+    """What is not as it was in the last run of this kind, each in Markdown; empty when nothing is."""
+    asked, before = job.resources, last.resources
+    pairs: list[tuple[str, object, object]] = [
+        ("commit", last.sha[:12], job.grant.sha[:12]),
+        ("packed files", last.digest[:12], job.package.digest[:12]),
+        ("nodes", before.nodes, asked.nodes),
+        ("GPUs a node", before.gpus_per_node, asked.gpus_per_node),
+        ("time limit", duration(before.seconds), duration(asked.seconds)),
+        ("partition", before.partition or "-", asked.partition or "-"),
+        ("program", last.program, job.recipe.program),
+    ]
+    found = [f"{name}: {code(str(old))} → {code(str(new))}" for name, old, new in pairs if old != new]
+    words = [override.word for override in job.overrides]
+    found += [f"no more {code(word)}" for word in last.overrides if word not in words]
+    found += [f"new {code(word)}" for word in words if word not in last.overrides]
+    same = not found and last.content_key == job.content_key
+    return found if found or same else ["another field of the profile or the recipe"]

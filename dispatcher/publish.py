@@ -23,14 +23,15 @@ class Published:
     comment_url: str = ""
 
 
-def publish_run(forge: Forge, record: RunRecord, report: Report, look_first: bool = True) -> Published:
+def publish_run(forge: Forge, record: RunRecord, report: Report, look_first: bool = True, with_comment: bool = True) -> Published:
     """Brings comment, check and reaction to what the report says.
 
-    `look_first` is False only where nothing can exist yet, because this process has just won the run's lock.
+    `look_first` is False only where nothing can exist yet, because this process has just won the run's lock. Without `with_comment`
+    the comment, which several runs share, has its words already.
     """
     check = publish_check(forge, report.check, record.target.check, look_first)
     record = record.model_copy(update={"target": record.target.model_copy(update={"check": check.id})})
-    if record.target.pull is None:
+    if record.target.pull is None or not with_comment:
         return Published(record)
     comment = forge.update_comment(record.target.comment, report.comment) if record.target.comment else None
     mark = marker(record.trigger)
@@ -72,6 +73,6 @@ def publish_answer(forge: Forge, answer: Answer, pull: int | None, trigger: str,
             return found.url
         written = forge.update_comment(found.id, answer.comment) if found else None
         url = (written or forge.create_comment(pull, answer.comment, mark)).url
-    if comment_id is not None:
+    if comment_id is not None and answer.reaction is not None:
         forge.react(comment_id, answer.reaction)
     return url

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from dispatcher.answer import BROKEN, DENIED, DOCS, MALFORMED, NOTHING, UNUSABLE, Answer, Voice, marker, refusal
+from dispatcher.answer import BROKEN, DENIED, MALFORMED, NOTHING, UNUSABLE, WAITING, Answer, Voice, marker, refusal
+from dispatcher.approval import Request
 from dispatcher.authorise import Denial
 from dispatcher.errors import ConfigError, DispatchError, Exit
 from dispatcher.grammar import Malformed
-from dispatcher.policy import Policy
 from dispatcher.profile import UnknownProfile
 from dispatcher.untrusted import code, neutralise
 
@@ -59,21 +59,50 @@ def rejected(words: str, trigger: str) -> Answer:
     return refusal("the scheduler refused the job", "sbatch-refused", neutralise(words, 1500), step, trigger, BROKEN, Exit.CLUSTER)
 
 
-def explained(policy: Policy, profiles: Sequence[str], trigger: str, word: str) -> Answer:
-    """What can be asked for here, from the policy."""
-    lines = [
-        f"### What `{word}` can do here",
-        "",
-        f"- `{word} profile=NAME recipe=NAME key=value …` starts a run of this pull request's head; `sha=` names the commit for a fork.",
-        f"- `{word} cancel [RUN]` ends a run, `{word} status` lists this pull request's runs, `{word} help` says this.",
-        "",
-        f"Profiles: {_names(profiles, policy.default_profile)}",
-        "",
-        f"Recipes: {_names(sorted(policy.recipes), policy.default_recipe)}",
-        "",
-        f"<sub>[every command]({DOCS}/commands.md)</sub>",
-    ]
-    return answered("help", lines, trigger)
+def parked(request: Request, voice: Voice) -> Answer:
+    """It waits until somebody approves it."""
+    approve = code(f"{voice.word} approve sha={request.sha}", 200)
+    if request.why == "fork":
+        title = "a fork's commit must be vouched for"
+        words = (
+            f"{code(request.actor)} asked for it. Somebody who may use the profile reads it, then comments {approve}: it runs then."
+        )
+    else:
+        title = "a second person has to agree"
+        words = (
+            f"It is above what one person may start alone (rule {code(request.rule, 500)}). Somebody else comments {approve}: it runs then."
+        )
+    step = "A new commit has to be asked for, and approved, again."
+    return refusal(title, f"waits-{request.why}", words, step, request.trigger, WAITING, Exit.OK)
+
+
+def too_many_waiting(count: int, trigger: str) -> Answer:
+    """Nobody can pile up requests on a commit."""
+    words = f"{count} requests wait for this commit already."
+    return refusal(
+        "too many requests wait", "too-many-waiting", words, "Somebody has to approve those first.", trigger, DENIED, Exit.DENIED
+    )
+
+
+def nothing_waits(sha: str, trigger: str, voice: Voice) -> Answer:
+    """There is nothing to approve on this commit."""
+    words = f"Nobody has asked for anything on `{sha[:12]}` that waits for approval."
+    step = f"Ask for it yourself: {code(f'{voice.word} profile=… sha={sha}', 200)}."
+    return refusal("nothing waits here", "nothing-waits", words, step, trigger, UNUSABLE, Exit.MALFORMED)
+
+
+def nothing_failed(trigger: str, voice: Voice, any_runs: bool) -> Answer:
+    """There is nothing to run again."""
+    title = "none of this pull request's runs failed" if any_runs else "this pull request has no runs yet"
+    step = f"`{voice.word} retry all` runs the newest of each kind again." if any_runs else f"`{voice.help}` says how to start one."
+    return refusal(title, "nothing-failed", "", step, trigger, UNUSABLE, Exit.MALFORMED)
+
+
+def nothing_to_compare(trigger: str, voice: Voice) -> Answer:
+    """Results are not compared with a baseline by this version."""
+    words = "The gate judges how runs ended; it does not compare their results with a baseline, so there is none to accept."
+    step = f"`{voice.help}` says what there is."
+    return refusal("there are no baselines", "no-baselines", words, step, trigger, UNUSABLE, Exit.CONFIG)
 
 
 def answered(reason: str, lines: Sequence[str], trigger: str) -> Answer:
@@ -96,7 +125,3 @@ def told(created_at: str) -> datetime | None:
         return datetime.fromisoformat(created_at.replace("Z", "+00:00"))
     except ValueError:
         return None
-
-
-def _names(names: Sequence[str], default: str | None) -> str:
-    return ", ".join(f"{code(name)} (default)" if name == default else code(name) for name in names) or "none"

@@ -37,6 +37,7 @@ class Report:
 
 _ICONS: Mapping[State, str] = {
     State.SUBMITTING: "⏳",
+    State.QUEUED: "⏳",
     State.PENDING: "⏳",
     State.RUNNING: "🏃",
     State.SUCCEEDED: "✅",
@@ -61,6 +62,8 @@ def headline(record: RunRecord, now: datetime) -> str:
     match record.state:
         case State.SUBMITTING:
             return "is being submitted"
+        case State.QUEUED:
+            return "is queued here"
         case State.PENDING:
             return f"{job}is waiting for {plural(record.resources.nodes, 'node')}"
         case State.RUNNING:
@@ -115,8 +118,8 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     """The whole report on a run. `tail` is the end of its log, already redacted; the job's summary stands in for a missing log link."""
     log_url = record.log_url or voice.summary_url
     failed = bool(record.results_problem) or (record.state.ended and record.state is not State.SUCCEEDED)
-    lines = [f"### {_icon(record)} {voice.name} · {record.profile} · {neutralise(headline(record, now), 300)}", ""]
-    if record.reason and (failed or record.state is State.PENDING):
+    lines = [f"### {icon(record)} {voice.name} · {record.profile} · {neutralise(headline(record, now), 300)}", ""]
+    if record.reason and (failed or record.state in (State.PENDING, State.QUEUED)):
         lines += [f"{'Reason' if failed else 'Waiting for'}: {neutralise(record.reason, 300)}", ""]
     if record.results:
         lines += [_metrics_line(record), ""]
@@ -172,7 +175,8 @@ def _as_json(value: Value) -> Value:
     return value
 
 
-def _icon(record: RunRecord) -> str:
+def icon(record: RunRecord) -> str:
+    """The state in one sign."""
     return "❌" if record.results_problem else _ICONS.get(record.state, "❌")
 
 

@@ -1,22 +1,41 @@
-"""What may be asked of runs that exist: end one, list a pull request's."""
+"""What may be asked of runs that exist: end them, list a pull request's, show the end of a log."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+from dispatcher.admission import drop
 from dispatcher.answer import BROKEN, UNUSABLE, Answer, refusal
-from dispatcher.authorise import Denial, Grant
+from dispatcher.authorise import Denial
 from dispatcher.configuration import profile_names, read_profile
+from dispatcher.connections import ledger_of
 from dispatcher.errors import DispatchError, Exit
+from dispatcher.observe import Seen, report
 from dispatcher.phrases import clock
 from dispatcher.plan import pull_tag
 from dispatcher.policy import Policy
+from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import answered, denied
-from dispatcher.report import headline
-from dispatcher.untrusted import code, neutralise
+from dispatcher.report import headline, icon
+from dispatcher.slurm import State
+from dispatcher.untrusted import code, fence, neutralise, redact
+from dispatcher.verbs import Cancel, Logs
 from dispatcher.world import World
+
+# A comment has room for 65,536 characters; a line of a log may be any length.
+LOG_BYTES = 48_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run and the profile whose ledger has it."""
+
+    profile: Profile
+    record: RunRecord
 
 
 def watched_profiles(world: World, policy: Policy) -> list[tuple[str, Profile]]:
@@ -24,7 +43,7 @@ def watched_profiles(world: World, policy: Policy) -> list[tuple[str, Profile]]:
     names = policy.watch.profiles or tuple(
         dict.fromkeys([*profile_names(world), *([policy.default_profile] if policy.default_profile else [])])
     )
-    found: dict[tuple[str, str, str], tuple[str, Profile]] = {}
+    found: dict[object, tuple[str, Profile]] = {}
     for name in names:
         try:
             resolved = read_profile(world, policy, name)
@@ -34,80 +53,140 @@ def watched_profiles(world: World, policy: Policy) -> list[tuple[str, Profile]]:
         if isinstance(resolved, UnknownProfile):
             world.say(f"Profile {name} is left out: there is no such profile.")
             continue
-        profile = resolved.profile
-        place = (profile.executor, str(getattr(profile, "host", "") or ""), profile.job_dir or "")
-        found.setdefault(place, (name, profile))
+        found.setdefault(ledger_of(resolved.profile), (name, resolved.profile))
     return list(found.values())
 
 
-def cancel_run(world: World, policy: Policy, grant: Grant, wanted: str | None, may: Callable[[str], str | Denial]) -> Answer:
-    """Ends one run of this pull request: the one whose key begins as given, or the only active one.
+def runs_of_pull(world: World, policy: Policy, repository: str, number: int) -> list[Found]:
+    """A pull request's runs in every ledger, oldest first; a ledger that cannot be asked is told about, and the others still answer."""
+    tag = pull_tag(repository, number)
+    found: list[Found] = []
+    for name, profile in watched_profiles(world, policy):
+        try:
+            with _open(world, profile) as cluster:
+                found += [Found(profile, parse_record(text)) for text in cluster.find(tag)]
+        except DispatchError as error:
+            world.say(f"{name}: {error.cause}")
+    return sorted(found, key=lambda item: item.record.asked_at)
 
-    Who asked for a run may end it; anybody else must be admitted to its profile (`may`).
+
+# --------------------------------------------------------------------------- end
+
+
+def cancel_runs(
+    world: World, policy: Policy, command: Cancel, runs: Sequence[Found], actor: str, trigger: str, may: Callable[[RunRecord], str | Denial]
+) -> Answer:
+    """Ends runs of this pull request: the named one, a profile's, all, or the only active one.
+
+    Who asked for a run may end it; anybody else must be admitted to its profile (`may`). All are checked before any is ended.
     """
-    candidates = [
-        (profile, record)
-        for profile, record in _records(world, policy, grant)
-        if not record.state.ended and record.run_key.startswith(wanted or "")
-    ]
-    if len(candidates) != 1:
-        return _which(world, grant, wanted, [record for _, record in candidates])
-    profile, record = candidates[0]
-    refused = may(record.profile) if record.actor != grant.actor else ""
-    if isinstance(refused, Denial):
-        return denied(refused, grant.trigger)
-    cluster = world.connect(profile)
+    active = [item for item in runs if not item.record.state.ended]
+    if command.profile is not None:
+        active = [item for item in active if item.record.profile == command.profile]
+    wanted = [item for item in active if item.record.run_key.startswith(command.run or "")]
+    several = command.all or command.profile is not None
+    if not wanted or (len(wanted) > 1 and not several):
+        return which([item.record for item in wanted], command.run, trigger, world, "cancel")
+    for item in wanted:
+        refused = may(item.record) if item.record.actor.lower() != actor.lower() else ""
+        if isinstance(refused, Denial):
+            return denied(refused, trigger)
+    lines = []
+    for item in wanted:
+        told = end_run(item, f"cancelled by {actor}", policy, world)
+        lines.append(f"- `{item.record.run_key[:8]}` ({item.record.profile} / {item.record.recipe}): {told or 'is being ended'}")
+        if told is not None and len(wanted) == 1 and told.startswith("could not"):
+            return refusal("the job could not be ended", "cancel-refused", told, "", trigger, BROKEN, Exit.CLUSTER)
+    title = f"### 🛑 {'Runs are' if len(wanted) > 1 else f'Run `{wanted[0].record.run_key[:8]}` is'} being ended"
+    return answered("cancelled", [title, "", *lines, "", "Their own comments will say so at the next look."], trigger)
+
+
+def end_run(item: Found, why: str, policy: Policy, world: World) -> str | None:
+    """Ends one run: its job, or its place in the queue. None when its job is being ended, else what became of it, in Markdown."""
     try:
-        said = cluster.cancel(record.run_key)
-    finally:
-        cluster.close()
-    if said.status != 0:
-        words = neutralise(said.stderr or said.stdout, 500)
-        return refusal("the job could not be ended", "cancel-refused", words, "", grant.trigger, BROKEN, Exit.CLUSTER)
-    title = f"### 🛑 Job {record.job_id} ({record.profile} / {record.recipe}) is being ended"
-    return answered("cancelled", [title, "", "Its own comment will say so at the next look."], grant.trigger)
+        with _open(world, item.profile) as cluster:
+            if item.record.state is State.QUEUED:
+                dropped = drop(item.record, why, world, cluster)
+                if dropped is not None:
+                    report(world, cluster, policy, Seen(dropped, ""))
+                    return "was taken out of the queue"
+            said = cluster.cancel(item.record.run_key)
+    except DispatchError as error:
+        return f"could not be ended: {neutralise(error.cause, 300)}"
+    return None if said.status == 0 else f"could not be ended: {neutralise(said.stderr or said.stdout, 500)}"
 
 
-def _which(world: World, grant: Grant, wanted: str | None, found: list[RunRecord]) -> Answer:
+def which(found: Sequence[RunRecord], wanted: str | None, trigger: str, world: World, verb: str) -> Answer:
     """There is no such run, or more than one."""
-    voice = world.settings.voice
+    word = world.settings.voice.word
     title = f"{len(found)} runs of this pull request match"
-    step = "Name one: " + ", ".join(f"`{voice.cancel(record.run_key)}` ({record.profile} / {record.recipe})" for record in found)
+    step = "Name one: " + ", ".join(f"`{word} {verb} {record.run_key[:8]}` ({record.profile} / {record.recipe})" for record in found[:20])
     if not found:
         title = f"no run of this pull request {f'begins with {code(wanted)}' if wanted else 'is active'}"
-        step = f"`{voice.word} status` lists them."
-    return refusal(title, "no-such-run", "", step, grant.trigger, UNUSABLE, Exit.MALFORMED)
+        step = f"`{word} status` lists them."
+    return refusal(title, "no-such-run", "", step, trigger, UNUSABLE, Exit.MALFORMED)
 
 
-def list_runs(world: World, policy: Policy, grant: Grant) -> Answer:
-    """All runs of this pull request, newest first, one table."""
-    return answered("status", runs_table([record for _, record in _records(world, policy, grant)], world), grant.trigger)
+# --------------------------------------------------------------------------- look
 
 
-def runs_table(records: list[RunRecord], world: World) -> list[str]:
-    """Records → Markdown lines."""
+def runs_table(records: Sequence[RunRecord], world: World) -> list[str]:
+    """Records → Markdown lines, newest first."""
     now = world.clock.now()
     if not records:
         return ["### No runs yet", "", f"`{world.settings.voice.help}` says how to start one."]
-    rows = [
-        f"| `{record.run_key[:8]}` | {record.profile} / {record.recipe} | `{record.sha[:7]}` | {neutralise(headline(record, now))} "
-        f"| {clock(record.asked_at, now)} | {f'[log]({record.log_url})' if record.log_url else ''} |"
-        for record in sorted(records, key=lambda record: record.asked_at, reverse=True)
+    return [
+        "### Runs",
+        "",
+        "| | run | what | commit | state | asked | |",
+        "|---|---|---|---|---|---|---|",
+        *(_row(record, world) for record in sorted(records, key=lambda record: record.asked_at, reverse=True)),
+        "",
+        f"<sub>As last reported, {clock(now, now)}</sub>",
     ]
-    return ["### Runs", "", "| run | what | commit | state | asked | |", "|---|---|---|---|---|---|", *rows]
 
 
-def _records(world: World, policy: Policy, grant: Grant) -> list[tuple[Profile, RunRecord]]:
-    """This pull request's runs in every ledger; one that cannot be asked is told about, and the others still answer."""
-    assert grant.number is not None, "comments are on pull requests"
-    tag = pull_tag(grant.repository, grant.number)
-    found: list[tuple[Profile, RunRecord]] = []
-    for name, profile in watched_profiles(world, policy):
-        cluster = world.connect(profile)
-        try:
-            found += [(profile, parse_record(text)) for text in cluster.find(tag)]
-        except DispatchError as error:
-            world.say(f"{name}: {error.cause}")
-        finally:
-            cluster.close()
-    return found
+def _row(record: RunRecord, world: World) -> str:
+    now = world.clock.now()
+    what = f"`{record.profile}` / `{record.recipe}`" + "".join(f" {code(item)}" for item in record.overrides)
+    waits = f" ({neutralise(record.reason, 160)})" if record.reason and record.state in (State.QUEUED, State.PENDING) else ""
+    log = f"[log]({record.log_url})" if record.log_url else ""
+    asked = f"{clock(record.asked_at, now)} by {code(record.actor)}"
+    return (
+        f"| {icon(record)} | `{record.run_key[:8]}` | {what} | `{record.sha[:7]}` "
+        f"| {neutralise(headline(record, now))}{waits} | {asked} | {log} |"
+    )
+
+
+def show_log(world: World, command: Logs, runs: Sequence[Found], trigger: str) -> Answer:
+    """The last lines of a run's log, masked and disarmed: of the named run, else of the newest one."""
+    wanted = [item for item in runs if item.record.run_key.startswith(command.run or "")]
+    if not wanted or (len(wanted) > 1 and command.run):
+        return which([item.record for item in wanted], command.run, trigger, world, "logs")
+    item = wanted[-1]
+    record = item.record
+    with _open(world, item.profile) as cluster:
+        files = cluster.fetch(record.run_key, -4 * LOG_BYTES, 4 * LOG_BYTES, 0)
+    text = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide) if files else ""
+    lines = text.splitlines()[-command.lines :]
+    shown = "\n".join(lines)
+    cut = ""
+    if len(shown.encode()) > LOG_BYTES:
+        shown = shown.encode()[-LOG_BYTES:].decode("utf-8", "ignore").partition("\n")[2]
+        cut = f", as many as a comment holds of the last {command.lines}"
+    link = f" · [the whole log]({record.log_url})" if record.log_url else ""
+    count = len(shown.splitlines())
+    head = f"### {icon(record)} {world.settings.voice.name} · {record.profile} · log of run `{record.run_key[:8]}`"
+    if not shown.strip():
+        return answered("logs", [head, "", "It has written nothing yet."], trigger)
+    body = fence(shown).replace("<!--", "<!\u200b--")
+    return answered("logs", [head, "", f"The last {count} lines{cut}{link}", "", body], trigger)
+
+
+@contextmanager
+def _open(world: World, profile: Profile) -> Iterator[Cluster]:
+    cluster = world.connect(profile)
+    try:
+        yield cluster
+    finally:
+        cluster.close()

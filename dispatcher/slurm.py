@@ -257,3 +257,17 @@ def parse_job_id(text: str) -> str | None:
     """What `sbatch --parsable` prints, `123` or `123;cluster`, → `123`."""
     match = re.fullmatch(r"(\d+)(;\S+)?", text.strip())
     return match[1] if match else None
+
+
+def start_estimate(said: CommandOutput) -> str | None:
+    """`sbatch --test-only` → when and where the job would start, in words; None when it did not say.
+
+    It writes `sbatch: Job 7 to start at 2026-11-20T14:20:00 using 16 processors on nodes n[1-2] in partition batch` on standard error, in
+    the cluster's own time zone; https://slurm.schedmd.com/sbatch.html#OPT_test-only.
+    """
+    found = re.search(r"to start at (\S+) using (\d+) processors on (?:nodes )?(\S+)(?: in partition (\S+))?", said.stderr + said.stdout)
+    if found is None:
+        return None
+    moment, processors, nodes, partition = found.groups()
+    where = f" in partition {partition}" if partition else ""
+    return f"the scheduler estimates {moment.replace('T', ' ')} (cluster time), {processors} processors on {nodes}{where}"

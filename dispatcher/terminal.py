@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from dispatcher.answer import Answer
-from dispatcher.authorise import Denial, Facts, authorise
+from dispatcher.asking import granted
+from dispatcher.authorise import Denial, Facts
 from dispatcher.configuration import guarded, read_profile
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.event import ManualEvent
 from dispatcher.following import CHUNK, exit_of, show_new_lines
-from dispatcher.grammar import Malformed, Run
+from dispatcher.grammar import Malformed, Run, Sweep
 from dispatcher.observe import look, sight_of, sightings_of
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
@@ -22,7 +24,7 @@ from dispatcher.refusals import denied, malformed, unknown_profile
 from dispatcher.report import outputs, run_report
 from dispatcher.running import runs_table, watched_profiles
 from dispatcher.slurm import Absent, Observation
-from dispatcher.starting import start_run
+from dispatcher.starting import start_runs
 from dispatcher.untrusted import redact
 from dispatcher.verbs import RUN_KEY, parse_words
 from dispatcher.world import Outcome, World, outcome
@@ -35,19 +37,20 @@ def ask(world: World, policy: Policy, words: Sequence[str], sha: str, user: str,
     command = parse_words(list(words), manual=True)
     if isinstance(command, Malformed):
         return _said(malformed(command, request, world.settings.voice))
-    if not isinstance(command, Run):
+    if not isinstance(command, Run | Sweep):
         words_needed = Malformed("unknown-word", "this takes `key=value` words", "For example `profile=local recipe=default`.")
         return _said(malformed(words_needed, request, world.settings.voice))
-    if command.ref or command.pull or command.sha:
+    runs = command.runs if isinstance(command, Sweep) else (command,)
+    if any(run.ref or run.pull or run.sha for run in runs):
         elsewhere = Malformed("not-here", "`ref`, `pr` and `sha` are for GitHub", "Here `--commit` names what runs.")
         return _said(malformed(elsewhere, request, world.settings.voice))
-    run = Run(command.profile, command.recipe, None, None, None, command.overrides, dry_run or command.dry_run)
     event = ManualEvent(world.settings.repository, {}, user, request, "HEAD", "HEAD")
     # Whoever holds the cluster's key needs no leave from GitHub; what the policy says about overrides still holds.
-    granted = authorise(run, event, Facts(actor=user, role="admin", head_sha=sha), policy)
-    if isinstance(granted, Denial):
-        return _said(denied(granted, event.trigger))
-    started = start_run(granted, event, policy, world)
+    facts = Facts(actor=user, role="admin", head_sha=sha)
+    grants = granted(tuple(replace(run, dry_run=dry_run or run.dry_run) for run in runs), event, facts, policy)
+    if isinstance(grants, Denial):
+        return _said(denied(grants, event.trigger))
+    started = start_runs(grants, None, event, policy, world)
     return _said(started) if isinstance(started, Answer) else started
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from typing_extensions import assert_never
 
+from dispatcher.admission import take_every_turn
 from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.errors import ClusterError, DispatchError, Exit
@@ -21,6 +22,7 @@ from dispatcher.record import parse_record
 from dispatcher.report import run_report
 from dispatcher.running import watched_profiles
 from dispatcher.slurm import Absent, Sight, State
+from dispatcher.waiving import judge_expired
 from dispatcher.world import Outcome, World, outcome
 
 # A submission that has had no job for so long was interrupted: its process is gone, or it would have given the lock back.
@@ -37,6 +39,7 @@ class Tally:
     changed: int = 0
     ended: int = 0
     failed: int = 0
+    queued: int = 0
 
 
 def watch(world: World, policy: Policy, follow: bool = False, interval: float = 60.0) -> Outcome:
@@ -53,9 +56,11 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
                 except DispatchError as error:
                     tally.failed += 1
                     world.say(f"{name}: {error.cause} {error.next_step}")
+            judge_expired(connected, policy)
             _gates(connected, policy, [item for item in seen if item.record.state.ended])
-        world.say(f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.failed} clusters did not answer.")
-        if not follow or (tally.active == tally.ended and not tally.failed):
+        went = f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.queued} queued"
+        world.say(f"{went}, {tally.failed} clusters did not answer.")
+        if not follow or (tally.active == tally.ended and not tally.failed and not tally.queued):
             pages = [run_report(item.record, item.tail, world.clock.now(), world.settings.voice).summary for item in seen]
             reason, code = ("incomplete", Exit.CLUSTER) if tally.failed else ("swept", Exit.OK)
             return outcome("watched", reason, code, "\n\n".join(pages), result=json.dumps(asdict(tally)))
@@ -84,6 +89,11 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners:
                 world.say(f"Run {run.run_key}: {error.cause} {error.next_step}")
                 continue
             news += [seen] if seen else []
+        if sweep.queued:
+            released = take_every_turn(policy, world, cluster)
+            tally.queued += len(sweep.queued)
+            tally.changed += len(released)
+            news += released
     finally:
         cluster.close()
     return news
@@ -116,17 +126,17 @@ def _is_ours(world: World, text: str) -> bool:
 def _look_after(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, policy: Policy, tally: Tally) -> Seen | None:
     """One active run; what there is to say about it is said."""
     if not run.job_id:
-        return _adopt(world, cluster, run, tally)
+        return _adopt(world, cluster, run, policy, tally)
     seen = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after))
     if seen is None:
         return None
     if isinstance(sight, Absent) and not seen.record.state.ended:
         note_absence(cluster, seen)
         return None
-    return _said(world, cluster, seen, tally)
+    return _said(world, cluster, policy, seen, tally)
 
 
-def _adopt(world: World, cluster: Cluster, run: ActiveRun, tally: Tally) -> Seen | None:
+def _adopt(world: World, cluster: Cluster, run: ActiveRun, policy: Policy, tally: Tally) -> Seen | None:
     """A run folder without a job: if the scheduler knows the run key it is adopted, else the command may be given again."""
     files = cluster.fetch(run.run_key, 0, 0, 0)
     if files is None:
@@ -141,21 +151,21 @@ def _adopt(world: World, cluster: Cluster, run: ActiveRun, tally: Tally) -> Seen
             return None  # It is still being sent: slow, not interrupted.
         case AlreadySubmitted():
             adopted = record.model_copy(update={"job_id": claim.job_id, "state": State.PENDING})
-            return _said(world, cluster, Seen(adopted, ""), tally)
+            return _said(world, cluster, policy, Seen(adopted, ""), tally)
         case Claimed():
             world.say(f"Run {run.run_key} was interrupted before it had a job; giving the command again submits it.")
             lost = record.model_copy(update={"state": State.LOST, "reason": "its submission was interrupted"})
-            seen = _said(world, cluster, Seen(lost, ""), tally)
+            seen = _said(world, cluster, policy, Seen(lost, ""), tally)
             cluster.abandon(run.run_key)
             return seen
         case _:
             assert_never(claim)
 
 
-def _said(world: World, cluster: Cluster, seen: Seen, tally: Tally) -> Seen:
+def _said(world: World, cluster: Cluster, policy: Policy, seen: Seen, tally: Tally) -> Seen:
     """Reports and counts."""
     tally.changed += 1
-    seen = report(world, cluster, seen)
+    seen = report(world, cluster, policy, seen)
     tally.ended += seen.record.state.ended
     world.say(f"Run {seen.record.run_key}, job {seen.record.job_id or '-'}: {seen.record.state.value}.")
     return seen

@@ -31,6 +31,8 @@ class Settings:
     guards_key: bool = False
     """Whether this process holds a key that code from a pull request must not come near."""
     python: str = "python3"
+    app_slug: str = "github-actions"
+    """The App whose checks are ours."""
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,7 @@ def _world(
             local_job_dir=local_job_dir,
             guards_key=github.in_actions and inputs.ssh.key is not None,
             python=sys.executable,
+            app_slug=github.app_slug,
         ),
     )
 

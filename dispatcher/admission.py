@@ -1,0 +1,139 @@
+"""Runs that lie ready in a ledger's queue → the scheduler, in their order, as far as the policy's limits allow.
+
+What is in use is looked at, and runs are released, under the ledger's one admission lock: two commands at once cannot both take
+the last place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from typing_extensions import assert_never
+
+from dispatcher.authorise import Denial
+from dispatcher.errors import ClusterError, DispatchError
+from dispatcher.observe import Seen, report
+from dispatcher.policy import Policy
+from dispatcher.ports import Cluster, Refused, Submitted
+from dispatcher.record import RunRecord, parse_record
+from dispatcher.slurm import State
+from dispatcher.turns import Go, Over, Turn, Wait, take_turns
+from dispatcher.untrusted import redact
+from dispatcher.usage import month_of, spent
+from dispatcher.world import World
+
+BUSY = "other commands are being admitted right now; the next sweep decides"
+
+
+def take_own_turn(record: RunRecord, policy: Policy, world: World, cluster: Cluster) -> RunRecord | Denial | Refused:
+    """The run's own turn: with a job when it has come, queued with the reason when not; over a budget it is taken out again."""
+    if not cluster.lock():
+        return _waiting(record, BUSY)
+    try:
+        queued, turns = _turns(policy, world, cluster)
+        mine = next((turn for turn in turns if turn.run_key == record.run_key), None)
+        match mine:
+            case None:
+                return queued.get(record.run_key, record)
+            case Go():
+                return _released(cluster.release(record.run_key), record, world)
+            case Wait():
+                return _waiting(record, mine.words)
+            case Over():
+                cluster.drop(record.run_key)
+                return mine.denial
+            case _:
+                assert_never(mine)
+    finally:
+        cluster.unlock()
+
+
+def take_every_turn(policy: Policy, world: World, cluster: Cluster) -> list[Seen]:
+    """The sweep's part: releases whatever may go now, calls off what must not run any more, and says each change on GitHub."""
+    if not cluster.lock():
+        world.say(f"The queue is left alone: {BUSY}.")
+        return []
+    try:
+        queued, turns = _turns(policy, world, cluster)
+        changed = [_turned(turn, queued[turn.run_key], world, cluster) for turn in turns]
+    finally:
+        cluster.unlock()
+    return [report(world, cluster, policy, Seen(record, "")) for record in changed if record is not None]
+
+
+def drop(record: RunRecord, why: str, world: World, cluster: Cluster) -> RunRecord | None:
+    """Takes a queued run out for good → its record, ended; None when its turn came in the meantime."""
+    if not cluster.drop(record.run_key):
+        return None
+    return record.model_copy(update={"state": State.CANCELLED, "reason": why, "ended_at": world.clock.now()})
+
+
+def _turns(policy: Policy, world: World, cluster: Cluster) -> tuple[dict[str, RunRecord], tuple[Turn, ...]]:
+    standing = cluster.standing()
+    queued = {record.run_key: record for record in _records(standing.queued, world)}
+    journal = cluster.usage(month_of(world.clock.now()))
+    repository = world.settings.repository
+    active = _records(standing.active, world)
+    return queued, take_turns(active, tuple(queued.values()), spent(journal, repository), policy, repository)
+
+
+def _records(texts: Sequence[str], world: World) -> tuple[RunRecord, ...]:
+    found = []
+    for text in texts:
+        try:
+            found.append(parse_record(text))
+        except ClusterError as error:
+            world.say(error.cause)
+    return tuple(found)
+
+
+def _turned(turn: Turn, record: RunRecord, world: World, cluster: Cluster) -> RunRecord | None:
+    """What became of one queued run; None when nothing did."""
+    try:
+        why = _unwanted(record, world)
+    except DispatchError as error:
+        world.say(f"Run {record.run_key} stays queued: its pull request could not be read. {error.cause}")
+        return None
+    if why:
+        return drop(record, why, world, cluster)
+    match turn:
+        case Go():
+            outcome = _released(cluster.release(turn.run_key), record, world)
+            if isinstance(outcome, Refused):
+                words = redact(outcome.words, world.settings.to_hide)[:300]
+                return record.model_copy(update={"state": State.FAILED, "reason": words, "ended_at": world.clock.now()})
+            return outcome
+        case Wait():
+            return _waiting(record, turn.words) if turn.words != record.reason else None
+        case Over():
+            return drop(record, turn.denial.words.replace("**", ""), world, cluster)
+        case _:
+            assert_never(turn)
+
+
+def _unwanted(record: RunRecord, world: World) -> str:
+    """Why a queued run must not run any more: what runs is the head that was granted. Empty when it may. Raises `ForgeError`."""
+    if world.forge is None or record.target.pull is None:
+        return ""
+    pull = world.forge.pull(record.target.pull)
+    if pull is None or pull.state != "open":
+        return "the pull request was closed while it waited"
+    return "" if pull.head_sha == record.sha else "the head moved while it waited"
+
+
+def _released(outcome: Submitted | Refused | None, record: RunRecord, world: World) -> RunRecord | Refused:
+    match outcome:
+        case Submitted():
+            return record.model_copy(
+                update={"job_id": outcome.job_id, "state": State.PENDING, "reason": "", "submitted_at": world.clock.now()}
+            )
+        case Refused():
+            return outcome
+        case None:
+            return _waiting(record, "another sweep is starting it right now")
+        case _:
+            assert_never(outcome)
+
+
+def _waiting(record: RunRecord, why: str) -> RunRecord:
+    return record.model_copy(update={"state": State.QUEUED, "reason": why})

@@ -1,0 +1,99 @@
+"""`approve sha=…`: what waits on a commit → runs, when whoever approves may vouch for each of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dispatcher.answer import Answer
+from dispatcher.approval import APPROVAL_NAME, Request, request_check, waiting
+from dispatcher.asking import granted
+from dispatcher.authorise import AskedBy, Denial, Facts, Grant, may_approve
+from dispatcher.event import CheckEvent, CommentEvent, LabelEvent, PushEvent
+from dispatcher.grammar import Run
+from dispatcher.lookups import gather_facts
+from dispatcher.policy import Policy
+from dispatcher.ports import CheckRef
+from dispatcher.publish import publish_answer
+from dispatcher.refusals import answered, denied, nothing_waits
+from dispatcher.starting import start_runs
+from dispatcher.verbs import Approve
+from dispatcher.world import Outcome, World
+
+
+def approve(command: Approve, event: AskedBy, grant: Grant, facts: Facts, policy: Policy, world: World) -> Outcome | Answer:
+    """Starts everything that waits on exactly this commit and that this person may approve."""
+    assert world.forge is not None, "approvals are given on GitHub"
+    requests = waiting(world.forge.find_checks(command.sha, APPROVAL_NAME), command.sha)
+    if not requests:
+        return nothing_waits(command.sha, grant.trigger, world.settings.voice)
+    outcomes: list[Outcome | Answer] = []
+    for check, request in requests:
+        outcomes.append(_approved(check, request, event, facts, policy, world))
+    refused = [item for item in outcomes if isinstance(item, Answer)]
+    if refused:
+        return replace(refused[0], exit=max(item.exit for item in refused))
+    done = [item for item in outcomes if isinstance(item, Outcome)]
+    words = answered("approved", [f"### ✅ Approved: {len(done)} of {len(requests)} requests run now"], grant.trigger)
+    comment = event.comment_id if isinstance(event, CommentEvent) else None
+    if comment is not None:
+        world.forge.react(comment, "+1")
+    worst = max(done, key=lambda item: item.exit)
+    summary = "\n\n".join([words.summary, *(item.summary for item in done)])
+    return Outcome(worst.exit, {**worst.outputs, "reason-code": "approved"}, summary, worst.record)
+
+
+def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, policy: Policy, world: World) -> Outcome | Answer:
+    """One request. Its own trigger goes with it, so that two who approve at once start one run, in the requester's comment."""
+    assert world.forge is not None
+    runs = tuple(replace(run, sha=request.sha) for run in request.runs())
+    for run in runs:
+        rule = _may(run, facts, policy, request.voucher or request.actor, request.why == "second")
+        if isinstance(rule, Denial):
+            return denied(rule, event.trigger)
+    grants = _grants(runs, request, event, facts, policy, world)
+    if isinstance(grants, Denial):
+        return denied(grants, event.trigger)
+    started = start_runs(grants, None, _as_asked(event, request), policy, world)
+    if isinstance(started, Answer):
+        # The answer belongs to the request: what it asked for cannot be, or waits for somebody else still.
+        publish_answer(world.forge, started, facts.pull.number if facts.pull else None, request.trigger, None, request.comment)
+        return Outcome(started.exit, started.outputs, started.summary)
+    world.forge.update_check(check.id, request_check(request, world.settings.voice.word, facts.actor))
+    return started
+
+
+def _grants(
+    runs: tuple[Run, ...], request: Request, event: AskedBy, facts: Facts, policy: Policy, world: World
+) -> tuple[Grant, ...] | Denial:
+    """Permission anew: for a fork's commit the approver's, for a second person's word that of the first one with the right."""
+    first = request.voucher or request.actor
+    who = gather_facts(runs, _as_if(event, first), policy, world) if request.why == "second" else facts
+    decided = granted(runs, event, who, policy)
+    if isinstance(decided, Denial):
+        return decided
+    agrees = request.why == "second" or not any(isinstance(_may(run, facts, policy, request.actor, True), Denial) for run in runs)
+    approved = facts.actor if agrees else ""
+    vouched = request.voucher if request.why == "second" else facts.actor
+    return tuple(
+        replace(grant, trigger=request.trigger, actor=request.actor, retry_of=request.retry_of, approved_by=approved, vouched_by=vouched)
+        for grant in decided
+    )
+
+
+def _may(run: Run, facts: Facts, policy: Policy, requester: str, second: bool) -> str | Denial:
+    profile, recipe = run.profile or policy.default_profile or "", run.recipe or policy.default_recipe or ""
+    return may_approve(facts, policy, profile, recipe, requester, second)
+
+
+def _as_if(event: AskedBy, login: str) -> AskedBy:
+    """The event as if somebody else had sent it: about whom the lookups are."""
+    if isinstance(event, CommentEvent):
+        return replace(event, author=login)
+    return replace(event, sender=login) if isinstance(event, LabelEvent | CheckEvent | PushEvent) else event
+
+
+def _as_asked(event: AskedBy, request: Request) -> AskedBy:
+    """The event that the request came by, as far as reports need it: its comment."""
+    if isinstance(event, CommentEvent) and request.comment is not None:
+        return replace(event, comment_id=request.comment, author=request.actor)
+    return event

@@ -1,0 +1,106 @@
+"""The runs of one command that became several → their one comment: a headline, a table, and what to do with what failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
+from dispatcher.phrases import clock, number, plural
+from dispatcher.record import Member, RunRecord
+from dispatcher.report import headline, icon
+from dispatcher.slurm import State
+from dispatcher.untrusted import code, neutralise
+
+NOT_BEGUN = "did not start: its check says why"
+_SHOWN_METRICS = 2
+
+
+def group_comment(
+    members: Sequence[Member], records: Mapping[str, RunRecord], missing: Mapping[str, str], now: datetime, voice: Voice
+) -> str:
+    """The whole comment, with the marker by which it is found again. `records` by run key; `missing`: why others have none, in Markdown."""
+    first = next(iter(records.values()))
+    body = group_lines(members, records, missing, now, voice)
+    body += [
+        "",
+        f"<sub>Updated {clock(now, now)} · end one with `{voice.word} cancel RUN`, see a log with `{voice.word} logs RUN`"
+        f" · [how this works]({DOCS}/commands.md)</sub>",
+    ]
+    return "\n".join([*body, "", marker(first.trigger), f"{RUN_MARK}{first.run_key} -->"])
+
+
+def group_lines(
+    members: Sequence[Member], records: Mapping[str, RunRecord], missing: Mapping[str, str], now: datetime, voice: Voice
+) -> list[str]:
+    """The same without marker and footer, as a summary shows it."""
+    known = [records[member.run_key] for member in members if member.run_key in records]
+    first = known[0]
+    commit = f"[`{first.sha[:7]}`]({voice.server_url}/{first.target.repository}/commit/{first.sha})"
+    total = sum(record.resources.gpu_hours for record in known)
+    asked = f"asked by {code(first.actor)} {clock(first.asked_at, now)} at {commit}"
+    lines = [
+        f"### {_icon(known, missing)} {voice.name} · {plural(len(members), 'run')} · {_tally(known, len(members) - len(known))}",
+        "",
+        f"`{first.recipe}` {asked}" + (f" · at most {total:.3g} GPU-hours" if total else ""),
+        "",
+        "| | profile | with | state | job | run | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    shared = set.intersection(*(set(record.overrides) for record in known))
+    for member in members:
+        record = records.get(member.run_key)
+        if record is None:
+            lines.append(f"| 🚫 | `{member.profile}` | | {missing.get(member.run_key, NOT_BEGUN)} | | `{member.run_key[:8]}` | |")
+        else:
+            lines.append(_row(record, shared, now))
+    if shared:
+        lines += ["", "All with " + " ".join(code(item) for item in first.overrides if item in shared)]
+    failed = [record for record in known if record.state.ended and not _good(record)]
+    if failed and all(record.state.ended for record in known):
+        lines += [
+            "",
+            f"**Next:** `{voice.word} retry` runs what failed once more; `{voice.word} logs {failed[0].run_key[:8]}` shows a log.",
+        ]
+    return lines
+
+
+def _row(record: RunRecord, shared: set[str], now: datetime) -> str:
+    own = " ".join(code(item) for item in record.overrides if item not in shared)
+    recipe = "" if record.recipe == "default" else f" / {record.recipe}"
+    state = neutralise(headline(record, now).replace(f"job {record.job_id} ", "", 1), 200)
+    if record.reason and record.state in (State.PENDING, State.QUEUED, State.CANCELLED):
+        state += f" ({neutralise(record.reason, 160)})"
+    metrics = [
+        f"{neutralise(name)} {neutralise(value) if isinstance(value, str) else number(value)}" for name, value in record.results.items()
+    ]
+    if metrics:
+        state += " · **" + ", ".join(metrics) + "**"
+    job = f"`{record.job_id}`" if record.job_id else ""
+    log = f"[log]({record.log_url})" if record.log_url else ""
+    return f"| {icon(record)} | `{record.profile}`{recipe} | {own} | {state} | {job} | `{record.run_key[:8]}` | {log} |"
+
+
+def _good(record: RunRecord) -> bool:
+    return record.state is State.SUCCEEDED and not record.results_problem
+
+
+def _icon(records: Sequence[RunRecord], missing: Mapping[str, str]) -> str:
+    if any(record.state.ended and not _good(record) for record in records) or missing:
+        return "❌"
+    if all(record.state.ended for record in records):
+        return "✅"
+    return "🏃" if any(record.state is State.RUNNING for record in records) else "⏳"
+
+
+def _tally(records: Sequence[RunRecord], absent: int) -> str:
+    words = {State.SUCCEEDED: "passed", State.PENDING: "waiting", State.QUEUED: "queued here", State.SUBMITTING: "being submitted"}
+    counted = Counter(
+        "failed"
+        if record.state.ended and not _good(record) and record.state is not State.CANCELLED
+        else words.get(record.state, record.state.value)
+        for record in records
+    )
+    parts = [f"{count} {name}" for name, count in counted.items()]
+    return ", ".join(parts + ([f"{absent} not started"] if absent else []))

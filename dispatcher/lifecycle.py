@@ -1,0 +1,138 @@
+"""What happens to a pull request (a new head, a draft, an end, the merge queue) → its gate judged, runs ended, standing labels acted on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from dispatcher.answering import answer
+from dispatcher.asking import run
+from dispatcher.command import parse_command
+from dispatcher.configuration import guarded
+from dispatcher.connections import one_connection_each
+from dispatcher.errors import DispatchError, Exit
+from dispatcher.event import CheckEvent, ClosedEvent, DraftEvent, Event, LabelEvent, MergeGroupEvent, PushEvent
+from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group, required_for_queue
+from dispatcher.grammar import Run
+from dispatcher.policy import Policy
+from dispatcher.record import RunRecord
+from dispatcher.refusals import broken
+from dispatcher.running import end_run, runs_of_pull
+from dispatcher.world import Outcome, World, outcome
+
+# What a standing label acts on: the first head of a pull request has a `labeled` event of its own.
+NEW_HEAD = ("synchronize", "ready_for_review", "reopened")
+
+
+def head_moved(event: Event, policy: Policy, world: World) -> Outcome:
+    """A new head: the gate is pending from the first second, runs of older heads end if the policy says so, standing labels ask again."""
+    if not isinstance(event, PushEvent):
+        return outcome("ignored", "other-event")
+    judged = _gate_answer(evaluate_gate(world, policy, event.number))
+    pages = [judged.summary]
+    if policy.pulls.superseded == "cancel" and event.action == "synchronize":
+
+        def older(record: RunRecord) -> bool:
+            return record.sha != event.head_sha
+
+        pages += _end(world, policy, event.repository, event.number, older, "a newer commit was pushed")
+    started = _standing(event, policy, world)
+    worst = max([judged, *started], key=lambda item: item.exit)
+    chosen = worst if started and worst.exit != Exit.OK else judged
+    return replace(chosen, summary="\n\n".join([*pages, *(item.summary for item in started)]))
+
+
+def pull_closed(event: Event, policy: Policy, world: World) -> Outcome:
+    """A pull request was closed: its runs end if the policy says so."""
+    if not isinstance(event, ClosedEvent) or policy.pulls.closed != "cancel":
+        return outcome("ignored", "pull-closed")
+    return _ended(world, policy, event, "the pull request was closed")
+
+
+def pull_drafted(event: Event, policy: Policy, world: World) -> Outcome:
+    """A pull request became a draft: its runs end if the policy says so."""
+    if not isinstance(event, DraftEvent) or policy.pulls.draft != "cancel":
+        return outcome("ignored", "draft")
+    return _ended(world, policy, event, "the pull request became a draft")
+
+
+def merge_queued(event: Event, policy: Policy, world: World) -> Outcome:
+    """The queue's commit has a tree of its own: what the gate requires is run on it, and the gate waits for that."""
+    if not isinstance(event, MergeGroupEvent):
+        return outcome("ignored", "other-event")
+    judged = evaluate_merge_group(world, policy, event)
+    started: list[Outcome] = []
+    if judged.outputs["reason-code"] == "pending":
+        for required in required_for_queue(policy, event):
+            try:
+                started.append(run(Run(required.profile, required.recipe), event, policy, world))
+            except DispatchError as error:
+                started.append(answer(world, event, broken(error, event.trigger)))
+    if any(item.exit != Exit.OK for item in started):
+        judged = evaluate_merge_group(world, policy, event)
+    worst = max(started, key=lambda item: item.exit, default=judged)
+    told = worst if worst.exit not in (Exit.OK, Exit.RUN_FAILED) else _gate_answer(judged)
+    return replace(told, summary="\n\n".join([judged.summary, *(item.summary for item in started)]))
+
+
+def gate_again(event: Event, policy: Policy, world: World) -> Outcome:
+    """Somebody wants the gate looked at again."""
+    if isinstance(event, CheckEvent) and event.number is not None:
+        return _gate_answer(evaluate_gate(world, policy, event.number))
+    return outcome("ignored", "other-event")
+
+
+def _gate_answer(judged: Outcome) -> Outcome:
+    """The verdict is the check's to tell. A job that has told it has done well, or every new pull request would begin with a red cross."""
+    return replace(judged, exit=Exit.OK) if judged.outputs["decision"] == "gate" else judged
+
+
+def _standing(event: PushEvent, policy: Policy, world: World) -> list[Outcome]:
+    """Labels that ask for a run of each new head: as if whoever pushed had just set them."""
+    if policy.pulls.labels != "standing" or event.action not in NEW_HEAD or event.draft:
+        return []
+    found = []
+    for label in event.labels:
+        own = _as_labelled(event, label)
+        command = parse_command(own, world.settings.voice.word)
+        if isinstance(command, Run):
+            try:
+                found.append(run(command, own, policy, world))
+            except DispatchError as error:
+                found.append(answer(world, own, broken(error, own.trigger)))
+    return found
+
+
+def _as_labelled(event: PushEvent, label: str) -> LabelEvent:
+    return LabelEvent(
+        repository=event.repository,
+        number=event.number,
+        label=label,
+        head_sha=event.head_sha,
+        head_repository=event.head_repository,
+        base_ref=event.base_ref,
+        sender=event.sender,
+        updated_at="",
+        from_fork=event.from_fork,
+        default_branch=event.default_branch,
+        event_name="pull_request_target",
+    )
+
+
+def _ended(world: World, policy: Policy, event: ClosedEvent | DraftEvent, why: str) -> Outcome:
+    lines = _end(world, policy, event.repository, event.number, lambda record: True, why)
+    return outcome("answered", "cancelled" if lines else "nothing-active", summary="\n".join(lines))
+
+
+def _end(world: World, policy: Policy, repository: str, number: int, which: Callable[[RunRecord], bool], why: str) -> Sequence[str]:
+    """Ends a pull request's active runs that are meant → a line about each. Their comments follow at the next look."""
+    lines = []
+    with one_connection_each(guarded(world, policy)) as connected:
+        for item in runs_of_pull(connected, policy, repository, number):
+            record = item.record
+            if record.state.ended or not which(record):
+                continue
+            told = end_run(item, why, policy, connected)
+            lines.append(f"- `{record.run_key[:8]}` ({record.profile} / {record.recipe}): {told or 'is being ended'}, because {why}")
+            world.say(f"Run {record.run_key}: {told or 'is being ended'}, because {why}.")
+    return lines

@@ -1,0 +1,31 @@
+"""Commands and who gave them → the facts that the decision takes, looked up at GitHub: no others, and each once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dispatcher.authorise import Asked, AskedBy, Facts, needed_facts, needed_teams
+from dispatcher.policy import Policy
+from dispatcher.world import World
+
+
+def gather_facts(commands: Sequence[Asked], event: AskedBy, policy: Policy, world: World) -> Facts:
+    """The facts for all commands of one event: they are about one person and one pull request. Each lookup is one request."""
+    needed = needed_facts(commands[0], event)
+    forge = world.forge
+    if forge is None:
+        return Facts(actor=needed.actor or "")
+    facts = Facts(
+        actor=needed.actor or "",
+        role=forge.role(needed.actor) if needed.actor and needed.role else None,
+        pull=forge.pull(needed.pull) if needed.pull is not None else None,
+        head_sha=forge.commit_sha(needed.ref) if needed.ref else None,
+    )
+    asked = dict.fromkeys(team for command in commands for team in needed_teams(command, facts, policy))
+    teams = frozenset(team for team in asked if forge.team_member(*_parts(team), facts.actor))
+    return Facts(facts.actor, facts.role, teams, facts.pull, facts.head_sha)
+
+
+def _parts(team: str) -> tuple[str, str]:
+    org, _, name = team.partition("/")
+    return org, name

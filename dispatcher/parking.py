@@ -1,0 +1,51 @@
+"""What was asked for and has to wait for somebody → a check on the commit that remembers it, and the answer that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dispatcher.answer import Answer
+from dispatcher.approval import APPROVAL_NAME, WAITING_LIMIT, Request, request_check, waiting
+from dispatcher.authorise import AskedBy
+from dispatcher.event import CommentEvent
+from dispatcher.grammar import Run
+from dispatcher.printing import render
+from dispatcher.publish import publish_check
+from dispatcher.refusals import parked, too_many_waiting
+from dispatcher.world import World
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Runs that somebody wants for a commit, and why they wait."""
+
+    sha: str
+    trigger: str
+    actor: str
+    runs: tuple[Run, ...]
+    why: Literal["fork", "second"]
+    rule: str
+    retry_of: str = ""
+    voucher: str = ""
+
+
+def park(asked: Asked, event: AskedBy, world: World) -> Answer:
+    """Remembers the request until somebody approves it. The same one again, delivered twice, is remembered once."""
+    assert world.forge is not None, "only what was asked on GitHub waits"
+    request = Request(
+        sha=asked.sha,
+        trigger=asked.trigger,
+        actor=asked.actor,
+        lines=tuple(render(run, "").strip() for run in asked.runs),
+        why=asked.why,
+        rule=asked.rule,
+        comment=event.comment_id if isinstance(event, CommentEvent) else None,
+        retry_of=asked.retry_of,
+        voucher=asked.voucher,
+    )
+    known = waiting(world.forge.find_checks(asked.sha, APPROVAL_NAME), asked.sha)
+    if len(known) >= WAITING_LIMIT and request.external_id not in {check.external_id for check, _ in known}:
+        return too_many_waiting(len(known), asked.trigger)
+    publish_check(world.forge, request_check(request, world.settings.voice.word))
+    return parked(request, world.settings.voice)

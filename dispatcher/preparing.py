@@ -1,0 +1,84 @@
+"""A grant → everything that will be submitted, or words that say why nothing will be: what needs no cluster is refused here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dispatcher.answer import UNUSABLE, Answer, refusal
+from dispatcher.authorise import Denial, Facts, Grant, also_admitted
+from dispatcher.configuration import read_profile
+from dispatcher.errors import Exit
+from dispatcher.grammar import Malformed
+from dispatcher.limits import Wanted, approval_needed, within
+from dispatcher.plan import JobPlan, missing_script, package_spec, plan
+from dispatcher.policy import Policy
+from dispatcher.ports import Compiled
+from dispatcher.profile import LocalProfile, ResolvedProfile, SlurmProfile, UnknownProfile, apply_overrides, with_recipe
+from dispatcher.recipe import Recipe
+from dispatcher.refusals import denied, malformed, unknown_profile
+from dispatcher.untrusted import code
+from dispatcher.world import World
+
+# Nobody has to be asked whether somebody may approve these: who changes the default branch has decided.
+DECIDED_BY_POLICY = ("schedule", "merge_group")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan and what the policy lets its job have; `approval` is the rule by which a second person must agree first."""
+
+    plan: JobPlan
+    secrets: dict[str, str]
+    approval: str | None = None
+
+
+def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> Prepared | Answer:
+    """Profile, recipe and package → the plan. `facts` are the actor's, None where no person is asked about (a terminal, a schedule)."""
+    resolved = read_profile(world, policy, grant.profile)
+    if isinstance(resolved, UnknownProfile):
+        return unknown_profile(resolved, grant.trigger, world.settings.voice)
+    recipe = policy.recipe(grant.recipe)
+    assert isinstance(recipe, Recipe), "authorise has looked it up"
+    if facts is not None and grant.via not in DECIDED_BY_POLICY:
+        inherited = also_admitted(resolved.lineage, facts, policy)
+        if isinstance(inherited, Denial):
+            return denied(inherited, grant.trigger)
+    profile = apply_overrides(with_recipe(resolved.profile, recipe), grant.overrides)
+    if isinstance(profile, Malformed):
+        return malformed(profile, grant.trigger, world.settings.voice)
+    if isinstance(profile, LocalProfile) and world.settings.guards_key:
+        title = "a local run would run beside the cluster's key"
+        words = "`executor: local` runs the pull request's code on this runner, where it could read the SSH key that the job was given."
+        step = "Use a workflow without `ssh-key` for local profiles, or a profile with `executor: slurm`."
+        return refusal(title, "local-beside-key", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
+    world.say(f"Reading commit {grant.sha[:12]}.")
+    package = world.archive().describe(grant.sha, package_spec(recipe))
+    missing = missing_script(recipe, package)
+    if missing is not None:
+        title = f"there is no {code(missing)} in the commit"
+        words = f"Recipe {code(grant.recipe)} runs {code(missing)}, and commit `{grant.sha[:12]}` does not pack it."
+        step = "Correct `script` (or `subpath`, `include_pattern`) of the recipe on the default branch, or add the file."
+        return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
+    wait = world.settings.wait if world.settings.wait is not None else profile.attach
+    job_dir = (profile.job_dir or world.settings.local_job_dir).rstrip("/")
+    job = plan(
+        grant, grant.profile, profile, grant.recipe, recipe, grant.overrides, package, job_dir, wait, world.settings.python, grant.attempt
+    )
+    return _weighed(job, resolved, policy, world)
+
+
+def _weighed(job: JobPlan, resolved: ResolvedProfile, policy: Policy, world: World) -> Prepared | Answer:
+    """How much it asks for, against what the policy allows; and whether somebody else has to agree."""
+    wanted = Wanted(resolved.lineage, job.recipe_name, job.resources, job.container_image, unlimited=job.resources.seconds == 0)
+    too_much = within(wanted, policy)
+    if too_much is not None:
+        return denied(too_much, job.grant.trigger)
+    secrets = {name: world.settings.environment[name] for name in policy.secrets if name in world.settings.environment}
+    by_policy = job.grant.via in DECIDED_BY_POLICY or world.settings.voice.at_terminal
+    agreed = job.grant.approved_by and job.grant.approved_by.lower() != job.grant.actor.lower()
+    return Prepared(job, secrets, None if by_policy or agreed else approval_needed(wanted, policy))
+
+
+def compile_job(job: JobPlan, world: World) -> Compiled:
+    """What NeMo-Run makes of the plan; a local run needs no rendering, NeMo-Run itself starts it later."""
+    return world.compiler.compile(job.for_compiler()) if isinstance(job.profile, SlurmProfile) else job.local_job()

@@ -1,0 +1,64 @@
+"""`retry`: runs that exist → the same asked for once more, on the head as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dispatcher.answer import Answer
+from dispatcher.asking import granted
+from dispatcher.authorise import AskedBy, Denial, Facts, Grant
+from dispatcher.grammar import Override, Run
+from dispatcher.policy import Policy
+from dispatcher.record import RunRecord
+from dispatcher.refusals import denied, nothing_failed
+from dispatcher.running import Found, which
+from dispatcher.slurm import State
+from dispatcher.starting import start_runs
+from dispatcher.verbs import Retry
+from dispatcher.world import Outcome, World
+
+
+def retry(
+    command: Retry, event: AskedBy, grant: Grant, facts: Facts, runs: Sequence[Found], policy: Policy, world: World
+) -> Outcome | Answer:
+    """Starts again what failed (or all, or one), if whoever asks may use its profile. Several become one command's runs."""
+    chosen = chosen_runs(command, [item.record for item in runs], grant.sha)
+    if not chosen:
+        if command.run:
+            return which(
+                [item.record for item in runs if item.record.run_key.startswith(command.run)], command.run, grant.trigger, world, "retry"
+            )
+        return nothing_failed(grant.trigger, world.settings.voice, bool(runs))
+    if command.run and len(chosen) > 1:
+        return which(chosen, command.run, grant.trigger, world, "retry")
+    asked = tuple(again(record, grant.sha) for record in chosen)
+    grants = granted(asked, event, facts, policy)
+    if isinstance(grants, Denial):
+        return denied(grants, grant.trigger)
+    numbered = [replace(item, attempt=record.attempt + 1, retry_of=record.run_key) for item, record in zip(grants, chosen, strict=True)]
+    return start_runs(numbered, facts, event, policy, world)
+
+
+def chosen_runs(command: Retry, records: Sequence[RunRecord], head: str) -> list[RunRecord]:
+    """Which of a pull request's runs (oldest first) are meant: the newest of each kind, those that failed, unless more is asked for.
+
+    A named run is meant even when it is not the newest of its kind, but not while it is still going on.
+    """
+    if command.run:
+        return [record for record in records if record.run_key.startswith(command.run) and record.state.ended]
+    newest = {(record.profile, record.recipe, record.overrides): record for record in records if record.origin == "github"}
+    on_head = [record for record in newest.values() if record.sha == head] or list(newest.values())
+    return [record for record in on_head if record.state.ended and (command.all or failed(record))]
+
+
+def failed(record: RunRecord) -> bool:
+    """Whether it ended, and not well."""
+    return record.state.ended and (record.state is not State.SUCCEEDED or bool(record.results_problem))
+
+
+def again(record: RunRecord, head: str) -> Run:
+    """The command that asks for the same on the head. For a fork, a commit that has run before has been vouched for before."""
+    pairs = (word.partition("=") for word in record.overrides)
+    overrides = tuple(Override(key, value) for key, _, value in pairs)
+    return Run(record.profile, record.recipe, record.sha if record.sha == head else None, overrides=overrides)
