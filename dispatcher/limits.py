@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dispatcher.applies import At, hours_approvals, hours_limits, image_rules, nodes_approvals, nodes_limits, time_limits
 from dispatcher.denial import Denial, by
+from dispatcher.executor import Profile, SlurmProfile
 from dispatcher.phrases import duration, number, plural
 from dispatcher.policy import Policy
 from dispatcher.record import Resources
@@ -127,3 +128,22 @@ def _image_meets(image: str, pattern: str) -> bool:
 def matches(text: str, patterns: Sequence[str] | Iterable[str]) -> bool:
     """Whether the whole text meets one of the patterns, in which `*` stands for anything."""
     return any(re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), text) for pattern in patterns)
+
+
+# --------------------------------------------------------------------------- a profile in numbers
+
+# One entry of --gres: https://slurm.schedmd.com/sbatch.html#OPT_gres (`name[[:type]:count]`; a missing count is one).
+_GPU_GRES = re.compile(r"(?:gres[/:])?gpu(?:[:=/](?P<type>[A-Za-z_.-][A-Za-z0-9_.-]*))?(?:[:=](?P<count>[0-9]{1,9}))?")
+
+
+def asked_for(profile: Profile, partition: str = "") -> Resources:
+    """What a profile, with the overrides in it, asks of the scheduler. GPUs count by `gpus_per_node` and by `gres`, whichever is more."""
+    gpus = profile.gpus // profile.nodes
+    if isinstance(profile, SlurmProfile) and profile.gres:
+        gpus = max(gpus, sum(int(found["count"] or 1) for part in profile.gres.split(",") if (found := _GPU_GRES.fullmatch(part))))
+    return Resources(nodes=profile.nodes, gpus_per_node=gpus, seconds=profile.seconds, partition=partition)
+
+
+def image_of(profile: Profile) -> str | None:
+    """The image that a profile's jobs run in; None where they run in none."""
+    return profile.container_image if isinstance(profile, SlurmProfile) else None
