@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dispatcher.authorise import Grant
 from dispatcher.grammar import Override
+from dispatcher.limits import asked_for, image_of
 from dispatcher.ports import Compiled, CompiledFile, Package, PackageSpec
 from dispatcher.profile import Profile, SlurmProfile
 from dispatcher.recipe import Recipe
@@ -61,8 +62,7 @@ class JobPlan:
     @property
     def resources(self) -> Resources:
         """What the scheduler is asked for."""
-        gpus = self.profile.gpus // self.profile.nodes
-        return Resources(nodes=self.profile.nodes, gpus_per_node=gpus, seconds=self.profile.seconds, partition=self.partition or "")
+        return asked_for(self.profile, self.partition or "")
 
     @property
     def partition(self) -> str | None:
@@ -72,7 +72,7 @@ class JobPlan:
     @property
     def container_image(self) -> str | None:
         """The image, when the job runs in one."""
-        return self.profile.container_image if isinstance(self.profile, SlurmProfile) else None
+        return image_of(self.profile)
 
     @property
     def processes_per_node(self) -> int:
