@@ -240,7 +240,7 @@ def _override(taken: _Taken) -> Verb | Malformed:
         return Malformed("bad-value", f"{code(gate)} is not a gate's name.", shape)
     least, most = REASON_LENGTH
     if not (least <= len(reason) <= most and reason.isprintable()):
-        return Malformed("bad-value", f"The reason has {len(reason)} characters.", f"It takes {least} to {most} that can be seen.")
+        return Malformed("bad-value", f"The reason does not have {least} to {most} characters that can be seen.", _usage("override"))
     return Waive(gate, reason)
 
 

@@ -22,7 +22,8 @@ def split_words(line: str) -> list[Word] | Malformed:
     while rest:
         found = _BEGINS.match(rest)
         if not found:
-            text, _, rest = rest.replace("\t", " ").partition(" ")
+            text = re.split(r"[ \t]", rest, maxsplit=1)[0]
+            rest = rest[len(text) :]
             if text.partition("=")[2][:1] in tuple(QUOTES[2:]):
                 return Malformed("unbalanced-quote", f"{code(text)} begins with a typographic quote.", "Use straight quotes, `\"` or `'`.")
             words.append(Word(text))
@@ -49,11 +50,13 @@ def shell_word(text: str) -> Word | Malformed:
 
 
 def written(value: str) -> str:
-    """A value → how it is written: as it is when that reads back as this one value, else in double quotes."""
-    if value and not re.search(r"\s", value) and value[0] not in QUOTES and ("," not in value or between_commas(value) == (value,)):
+    """A value → how it is written: as it is when that reads back as this one value, else in quotes. There is no shorter way."""
+    plain = not re.search(r"\s", value) and value[:1] not in tuple(QUOTES) and ("," not in value or between_commas(value) == (value,))
+    if plain:
         return value
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    # A backslash needs another only where it would be taken for the beginning of an escape.
+    double = '"' + re.sub(r'\\(?=[\\"]|\Z)|"', r"\\\g<0>", value) + '"'
+    return f"'{value}'" if "'" not in value and len(value) + 2 < len(double) else double
 
 
 _BRACKETS: Mapping[str, str] = {"(": ")", "[": "]", "{": "}"}

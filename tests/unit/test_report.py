@@ -124,8 +124,8 @@ def test_what_can_be_done_now(fields: dict[str, object], words: str) -> None:
 
 
 def test_the_command_to_repeat_it_reads_back() -> None:
-    from dispatcher.command import parse_line
     from dispatcher.grammar import Override, Run
+    from dispatcher.verbs import parse_line
 
     line = Voice().again(run_record(overrides=("a=two words", "b=it's", 'c="q"')))
     command = parse_line(line.removeprefix("/train"))
