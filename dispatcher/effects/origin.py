@@ -26,9 +26,9 @@ def recorded_action(direct_url: str | None) -> ActionRef | None:
     try:
         told = json.loads(direct_url or "{}")
         vcs, url = told.get("vcs_info", {}), str(told.get("url", ""))
+        commit, asked = str(vcs.get("commit_id", "")), str(vcs.get("requested_revision", ""))
     except (ValueError, AttributeError):
         return None
-    commit, asked = str(vcs.get("commit_id", "")), str(vcs.get("requested_revision", ""))
     name = repository_on_github(url)
     if not name or not re.fullmatch(r"[0-9a-f]{40}", commit):
         return None
