@@ -86,7 +86,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "dash": (
         "-", "--", "---", "-rf", "-e", "-c", "-h", "-x", "-1", "-0", "+x", "--help", "--version", "--wrap=TOUCH", "--export=ALL",
         "-oProxyCommand=TOUCH", "--upload-pack=TOUCH", "--exec=TOUCH", "--config=/etc/passwd",
-        "--output=CANARY", "-o/etc/x", "--job-name=x", "--uid=0", "-DCANARY",
+        "--output=CANARY", "-oCANARY", "--job-name=x", "--uid=0", "-DCANARY", "--error=CANARY",
+        "--task-prolog=CANARY", "--bcast=CANARY", "--chdir=/", "--container-image=x",
         "-n1", "-cTOUCH", "-m", "-Im", "--checkpoint-action=exec=TOUCH", "/help", "-\u2010", "--=x", "-=", "--no-sandbox",
     ),
     "control": (
@@ -236,6 +237,8 @@ POSITIONS: Mapping[str, Position] = {
 
 # Everywhere else a payload of each family will do; here every single one stands.
 _EVERY = (*ARGUMENTS, VARIABLE, "word", "whole", "label")
+# What begins with a dash is meant for programs that take options: here it could become one.
+_OPTIONS = ("srun-argument", "sbatch-option-name")
 
 
 @dataclass(frozen=True)
@@ -327,7 +330,7 @@ def corpus(canary: str) -> tuple[Hostile, ...]:
 
 
 def _chosen() -> Iterator[tuple[str, str, str]]:
-    """Family, payload, position: all payloads at the positions of `_EVERY`, one of each family at every other."""
+    """Family, payload, position: all payloads at `_EVERY` position of those, one of each family elsewhere, options where they are taken."""
     for family, payloads in FAMILIES.items():
         for index, payload in enumerate(dict.fromkeys(payloads)):
             # Which of the three ways to write an argument takes turns; each way sees each family.
@@ -335,7 +338,9 @@ def _chosen() -> Iterator[tuple[str, str, str]]:
             yield family, payload, [position for position in _EVERY if position not in ARGUMENTS][index % 4]
     for turn, position in enumerate(position for position in POSITIONS if position not in _EVERY):
         for family, payloads in FAMILIES.items():
-            yield family, payloads[turn % len(payloads)], position
+            if family != "dash" or position not in _OPTIONS:
+                yield family, payloads[turn % len(payloads)], position
+    yield from (("dash", payload, position) for position in _OPTIONS for payload in FAMILIES["dash"])
 
 
 REASON = re.compile(r"[a-z][a-z0-9]*(?:[-_.][a-z0-9]+)*")
