@@ -35,6 +35,8 @@ class Request(BaseModel):
     why: Literal["fork", "second"]
     rule: str = Field(default="", max_length=500)
     comment: int | None = None
+    asked_at: str = Field(default="", max_length=40)
+    """When its comment was written, as GitHub says it."""
     voucher: str = Field(default="", max_length=100)
     """Who has vouched for a fork's commit already, where a second person has to agree besides."""
     retry_of: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")

@@ -7,10 +7,10 @@ from dataclasses import replace
 from dispatcher.answer import Answer
 from dispatcher.approval import APPROVAL_NAME, Request, request_check, waiting
 from dispatcher.asking import granted
-from dispatcher.authorise import AskedBy, Denial, Facts, Grant, may_approve
+from dispatcher.authorise import AskedBy, Denial, Facts, Grant, approver_teams, may_approve
 from dispatcher.event import CheckEvent, CommentEvent, LabelEvent, PushEvent
 from dispatcher.grammar import Run
-from dispatcher.lookups import gather_facts
+from dispatcher.lookups import gather_facts, with_teams
 from dispatcher.policy import Policy
 from dispatcher.ports import CheckRef
 from dispatcher.publish import publish_answer
@@ -26,9 +26,9 @@ def approve(command: Approve, event: AskedBy, grant: Grant, facts: Facts, policy
     requests = waiting(world.forge.find_checks(command.sha, APPROVAL_NAME), command.sha)
     if not requests:
         return nothing_waits(command.sha, grant.trigger, world.settings.voice)
-    outcomes: list[Outcome | Answer] = []
-    for check, request in requests:
-        outcomes.append(_approved(check, request, event, facts, policy, world))
+    # The requests have comments and perhaps checks already, however new the approval is.
+    later = replace(world, settings=replace(world.settings, first_delivery=False))
+    outcomes = [_approved(check, request, event, facts, policy, later) for check, request in requests]
     refused = [item for item in outcomes if isinstance(item, Answer)]
     if refused:
         return replace(refused[0], exit=max(item.exit for item in refused))
@@ -45,29 +45,32 @@ def approve(command: Approve, event: AskedBy, grant: Grant, facts: Facts, policy
 def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, policy: Policy, world: World) -> Outcome | Answer:
     """One request. Its own trigger goes with it, so that two who approve at once start one run, in the requester's comment."""
     assert world.forge is not None
+    assert facts.pull is not None, "authorise has looked"
     runs = tuple(replace(run, sha=request.sha) for run in request.runs())
     for run in runs:
+        facts = with_teams(facts, approver_teams(facts, policy, *_names(run, policy), request.why == "second"), world)
         rule = _may(run, facts, policy, request.voucher or request.actor, request.why == "second")
         if isinstance(rule, Denial):
             return denied(rule, event.trigger)
-    grants = _grants(runs, request, event, facts, policy, world)
+    # Permission anew: for a fork's commit the approver's, for a second person's word that of the first one with the right.
+    first = request.voucher or request.actor
+    who = gather_facts(runs, _as_if(event, first), policy, world) if request.why == "second" else facts
+    grants = _grants(runs, request, event, facts, who, policy)
     if isinstance(grants, Denial):
         return denied(grants, event.trigger)
-    started = start_runs(grants, None, _as_asked(event, request), policy, world)
+    started = start_runs(grants, who, _as_asked(event, request, facts.pull.number), policy, world)
     if isinstance(started, Answer):
         # The answer belongs to the request: what it asked for cannot be, or waits for somebody else still.
-        publish_answer(world.forge, started, facts.pull.number if facts.pull else None, request.trigger, None, request.comment)
+        publish_answer(world.forge, started, facts.pull.number, request.trigger, None, request.comment)
         return Outcome(started.exit, started.outputs, started.summary)
     world.forge.update_check(check.id, request_check(request, world.settings.voice.word, facts.actor))
     return started
 
 
 def _grants(
-    runs: tuple[Run, ...], request: Request, event: AskedBy, facts: Facts, policy: Policy, world: World
+    runs: tuple[Run, ...], request: Request, event: AskedBy, facts: Facts, who: Facts, policy: Policy
 ) -> tuple[Grant, ...] | Denial:
-    """Permission anew: for a fork's commit the approver's, for a second person's word that of the first one with the right."""
-    first = request.voucher or request.actor
-    who = gather_facts(runs, _as_if(event, first), policy, world) if request.why == "second" else facts
+    """What may run by `who`'s rights, as the policy is now, with who vouched for it and who agreed."""
     decided = granted(runs, event, who, policy)
     if isinstance(decided, Denial):
         return decided
@@ -81,8 +84,11 @@ def _grants(
 
 
 def _may(run: Run, facts: Facts, policy: Policy, requester: str, second: bool) -> str | Denial:
-    profile, recipe = run.profile or policy.default_profile or "", run.recipe or policy.default_recipe or ""
-    return may_approve(facts, policy, profile, recipe, requester, second)
+    return may_approve(facts, policy, *_names(run, policy), requester, second)
+
+
+def _names(run: Run, policy: Policy) -> tuple[str, str]:
+    return run.profile or policy.default_profile or "", run.recipe or policy.default_recipe or ""
 
 
 def _as_if(event: AskedBy, login: str) -> AskedBy:
@@ -92,8 +98,21 @@ def _as_if(event: AskedBy, login: str) -> AskedBy:
     return replace(event, sender=login) if isinstance(event, LabelEvent | CheckEvent | PushEvent) else event
 
 
-def _as_asked(event: AskedBy, request: Request) -> AskedBy:
-    """The event that the request came by, as far as reports need it: its comment."""
-    if isinstance(event, CommentEvent) and request.comment is not None:
-        return replace(event, comment_id=request.comment, author=request.actor)
-    return event
+def _as_asked(event: AskedBy, request: Request, number: int) -> AskedBy:
+    """The event that the request came by, as far as reports need it: its comment, and when that was written."""
+    if request.comment is None:
+        return event
+    return CommentEvent(
+        repository=event.repository,
+        number=number,
+        is_pull=True,
+        pull_state="open",
+        comment_id=request.comment,
+        body="",
+        author=request.actor,
+        author_is_bot=False,
+        action="created",
+        created_at=request.asked_at,
+        comment_url="",
+        default_branch=event.default_branch,
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from dispatcher.authorise import Asked, AskedBy, Facts, needed_facts, needed_teams
 from dispatcher.policy import Policy
@@ -21,9 +22,15 @@ def gather_facts(commands: Sequence[Asked], event: AskedBy, policy: Policy, worl
         pull=forge.pull(needed.pull) if needed.pull is not None else None,
         head_sha=forge.commit_sha(needed.ref) if needed.ref else None,
     )
-    asked = dict.fromkeys(team for command in commands for team in needed_teams(command, facts, policy))
-    teams = frozenset(team for team in asked if forge.team_member(*_parts(team), facts.actor))
-    return Facts(facts.actor, facts.role, teams, facts.pull, facts.head_sha)
+    return with_teams(facts, [team for command in commands for team in needed_teams(command, facts, policy)], world)
+
+
+def with_teams(facts: Facts, teams: Iterable[str], world: World) -> Facts:
+    """The same facts, knowing besides which of these teams the actor is in."""
+    if world.forge is None:
+        return facts
+    member = {team for team in dict.fromkeys(teams) if team not in facts.teams and world.forge.team_member(*_parts(team), facts.actor)}
+    return replace(facts, teams=facts.teams | member)
 
 
 def _parts(team: str) -> tuple[str, str]:

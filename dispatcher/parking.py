@@ -41,6 +41,7 @@ def park(asked: Asked, event: AskedBy, world: World) -> Answer:
         why=asked.why,
         rule=asked.rule,
         comment=event.comment_id if isinstance(event, CommentEvent) else None,
+        asked_at=event.created_at if isinstance(event, CommentEvent) else "",
         retry_of=asked.retry_of,
         voucher=asked.voucher,
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dispatcher.answer import UNUSABLE, Answer, refusal
-from dispatcher.authorise import Denial, Facts, Grant, also_admitted
+from dispatcher.authorise import Denial, Facts, Grant, also_admitted, lineage_teams
 from dispatcher.configuration import read_profile
 from dispatcher.errors import Exit
 from dispatcher.grammar import Malformed
 from dispatcher.limits import Wanted, approval_needed, within
+from dispatcher.lookups import with_teams
 from dispatcher.plan import JobPlan, missing_script, package_spec, plan
 from dispatcher.policy import Policy
 from dispatcher.ports import Compiled
@@ -40,7 +41,8 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
     recipe = policy.recipe(grant.recipe)
     assert isinstance(recipe, Recipe), "authorise has looked it up"
     if facts is not None and grant.via not in DECIDED_BY_POLICY:
-        inherited = also_admitted(resolved.lineage, facts, policy)
+        known = with_teams(facts, lineage_teams(resolved.lineage, facts, policy), world)
+        inherited = also_admitted(resolved.lineage, known, policy, grant.overrides)
         if isinstance(inherited, Denial):
             return denied(inherited, grant.trigger)
     profile = apply_overrides(with_recipe(resolved.profile, recipe), grant.overrides)
