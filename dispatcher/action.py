@@ -27,6 +27,8 @@ INPUTS = (
     ActionInput("mode", "DISPATCH_MODE", "handle"),
     ActionInput("token", "GITHUB_TOKEN", "${{ github.token }}"),
     ActionInput("app-slug", "DISPATCH_APP_SLUG", "github-actions"),
+    ActionInput("app-id", "DISPATCH_APP_ID"),
+    ActionInput("app-private-key", "DISPATCH_APP_PRIVATE_KEY"),
 )
 
 # Each is a command of the command line.

@@ -280,6 +280,26 @@ CATALOGUE: dict[str, Kind] = {
     "github.unauthorized": Kind(
         Exit.GITHUB, "GitHub does not accept the token.", "Pass a valid token: `github.token`, or one of an app that is installed here."
     ),
+    "github.app-key": Kind(
+        Exit.GITHUB,
+        "The GitHub App's private key cannot be read.",
+        "Put the whole `.pem` file that GitHub made for the App into the secret, from `-----BEGIN` to the end of the `-----END` line.",
+    ),
+    "github.app-not-installed": Kind(
+        Exit.GITHUB,
+        "The GitHub App is not installed on this repository.",
+        "Open the App's settings, choose Install App, and give it this repository.",
+    ),
+    "github.app-refused": Kind(
+        Exit.GITHUB,
+        "GitHub does not accept the App.",
+        "Check that `app-id` and `app-private-key` are of the same App, that the installation is not suspended, and the runner's clock.",
+    ),
+    "github.app-permissions": Kind(
+        Exit.GITHUB,
+        "The GitHub App may do less here than the dispatcher needs.",
+        "Give the App `contents: read`, `checks: write` and `pull_requests: write`, then accept that where it is installed.",
+    ),
     "github.forbidden": Kind(
         Exit.GITHUB, "The token may not do that.", "Give the job `contents: read`, `checks: write` and `pull-requests: write`."
     ),

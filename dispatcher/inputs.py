@@ -35,6 +35,13 @@ class GitHubInputs:
     token: str = field(repr=False)
     identity: str
     app_slug: str
+    app_id: str
+    app_private_key: str = field(repr=False)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether there is anything to speak to GitHub with."""
+        return bool(self.token or self.app_id or self.app_private_key)
 
     @property
     def run_url(self) -> str | None:
@@ -78,11 +85,14 @@ class Inputs:
     def to_hide(self) -> tuple[str, ...]:
         """Every value that must never be shown."""
         named = [value for name, value in self.environment.items() if value and _secret_name(name)]
-        return tuple(value for value in [self.github.token, self.ssh.key, self.ssh.passphrase, *named] if value)
+        given = [self.github.token, self.github.app_private_key, self.ssh.key, self.ssh.passphrase]
+        return tuple(value for value in [*given, *named] if value)
 
 
 def _secret_name(name: str) -> bool:
-    return any(part in name.upper() for part in ("TOKEN", "SECRET", "PASSW", "API_KEY", "PASSPHRASE", "SSH_KEY", "CREDENTIAL"))
+    return any(
+        part in name.upper() for part in ("TOKEN", "SECRET", "PASSW", "API_KEY", "PASSPHRASE", "SSH_KEY", "PRIVATE_KEY", "CREDENTIAL")
+    )
 
 
 def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
@@ -110,6 +120,8 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
         # A GitHub App comments as `<slug>[bot]`.
         identity=get("DISPATCH_IDENTITY", f"{app_slug}[bot]"),
         app_slug=app_slug,
+        app_id=get("DISPATCH_APP_ID"),
+        app_private_key=get("DISPATCH_APP_PRIVATE_KEY"),
     )
     ssh = SshInputs(
         key=given.get("DISPATCH_SSH_KEY"),

@@ -54,11 +54,12 @@ Files = Mapping[str, "str | bytes | File | None"]
 
 @dataclass(frozen=True)
 class App:
-    """A GitHub App: checks belong to one."""
+    """A GitHub App: checks belong to one. `public_key` (PEM) verifies what it signs."""
 
     id: int
     slug: str
     name: str
+    public_key: str = ""
 
 
 ACTIONS = App(15368, "github-actions", "GitHub Actions")
@@ -73,6 +74,26 @@ class Token:
     app: App | None
     permissions: dict[str, str]
     repositories: frozenset[str] | None = None
+    expires_at: datetime | None = None
+    is_app: bool = False
+    """A JSON web token, which may do nothing but ask about the App and its installations."""
+
+
+@dataclass
+class Installation:
+    """Where an App is installed: `permissions` as GitHub writes them (`pull_requests`), `repositories` None means all of the owner's."""
+
+    id: int
+    app: App
+    owner: str
+    permissions: dict[str, str]
+    repositories: frozenset[str] | None = None
+    suspended: bool = False
+
+    def has(self, full_name: str) -> bool:
+        """Whether it reaches a repository."""
+        name = full_name.lower()
+        return name.split("/")[0] == self.owner.lower() and (self.repositories is None or name in self.repositories)
 
 
 @dataclass

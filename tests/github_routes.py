@@ -72,17 +72,19 @@ class Route:
     path: str
     needs: tuple[str, ...]
     answer: Callable[[Call], Answer]
+    by_app: bool = False
+    """Only for an App itself, by what it signed."""
 
 
 ROUTES: list[Route] = []
 TALK = ("issues", "pull-requests")
 
 
-def route(method: str, path: str, *needs: str) -> Callable[[Callable[[Call], Answer]], Callable[[Call], Answer]]:
+def route(method: str, path: str, *needs: str, by_app: bool = False) -> Callable[[Callable[[Call], Answer]], Callable[[Call], Answer]]:
     """Registers an endpoint."""
 
     def register(answer: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
-        ROUTES.append(Route(method, path, needs, answer))
+        ROUTES.append(Route(method, path, needs, answer, by_app))
         return answer
 
     return register

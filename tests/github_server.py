@@ -24,14 +24,16 @@ import threading
 import time
 from base64 import b64decode
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.github_apps import app_of
 from tests.github_events import Events
-from tests.github_model import ACTIONS, GIT_ENV, App, Files, Ids, Repository, Token
+from tests.github_model import ACTIONS, GIT_ENV, App, Files, Ids, Installation, Repository, Token
 from tests.github_openapi import description
 from tests.github_routes import DOCS, ROUTES, Call, Refused, Route
 
@@ -91,6 +93,8 @@ class GitHubServer(Events):
         self.teams: dict[tuple[str, str], dict[str, str]] = {}
         self.missing_users: set[str] = set()
         self.tokens: dict[str, Token] = {}
+        self.apps: dict[str, App] = {}
+        self.installations: list[Installation] = []
         self.faults: list[Fault] = []
         self.requests: list[Seen] = []
         self.git_requests: list[str] = []
@@ -163,6 +167,18 @@ class GitHubServer(Events):
         """Makes a token known, with the job's permissions unless told; a person's has `app=None`. → the token"""
         self.tokens[value] = Token(value, login, app, JOB_PERMISSIONS if permissions is None else permissions, repositories)
         return value
+
+    def install(
+        self, app: App, owner: str, permissions: dict[str, str] | None = None, repositories: frozenset[str] | None = None
+    ) -> Installation:
+        """Makes an App known and installs it; with what the documentation asks for, unless told."""
+        self.apps[str(app.id)] = app
+        given = (
+            {"contents": "read", "checks": "write", "pull_requests": "write", "metadata": "read"} if permissions is None else permissions
+        )
+        made = Installation(self.ids.next(), app, owner, given, repositories)
+        self.installations.append(made)
+        return made
 
     def add_team(self, org: str, slug: str, members: dict[str, str]) -> None:
         """A team; `members` maps logins to active or pending."""
@@ -256,8 +272,9 @@ class GitHubServer(Events):
     def _token(self, authorization: str) -> Token:
         if not authorization:
             raise Refused(401, "Requires authentication")
-        token = self.tokens.get(authorization.split(" ", 1)[-1])
-        if token is None:
+        value = authorization.split(" ", 1)[-1]
+        token = app_of(self.apps, value) if value.count(".") == 2 else self.tokens.get(value)
+        if token is None or (token.expires_at and token.expires_at <= datetime.now(timezone.utc)):
             raise Refused(401, "Bad credentials")
         if self.remaining < 0:
             raise Refused(403, "API rate limit exceeded for installation ID 1.")
@@ -307,6 +324,10 @@ class GitHubServer(Events):
 
     def _admit(self, token: Token, parts: dict[str, str], route: Route) -> None:
         """404 for what the token cannot see, 403 for what it may not do."""
+        if route.by_app or token.is_app:
+            if not (route.by_app and token.is_app):
+                raise Refused(401, "A JSON web token could not be decoded" if route.by_app else "Bad credentials")
+            return
         if "repo" in parts:
             name = f"{parts['owner']}/{parts['repo']}".lower()
             if name not in self.repositories or (token.repositories is not None and name not in token.repositories):

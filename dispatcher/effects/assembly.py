@@ -22,17 +22,19 @@ from dispatcher.world import Settings, World
 
 if TYPE_CHECKING:
     from dispatcher.effects.channel import Channel
+    from dispatcher.effects.github_account import Account
     from dispatcher.effects.ssh import SshTarget
 
 
 def for_github(inputs: Inputs, runner: Runner, default_branch: str) -> World:
     """The world of an Actions job: policy and profiles come from the default branch through GitHub's API."""
     github = inputs.github
-    if not github.token:
+    if not github.speaks:
         raise InputError("input.missing", "GITHUB_TOKEN is not set.", "Give the step `env: GITHUB_TOKEN: ${{ github.token }}`.")
     from dispatcher.effects.github import GitHubForge
 
-    forge = GitHubForge(github.repository, github.token, github.api_url, github.identity, github.app_slug)
+    account = _account(inputs, github.repository, runner.mask)
+    forge = GitHubForge(github.repository, account, github.api_url)
     ref = default_branch or github.sha
     return _world(
         inputs,
@@ -42,6 +44,7 @@ def for_github(inputs: Inputs, runner: Runner, default_branch: str) -> World:
         read=lru_cache(maxsize=None)(lambda path: forge.read_text(path, ref)),
         names=lambda folder: forge.list_files(folder, ref),
         workspace=Path(github.workspace) if github.workspace else None,
+        account=account,
     )
 
 
@@ -60,15 +63,30 @@ def for_terminal(inputs: Inputs, runner: Runner, folder: Path, compiler: Compile
 
 
 def with_forge(inputs: Inputs, world: World) -> World:
-    """The same world, speaking to GitHub, when there is a token to speak with."""
-    if not (inputs.github.token and world.settings.repository):
+    """The same world, speaking to GitHub, when there is a token or an App to speak with."""
+    repository = world.settings.repository
+    if not (inputs.github.speaks and repository):
         return world
     from dataclasses import replace
 
     from dispatcher.effects.github import GitHubForge
 
+    return replace(world, forge=GitHubForge(repository, _account(inputs, repository), inputs.github.api_url))
+
+
+def _account(inputs: Inputs, repository: str, mask: Callable[[str], object] = lambda secret: None) -> Account:
+    """In whose name GitHub is spoken to: a GitHub App's, where one is given, else the token's."""
+    from dispatcher.effects.github_account import GivenToken
+
     github = inputs.github
-    return replace(world, forge=GitHubForge(world.settings.repository, github.token, github.api_url, github.identity, github.app_slug))
+    if not (github.app_id or github.app_private_key):
+        return GivenToken(github.token, github.identity, github.app_slug)
+    if not (github.app_id and github.app_private_key):
+        absent, there = ("app-private-key", "app-id") if github.app_id else ("app-id", "app-private-key")
+        raise InputError("input.missing", f"`{there}` is given, but no `{absent}`.", "A GitHub App needs both; else leave both out.")
+    from dispatcher.effects.github_app import AppInstallation
+
+    return AppInstallation(github.app_id, github.app_private_key, repository, github.api_url, SystemClock(), mask=mask)
 
 
 def open_cluster(profile: Profile, inputs: Inputs, local_job_dir: str) -> Cluster:
@@ -157,20 +175,22 @@ def _world(
     names: Callable[[str], tuple[str, ...]],
     workspace: Path | None,
     compiler: CompilerProcess | None = None,
+    account: Account | None = None,
 ) -> World:
     github = inputs.github
     local_job_dir = str(Path(inputs.state_dir) / "local")
 
     @lru_cache(maxsize=1)
-    def archive() -> Archive:
+    def archive(secret: str) -> Archive:
         from dispatcher.effects.archive import GitArchive
 
         url = inputs.git_url or (f"{github.server_url}/{repository}" if github.in_actions else "")
-        return GitArchive(url, github.token or None, workspace, progress=runner.say)
+        return GitArchive(url, secret or None, workspace, progress=runner.say)
 
     return World(
         forge=forge,
-        archive=archive,
+        # An App's token holds for an hour; then there is another one, and with it another archive.
+        archive=lambda: archive(account.token() if account else github.token),
         compiler=compiler or CompilerProcess(),
         connect=lambda profile: open_cluster(profile, inputs, local_job_dir),
         read_config=read,
@@ -188,7 +208,7 @@ def _world(
             local_job_dir=local_job_dir,
             guards_key=github.in_actions and inputs.ssh.key is not None,
             python=sys.executable,
-            app_slug=github.app_slug,
+            app_slug=account.app_slug if account else github.app_slug,
         ),
     )
 

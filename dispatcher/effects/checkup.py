@@ -53,7 +53,7 @@ def _door(inputs: Inputs) -> list[Finding]:
 
 def _github(world: World, inputs: Inputs) -> Finding:
     """Whether the token may do what a run needs; without a token there is nothing to check."""
-    if not (inputs.github.token and world.settings.repository):
+    if not (inputs.github.speaks and world.settings.repository):
         return Finding("none", "GitHub token", "none is set here; the action gets one by itself")
     from dispatcher.effects.assembly import with_forge
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dispatcher.effects.clock import SystemClock
+from dispatcher.effects.github_account import JOBS_OWN_APP, Account, GivenToken
 from dispatcher.effects.github_objects import (
     answer_of,
     check_fields,
@@ -33,22 +34,21 @@ if TYPE_CHECKING:
 
 ANNOTATIONS_PER_REQUEST = 50
 LABEL_DESCRIPTION_CHARACTERS = 100
-JOBS_OWN_APP = "github-actions"
-"""The App that a job's own token belongs to; GitHub shows no buttons beside its checks, for it has nobody to tell."""
 
 
 class GitHubForge:
     """Implements the `Forge` port for one repository (`owner/name`).
 
-    `identity` is the login our comments are written under (a bot's ends with `[bot]`) and `app_slug` the app our checks are
-    made by: those of the token. `api_url` may be a GitHub Enterprise Server's (`https://host/api/v3`). `timeout`: seconds to
-    wait for a connection and for each piece of an answer. `patience`: seconds one request may spend waiting for better times.
+    `token` is one, or an `Account` that makes its own. `identity` is the login our comments are written under (a bot's ends with
+    `[bot]`) and `app_slug` the App our checks are made by: those of a token; an account knows its own. `api_url` may be a GitHub
+    Enterprise Server's (`https://host/api/v3`). `timeout`: seconds to wait for a connection and for each piece of an answer.
+    `patience`: seconds one request may spend waiting for better times.
     """
 
     def __init__(
         self,
         repository: str,
-        token: str,
+        token: str | Account,
         api_url: str = "https://api.github.com",
         identity: str = f"{JOBS_OWN_APP}[bot]",
         app_slug: str = JOBS_OWN_APP,
@@ -61,17 +61,19 @@ class GitHubForge:
         from dispatcher.effects.github_http import Transport
 
         self._clock = clock or SystemClock()
-        self._http = Transport(token, api_url, timeout, patience, self._clock)
+        self._account = GivenToken(token, identity, app_slug) if isinstance(token, str) else token
+        self._http = Transport(self._account, api_url, timeout, patience, self._clock)
         owner, _, name = repository.partition("/")
         self._repository = Repository(self._http, url=f"/repos/{segment(owner)}/{segment(name)}")
-        self._identity = identity
-        self._app_slug = app_slug
-        self._has_buttons = app_slug != JOBS_OWN_APP
 
     @property
     def requests(self) -> int:
         """How many HTTP requests were sent, redirects and repeats included."""
         return self._http.sent
+
+    @property
+    def _has_buttons(self) -> bool:
+        return self._account.app_slug != JOBS_OWN_APP
 
     # ------------------------------------------------------------------- who and what
 
@@ -172,8 +174,8 @@ class GitHubForge:
     def _is_ours(self, comment: IssueComment) -> bool:
         """Whether our identity wrote it: anybody can write a marker, and a user could be named like an app."""
         user = comment.user
-        is_bot = self._identity.endswith("[bot]")
-        return user is not None and user.login.lower() == self._identity.lower() and (not is_bot or user.type == "Bot")
+        identity = self._account.identity.lower()
+        return user is not None and user.login.lower() == identity and (not identity.endswith("[bot]") or user.type == "Bot")
 
     def create_comment(self, number: int, body: str, marker: str) -> Comment:
         """https://docs.github.com/rest/issues/comments#create-an-issue-comment"""
@@ -266,7 +268,7 @@ class GitHubForge:
     def _our_runs(self, sha: str, name: str | None) -> list[CheckRun]:
         commit = self._repository.get_commit(segment(sha))
         runs = commit.get_check_runs(check_name=name, filter="all") if name else commit.get_check_runs(filter="all")
-        ours = [run for run in runs if run.app is not None and run.app.slug == self._app_slug]
+        ours = [run for run in runs if run.app is not None and run.app.slug == self._account.app_slug]
         return sorted(ours, key=lambda run: run.id, reverse=True)
 
     def create_check(self, check: Check) -> CheckRef:

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
-from github import Auth
 from github.Requester import Requester
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 from urllib3.exceptions import NewConnectionError  # type: ignore[import-untyped, unused-ignore]
 
 from dispatcher import __version__
+from dispatcher.effects.github_account import Account
 from dispatcher.errors import ForgeError
 from dispatcher.ports import Clock
 
@@ -69,13 +69,11 @@ class Transport(Requester):
     repeats of one request may sleep altogether.
     """
 
-    def __init__(self, token: str, api_url: str, timeout: float, patience: float, clock: Clock) -> None:
-        if not token:
-            raise GitHubError("github.unauthorized", "There is no GitHub token.")
+    def __init__(self, account: Account, api_url: str, timeout: float, patience: float, clock: Clock) -> None:
         if urlsplit(api_url).scheme not in ("http", "https") or not urlsplit(api_url).hostname:
             raise GitHubError("github.unreachable", f"`{api_url}` is not the address of a GitHub API.")
         self._api_url = api_url.rstrip("/")
-        self._token = token
+        self._account = account
         self._seconds = timeout
         self._patience = patience
         self._clock = clock
@@ -83,7 +81,7 @@ class Transport(Requester):
         self._session.auth = Requester.noopAuth  # otherwise a .netrc would replace the token
         self.sent = 0
         super().__init__(
-            auth=Auth.Token(token),
+            auth=None,
             base_url=self._api_url,
             timeout=int(timeout) or 1,
             user_agent=f"nemotron-dispatch/{__version__}",
@@ -140,10 +138,15 @@ class Transport(Requester):
         raise AssertionError("tenacity either returns or raises")
 
     def _once(self, verb: str, address: str, headers: Mapping[str, str], body: Any) -> tuple[dict[str, Any], Any]:
-        response = self._send(verb, address, headers, body)
+        token = self._account.token()
+        response = self._send(verb, address, headers, body, token)
+        if response.status_code == 401 and self._account.renewed(token):
+            # Nothing was done, so this is no repeat. The token expired by GitHub's clock, or somebody took it back.
+            token = self._account.token()
+            response = self._send(verb, address, headers, body, token)
         lowered = {name.lower(): value for name, value in response.headers.items()} | {STATUS: str(response.status_code)}
         if response.status_code >= 400:
-            raise self._refusal(verb, address, response)
+            raise self._refusal(verb, address, response, token)
         if response.status_code == 204 or not response.content:
             return lowered, None
         try:
@@ -158,13 +161,13 @@ class Transport(Requester):
                 unclear=verb != "GET",
             ) from None
 
-    def _send(self, verb: str, address: str, headers: Mapping[str, str], body: Any) -> requests.Response:
+    def _send(self, verb: str, address: str, headers: Mapping[str, str], body: Any, token: str) -> requests.Response:
         """Sends and follows redirects within the same server, repeating method and body as GitHub asks for.
 
         https://docs.github.com/rest/using-the-rest-api/best-practices-for-using-the-rest-api#follow-redirects
         """
         sent_headers = {"Accept": "application/vnd.github+json", **headers, "User-Agent": f"nemotron-dispatch/{__version__}"}
-        sent_headers |= {"Authorization": f"Bearer {self._token}", "X-GitHub-Api-Version": API_VERSION}
+        sent_headers |= {"Authorization": f"Bearer {token}", "X-GitHub-Api-Version": API_VERSION}
         for _hop in range(4):
             self.sent += 1
             try:
@@ -194,10 +197,10 @@ class Transport(Requester):
             )
         return target if new.query or not old.query else f"{target}?{old.query}"
 
-    def _refusal(self, verb: str, address: str, response: requests.Response) -> GitHubError:
+    def _refusal(self, verb: str, address: str, response: requests.Response, token: str) -> GitHubError:
         """The coded error for an answer of 400 and more."""
         status = response.status_code
-        said = _message(response).replace(self._token, "***")
+        said = _message(response).replace(token, "***")
         cause = f"GitHub answered {status} to {_words(verb, address)}: {said}"
         wait = _limited(response, said, self._clock)
         if wait is not None:

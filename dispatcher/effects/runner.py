@@ -56,6 +56,14 @@ class Runner:
         stream.write(text)
         stream.flush()
 
+    def mask(self, secret: str) -> None:
+        """GitHub shows `***` in its place from now on; it already does so for what came from `secrets`.
+
+        https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions#masking-a-value-in-a-log
+        """
+        if self.in_actions:
+            print(f"::add-mask::{secret}", file=sys.stderr, flush=True)
+
     def error(self, title: str, message: str) -> None:
         """An error that GitHub shows on the workflow run's page; on a terminal just a line."""
         if self.in_actions:

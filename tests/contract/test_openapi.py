@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from dispatcher.effects.github import GitHubForge
+from dispatcher.effects.github_app import AppInstallation
 from dispatcher.ports import Annotation, Button, Check, Label
 from tests.fakes import FakeClock
 from tests.github_model import App, Repository
@@ -15,6 +19,8 @@ from tests.github_routes import ROUTES
 from tests.github_server import JOB_PERMISSIONS, GitHubServer
 
 USED = {
+    ("GET", "/repos/{owner}/{repo}/installation"),
+    ("POST", "/app/installations/{installation_id}/access_tokens"),
     ("GET", "/orgs/{org}/teams/{team_slug}/memberships/{username}"),
     ("GET", "/repos/{owner}/{repo}/collaborators/{username}/permission"),
     ("GET", "/repos/{owner}/{repo}/commits/{ref}"),
@@ -36,13 +42,21 @@ USED = {
     ("PATCH", "/repos/{owner}/{repo}/labels/{name}"),
     ("DELETE", "/repos/{owner}/{repo}/issues/{issue_number}/labels/{name}"),
 }
-"""Every endpoint that dispatcher/effects/github.py calls."""
+"""Every endpoint that dispatcher/effects/github.py and github_app.py call."""
 
 
 def _call_everything(github: GitHubServer, repo: Repository) -> None:
     repo.commit("feature", {"a.py": "b"})
     pull = repo.open_pull("feature")
-    forge = GitHubForge("org/repo", github.token, github.api_url, clock=FakeClock())
+    key = generate_private_key(65537, 2048)
+    pem = str(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "ascii")
+    public = str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "ascii")
+    github.install(
+        App(4711, "ours", "Ours", public), "org", {"contents": "read", "checks": "write", "pull_requests": "write", "members": "read"}
+    )
+    forge = GitHubForge(
+        "org/repo", AppInstallation("4711", pem, "org/repo", github.api_url, FakeClock()), github.api_url, clock=FakeClock()
+    )
     forge.pull(1)
     forge.role("alice")
     forge.team_member("org", "team", "alice")
@@ -54,6 +68,7 @@ def _call_everything(github: GitHubServer, repo: Repository) -> None:
     forge.find_comment(1, "marker")
     forge.update_comment(forge.create_comment(1, "marker", "marker").id, "marker")
     check = Check("train", pull.head_sha, "k", "queued", None, "t", "s", "https://example.com", (Annotation("a.py", 1, "notice", "m"),))
+    check = replace(check, text="{}", buttons=(Button("Cancel", "Ends the job", "cancel"),))
     forge.find_checks(pull.head_sha, "train")
     github.reset("PATCH", "check-runs", after_effect=True)
     forge.update_check(forge.create_check(check).id, check)
@@ -65,15 +80,6 @@ def _call_everything(github: GitHubServer, repo: Repository) -> None:
     forge.create_label(Label("train:gpu", "ffffff", "Trains more"))
 
 
-def test_an_apps_buttons_are_described(github: GitHubServer) -> None:
-    repo = github.create_repository("org/repo", {"README.md": "x"})
-    github.add_token("ghs_own", "own[bot]", App(78, "own", "Own"))
-    forge = GitHubForge("org/repo", "ghs_own", github.api_url, "own[bot]", "own", clock=FakeClock())
-    check = Check("n", repo.sha("main"), "k", "queued", None, "t", "s", text="{}", buttons=(Button("Cancel", "Ends the job", "cancel"),))
-    forge.update_check(forge.create_check(check).id, check)
-    assert [len(one.body["actions"]) for one in github.requests] == [1, 1]
-
-
 def test_what_we_call_is_described(github: GitHubServer) -> None:
     _call_everything(github, github.create_repository("org/repo", {"README.md": "x"}))
     called = set()
@@ -82,6 +88,9 @@ def test_what_we_call_is_described(github: GitHubServer) -> None:
         assert operation, request
         called.add((request.method, operation.path))
     assert called == USED
+    assert all(
+        "actions" in request.body for request in github.requests if request.method in ("POST", "PATCH") and "/check-runs" in request.path
+    )
 
 
 def test_the_documented_permissions_are_enough_and_none_is_too_many() -> None:

@@ -73,6 +73,20 @@ def test_an_app_speaks_under_its_own_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "speaks"),
+    [
+        ({}, False),
+        ({"GITHUB_TOKEN": "ghs_x"}, True),
+        ({"DISPATCH_APP_ID": "1", "DISPATCH_APP_PRIVATE_KEY": "x"}, True),
+        # Half an App is a mistake that must be told, not a reason to be silent.
+        ({"DISPATCH_APP_ID": "1"}, True),
+    ],
+)
+def test_whether_there_is_anything_to_speak_to_github_with(given: dict[str, str], speaks: bool) -> None:
+    assert read_inputs(given).github.speaks is speaks
+
+
+@pytest.mark.parametrize(
     ("text", "value"),
     [
         ("true", True),
@@ -115,6 +129,7 @@ SECRETS = {
     "GITHUB_TOKEN": "value-1",
     "DISPATCH_SSH_KEY": "value-2",
     "DISPATCH_SSH_PASSPHRASE": "value-3",
+    "DISPATCH_APP_PRIVATE_KEY": "value-9",
     "WANDB_API_KEY": "value-4",
     "HF_TOKEN": "value-5",
     "MY_PASSWORD": "value-6",
