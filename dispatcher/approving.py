@@ -46,6 +46,7 @@ def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, p
     """One request. Its own trigger goes with it, so that two who approve at once start one run, in the requester's comment."""
     assert world.forge is not None
     assert facts.pull is not None, "authorise has looked"
+    number = facts.pull.number
     runs = tuple(replace(run, sha=request.sha) for run in request.runs())
     for run in runs:
         facts = with_teams(facts, approver_teams(facts, policy, *_names(run, policy), request.why == "second"), world)
@@ -58,10 +59,10 @@ def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, p
     grants = _grants(runs, request, event, facts, who, policy)
     if isinstance(grants, Denial):
         return denied(grants, event.trigger)
-    started = start_runs(grants, who, _as_asked(event, request, facts.pull.number), policy, world)
+    started = start_runs(grants, who, _as_asked(event, request, number), policy, world)
     if isinstance(started, Answer):
         # The answer belongs to the request: what it asked for cannot be, or waits for somebody else still.
-        publish_answer(world.forge, started, facts.pull.number, request.trigger, None, request.comment)
+        publish_answer(world.forge, started, number, request.trigger, None, request.comment)
         return Outcome(started.exit, started.outputs, started.summary)
     world.forge.update_check(check.id, request_check(request, world.settings.voice.word, facts.actor))
     return started

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from dispatcher import command, executor, grammar, policy, profile, results
+from dispatcher import command, executor, grammar, policy, profile, results, rules
+from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
 from dispatcher.docs import examples
@@ -18,6 +19,7 @@ from dispatcher.errors import CATALOGUE, Exit
 from dispatcher.recipe import Recipe
 from dispatcher.report import TAIL_LINES
 from dispatcher.slurm import State
+from dispatcher.verbs import VERBS
 
 EXITS: Mapping[Exit, str] = {
     Exit.OK: "Done. For a run that was waited for: it passed.",
@@ -82,9 +84,9 @@ def blocks(root: Path) -> dict[str, str]:
         "log-url-fields": ", ".join(f"`{{{name}}}`" for name in executor.LOG_URL_FIELDS),
         "cli": _cli(),
         "policy": fields_table(policy.Policy),
-        "policy-allow": fields_table(policy.Allow),
-        "policy-overrides": fields_table(policy.Overrides),
-        "policy-profiles": fields_table(policy.ProfileRule),
+        "policy-allow": fields_table(rules.Allow),
+        "policy-overrides": fields_table(rules.Overrides),
+        "policy-profiles": fields_table(rules.Rule),
         "policy-schedules": fields_table(policy.Schedule),
         "policy-gate": fields_table(policy.Gate),
         "policy-required": fields_table(policy.Required),
@@ -98,6 +100,11 @@ def blocks(root: Path) -> dict[str, str]:
         "comment-passed": quoted(examples.passed()),
         "comment-failed": quoted(examples.failed()),
         "comment-refused": quoted(examples.refused()),
+        "comment-several": quoted(examples.several()),
+        "comment-waits": quoted(examples.waits()),
+        "comment-help": quoted(examples.helped()),
+        "check-overridden": quoted(examples.overridden()),
+        "verbs": _verbs(),
         "action-inputs": _inputs(action),
         "action-outputs": _outputs(action),
     }
@@ -117,9 +124,21 @@ def _errors() -> str:
     return "\n\n".join(parts)
 
 
+def _verbs() -> str:
+    """Every verb with its examples, from the table that the help is made from."""
+    rows = []
+    for verb in VERBS.values():
+        shown = "<br>".join(f"`/train {example}`".replace("|", "\\|") for example in verb.examples)
+        rows.append((f"`/train {verb.usage}`".replace("|", "\\|"), f"{verb.does[0].upper()}{verb.does[1:]}. {verb.notes}".strip(), shown))
+    return table(("command", "what it does", "for example"), rows)
+
+
 def _limits() -> str:
     rows = (
         ("characters in a command's line", f"{grammar.LINE_LIMIT:,}"),
+        ("runs that one command may become, if the policy's `most.runs` allows", str(grammar.RUNS_LIMIT)),
+        ("commands in one comment, if the policy's `most.commands` allows", str(grammar.COMMANDS_LIMIT)),
+        ("requests that wait on one commit", str(WAITING_LIMIT)),
         ("overrides in a command", str(grammar.OVERRIDES_LIMIT)),
         ("characters in a key, in a value", f"{grammar.KEY_LIMIT}, {grammar.VALUE_LIMIT}"),
         ("lines of the log in a comment about a failed run", str(TAIL_LINES)),

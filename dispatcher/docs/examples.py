@@ -5,12 +5,19 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 from dispatcher.answer import Voice
-from dispatcher.authorise import Denial
+from dispatcher.approval import Request
+from dispatcher.authorise import Denial, Facts
+from dispatcher.gate import Requirement, judge
+from dispatcher.gatereport import gate_lines
+from dispatcher.group import group_lines
+from dispatcher.helping import help_words
+from dispatcher.policy import load_policy
 from dispatcher.profile import UnknownProfile
-from dispatcher.record import Resources, RunRecord, Target
-from dispatcher.refusals import denied, unknown_profile
+from dispatcher.record import Member, Resources, RunRecord, Target
+from dispatcher.refusals import denied, parked, unknown_profile
 from dispatcher.report import run_report
 from dispatcher.slurm import State
+from dispatcher.waiver import WaiverRecord
 
 _ASKED = datetime(2026, 3, 2, 14, 2, tzinfo=timezone.utc)
 _FOLDER = "/lustre/ci/dispatch/runs/4f1c2d3e4f5a6b7c"
@@ -57,6 +64,53 @@ def passed() -> str:
 def failed() -> str:
     """A run that failed, with the end of its log."""
     return _comment(_ended(State.FAILED, timedelta(minutes=3, seconds=12), exit_code=1), _TAIL)
+
+
+def several() -> str:
+    """The comment of a command that became four runs."""
+    found: list[RunRecord] = []
+    for number, (profile, rate) in enumerate((("cluster", "1e-3"), ("cluster", "3e-4"), ("large", "1e-3"), ("large", "3e-4"))):
+        state = (State.SUCCEEDED, State.FAILED, State.RUNNING, State.QUEUED)[number]
+        after = timedelta(minutes=12, seconds=4)
+        record = _ended(state, after, overrides=(f"lr={rate}", "train.iters=200")) if state.ended else _RUN
+        more: dict[str, object] = {"run_key": f"{number + 4}f1c2d3e4f5a6b7c", "profile": profile, "state": state, "log_template": ""}
+        more |= {"overrides": (f"lr={rate}", "train.iters=200"), "job_id": "" if state is State.QUEUED else str(12345 + number)}
+        more |= {"exit_code": 1} if state is State.FAILED else {"results": {"loss": 1.873}} if state is State.SUCCEEDED else {}
+        more |= {"started_at": _ASKED + timedelta(minutes=18)} if state is State.RUNNING else {}
+        more |= {"reason": "place 1 in the queue: profile large has 1 of 1 active runs"} if state is State.QUEUED else {}
+        found.append(record.model_copy(update=more))
+    members = tuple(Member(run_key=record.run_key, profile=record.profile) for record in found)
+    lines = group_lines(members, {record.run_key: record for record in found}, {}, _ASKED + timedelta(minutes=31), Voice())
+    return "\n".join(lines)
+
+
+def waits() -> str:
+    """Two requests that wait for somebody's approval."""
+    asked = {"sha": _RUN.sha, "trigger": "comment:4", "actor": "carol", "lines": ("profile=cluster",)}
+    fork = parked(Request.model_validate({**asked, "why": "fork"}), Voice())
+    second = parked(Request.model_validate({**asked, "actor": "alice", "why": "second", "rule": "approval.gpu_hours"}), Voice())
+    return f"{fork.summary}\n\n{second.summary}"
+
+
+def overridden() -> str:
+    """The gate's check while an exception holds."""
+    waiver = WaiverRecord(
+        gate="dispatch/gate",
+        sha=_RUN.sha,
+        actor="dana",
+        reason="the cluster is down until Monday",
+        made_at=_ASKED,
+        expires_at=_ASKED + timedelta(days=1),
+    )
+    verdict = judge((Requirement("cluster", "default", "train.py"),), (), _RUN.sha, waiver)
+    return "\n".join(gate_lines(verdict, (), "/train"))
+
+
+def helped() -> str:
+    """What `help` says to somebody with write access, with a policy of a few lines."""
+    text = "default_profile: cluster\nprofiles: { large: { allow: { teams: [org/ml-team] }, limits: { gpu_hours: 512 } } }\n"
+    policy = load_policy(text + "limits: { gpu_hours: 64 }\nrecipes: { default: { script: train.py } }\n")
+    return help_words("", policy, Facts("alice", "write"), ("cluster", "large"), "/train", "comment:5").summary
 
 
 def refused() -> str:
