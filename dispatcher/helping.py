@@ -29,10 +29,7 @@ def help_words(topic: str, policy: Policy, facts: Facts, profiles: Sequence[str]
         lines += ["", *_note(topic, policy, facts)]
     else:
         lines = [f"### What you can do here with `{word}`", "", "| command | what it does |", "|---|---|"]
-        lines += [
-            f"| {code(f'{word} {verb.usage}').replace('|', chr(92) + '|')} | {verb.does}{_mark(name, policy, facts)} |"
-            for name, verb in VERBS.items()
-        ]
+        lines += [f"| {code(f'{word} {verb.usage}')} | {verb.does}{_mark(name, policy, facts)} |" for name, verb in VERBS.items()]
         lines += ["", f"**Profiles** {_line(_usable(policy, facts, profiles), policy.default_profile)}"]
         lines += ["", f"**Recipes** {_line(_usable_recipes(policy, facts), policy.default_recipe)}"]
         lines += ["", f"`{word} help VERB`, `{word} help profiles` and `{word} help recipes` say more."]
