@@ -11,6 +11,8 @@ from dispatcher.errors import InputError
 _SHA = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 _LOGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\[bot\])?")
+# JSON can write half of a surrogate pair; nothing that has one can be encoded, neither to be hashed nor to be sent.
+_HALF = re.compile("[\ud800-\udfff]")
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -61,6 +63,8 @@ class Reader:
             return absent
         if not isinstance(found, str):
             refuse(".".join(path), "is missing" if found is None else "is not text")
+        if _HALF.search(found):
+            refuse(".".join(path), "has half a character, which no text can have")
         return found
 
     def line(self, *path: str, absent: object = _MISSING) -> str:

@@ -217,7 +217,13 @@ POSITIONS: Mapping[str, Position] = {
     "check-id": Position("check_run", ("check_run", "external_id")),
     "check-name": Position("check_run", ("check_run", "name")),
     "check-sha": Position("check_run", ("check_run", "head_sha")),
+    "check-gate": Position("check_run", ("check_run", "external_id"), "gate-{}"),
+    "check-approval": Position("check_run", ("check_run", "external_id"), "approval-{}"),
     "button": Position("check_run", ("requested_action", "identifier")),
+    "pushed-before": Position("pull_request", ("before",)),
+    "pushed-base": Position("pull_request", ("pull_request", "base", "ref")),
+    "pushed-fork": Position("pull_request", ("pull_request", "head", "repo", "full_name")),
+    "pushed-label": Position("pull_request", ("pull_request", "labels"), "train:{}"),
     "sender": Position("workflow_dispatch", ("sender", "login")),
     "author": Position("issue_comment", ("comment", "user", "login")),
     "repository": Position("issue_comment", ("repository", "full_name")),
@@ -271,7 +277,8 @@ class Hostile:
         here = event
         for name in self.place.field[:-1]:
             here = here.setdefault(name, {})
-        here[self.place.field[-1]] = CRON if self.place.policy else self.text
+        written = CRON if self.place.policy else self.text
+        here[self.place.field[-1]] = [{"name": written}] if self.place.field[-1] == "labels" else written
         return event
 
 
@@ -297,6 +304,16 @@ def bare(event: str, author: str = "alice", head: str = SHA) -> dict[str, Any]:
                 "base": {"ref": "main", "sha": head},
             },
         },
+        "pull_request": {
+            "action": "synchronize",
+            "before": "b" * 40,
+            "pull_request": {
+                "number": NUMBER,
+                "head": {"sha": head, "ref": "feature", "repo": {"full_name": REPOSITORY}},
+                "base": {"ref": "main", "sha": head},
+                "labels": [],
+            },
+        },
         "workflow_dispatch": {"inputs": {}, "ref": "refs/heads/main"},
         "repository_dispatch": {"action": "train", "branch": "main", "client_payload": {}},
         "schedule": {"schedule": CRON},
@@ -313,11 +330,11 @@ def bare(event: str, author: str = "alice", head: str = SHA) -> dict[str, Any]:
                 "head_sha": head,
                 "external_id": "0123456789abcdef",
                 "app": {"slug": "github-actions"},
-                "pull_requests": [{"number": NUMBER}],
+                "pull_requests": [{"number": NUMBER, "base": {"repo": {"id": 1}}}],
             },
         },
     }
-    return {"repository": {"full_name": REPOSITORY, "default_branch": "main"}, "sender": owner, **deepcopy(fields[event])}
+    return {"repository": {"id": 1, "full_name": REPOSITORY, "default_branch": "main"}, "sender": owner, **deepcopy(fields[event])}
 
 
 def corpus(canary: str) -> tuple[Hostile, ...]:

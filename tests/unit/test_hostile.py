@@ -14,7 +14,7 @@ from dispatcher.command import parse_command
 from dispatcher.errors import DispatchError
 from dispatcher.event import parse_event
 from dispatcher.flow import handle
-from dispatcher.grammar import Run
+from dispatcher.grammar import COMMANDS_LIMIT, Run
 from dispatcher.ports import PullRequest
 from dispatcher.world import Outcome
 from tests.fakes import BASE, HEAD, POLICY, Fakes
@@ -47,6 +47,16 @@ def told(item: Hostile) -> tuple[Outcome, Fakes, str]:
         return Outcome(error.exit, blank_outputs("refused", error.code), error.cause), fakes, trigger
 
 
+def is_word(payload: str) -> bool:
+    """Whether it stands for itself without quotes: a space, a line's end or a quote at its beginning makes it something else."""
+    return payload.split() == [payload] and payload[0] not in "\"'"
+
+
+def is_text(payload: str) -> bool:
+    """Half a character is none: such an event is refused as a whole."""
+    return not any("\ud800" <= ch <= "\udfff" for ch in payload)
+
+
 def test_the_corpus_is_what_it_says() -> None:
     assert len(CORPUS) >= 500
     assert len({item.id for item in CORPUS}) == len(CORPUS)
@@ -64,7 +74,8 @@ def test_every_hostile_input_gets_an_answer_with_a_reason(items: list[Hostile]) 
         assert ended.outputs["decision"], item.id
         assert REASON.fullmatch(ended.outputs["reason-code"]), (item.id, ended.outputs)
         for body in fakes.forge.bodies:
-            markers = [line for line in body.splitlines() if line == marker(trigger) or line.startswith(RUN_MARK)]
+            own = {marker(trigger), *(marker(f"{trigger}:{line}") for line in range(2, COMMANDS_LIMIT + 1))}
+            markers = [line for line in body.splitlines() if line in own or line.startswith(RUN_MARK)]
             assert acting(body, markers, LINKS) == [], (item.id, body)
         for check in fakes.forge.checks.values():
             assert acting(check.summary, (), LINKS) == [], (item.id, check.summary)
@@ -77,11 +88,10 @@ def test_every_hostile_input_gets_an_answer_with_a_reason(items: list[Hostile]) 
 def test_what_is_taken_is_taken_as_it_was_written(position: str) -> None:
     taken = 0
     for item in CORPUS:
-        if item.position != position:
+        if item.position != position or not is_text(item.payload):
             continue
         command = parse_command(parse_event("issue_comment", item.put_into(bare("issue_comment"))))
-        # An unquoted value ends at a space: what follows is other words.
-        if isinstance(command, Run) and len(command.overrides) == 1 and (item.place.quote or item.payload.split() == [item.payload]):
+        if isinstance(command, Run) and len(command.overrides) == 1 and (item.place.quote or is_word(item.payload)):
             taken += 1
             assert command.overrides[0].value == item.payload, item.id
     assert taken > 40
