@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dispatcher.action import blank_outputs
+from dispatcher.chores import Place, Steps, next_steps, wanted_labels
 from dispatcher.effects.assembly import default_branch, for_terminal, origin_url, top_folder, with_forge
 from dispatcher.effects.hostkeys import scan
 from dispatcher.effects.origin import installed_action, repository_on_github
@@ -23,7 +24,8 @@ from dispatcher.effects.writing import write_all
 from dispatcher.errors import DispatchError, Exit, InputError, SshError
 from dispatcher.inputs import Inputs
 from dispatcher.known_hosts import HostKey, name_of
-from dispatcher.onboarding import QUESTIONS, Place, Setup, Steps, gather, next_steps, read_fingerprint, setup_files, wanted_labels
+from dispatcher.onboarding import QUESTIONS, gather, read_fingerprint
+from dispatcher.scaffold import Setup, setup_files
 from dispatcher.world import Outcome
 
 # What training scripts are called, most likely first: only a proposal to somebody who is asked.

@@ -11,23 +11,13 @@ import pytest
 import yaml
 
 from dispatcher.arguments import parser
+from dispatcher.chores import Place, label_lines, next_steps, wanted_labels
 from dispatcher.errors import InputError
 from dispatcher.known_hosts import HostKey, known_keys
-from dispatcher.onboarding import (
-    QUESTIONS,
-    Place,
-    Question,
-    Setup,
-    gather,
-    label_lines,
-    next_steps,
-    read_fingerprint,
-    setup_files,
-    wanted_labels,
-    yaml_word,
-)
+from dispatcher.onboarding import QUESTIONS, Question, gather, read_fingerprint
 from dispatcher.policy import POLICY_PATH, Policy, load_policy
 from dispatcher.profile import LocalProfile, ResolvedProfile, SlurmProfile, resolve_profile
+from dispatcher.scaffold import Setup, setup_files, yaml_word
 from dispatcher.workflows import WAYS
 
 ACTION = "org/nemotron-dispatch@0123456789abcdef0123456789abcdef01234567 # v1.2.3"
