@@ -23,10 +23,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object on standard output, everything else on standard error")
-    common.add_argument("--debug", action="store_true", help="show a traceback when something breaks")
-    common.add_argument("--repo", type=Path, default=Path(), metavar="DIR", help="the checkout to work in (default: the current folder)")
+    common = _common()
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, words: str, example: str) -> argparse.ArgumentParser:
@@ -44,7 +41,18 @@ def parser() -> argparse.ArgumentParser:
     _for_github(add)
     _trying(add)
     _setting_up(add)
+    _policy(add)
     return top
+
+
+def _common(inner: bool = False) -> argparse.ArgumentParser:
+    """The options of every command. `inner`: of a command below another, which must not put defaults over what that one was given."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS if inner else None)
+    common.add_argument("--json", action="store_true", help="print one JSON object on standard output, everything else on standard error")
+    common.add_argument("--debug", action="store_true", help="show a traceback when something breaks")
+    folder = argparse.SUPPRESS if inner else Path()
+    common.add_argument("--repo", type=Path, default=folder, metavar="DIR", help="the checkout to work in (default: the current folder)")
+    return common
 
 
 def _starting(add: Add) -> None:
@@ -139,3 +147,43 @@ def _setting_up(add: Add) -> None:
     init.add_argument("--force", action="store_true", help="replace files that are there already and different")
     init.add_argument("--labels", action="store_true", help="create the label too; takes GITHUB_TOKEN")
     init.add_argument("--doctor", action=either, default=True, help="check at the end that the profile works (default: yes)")
+
+
+POLICY_CHECK = """\
+Without a COMMENT: says whether .github/dispatch.yml and every profile can be used, and names rules for profiles that do not exist.
+
+With a COMMENT: says step by step what would become of it, with the rule that decides each step and the line where it stands. Nothing is
+submitted. Who comments, and on what, is supposed as the options say; with GITHUB_TOKEN set, --pr given and --role not, GitHub is asked.
+Only when the command really runs, the ledger says how many runs are active and how much of a budget is left.
+"""
+POLICY_EXAMPLES = (
+    "policy check --actor bob --role write '/train profile=cluster'",
+    "policy check --actor bob --team org/ml --fork --head 0123456789abcdef0123456789abcdef01234567 '/train'",
+    "policy check --actor bob --pr 12 '/train plan run.nodes=16'",
+    "policy check",
+)
+
+
+def _policy(add: Add) -> None:
+    policy = add(
+        "policy", "check the policy and the profiles, and explain what it decides and why", "\n  nemotron-dispatch ".join(POLICY_EXAMPLES)
+    )
+    words = "validate the policy and every profile; with a comment, explain what would become of it"
+    actions = policy.add_subparsers(dest="action", required=True, metavar="ACTION", help="`check`")
+    check = actions.add_parser(
+        "check",
+        help=words,
+        description=POLICY_CHECK,
+        epilog="examples:\n" + "\n".join(f"  nemotron-dispatch {example}" for example in POLICY_EXAMPLES),
+        parents=[_common(inner=True)],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("comment", nargs="?", metavar="COMMENT", help="the comment's text, quoted: '/train profile=cluster'")
+    check.add_argument("--actor", metavar="LOGIN", default="somebody", help="who comments (default: somebody)")
+    check.add_argument("--role", metavar="ROLE", help="their role on the repository: read, triage, write, maintain, admin or a custom one")
+    check.add_argument("--team", metavar="ORG/TEAM", action="append", default=[], help="a team that they are in; may be given again")
+    check.add_argument("--pr", metavar="NUMBER", type=int, help="the pull request")
+    check.add_argument("--head", metavar="SHA", default="", help="its head (default: the commit that the command names)")
+    check.add_argument("--fork", action="store_true", help="it comes from a fork")
+    check.add_argument("--draft", action="store_true", help="it is a draft")
+    check.add_argument("--closed", action="store_true", help="it is closed")

@@ -189,6 +189,27 @@ def _init(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
     return _told(set_up(arguments, inputs, runner))
 
 
+def _policy(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.checking import Supposed, check_command, check_files
+    from dispatcher.effects.assembly import for_terminal, top_folder, with_forge
+
+    world = for_terminal(inputs, runner, top_folder(arguments.repo))
+    if arguments.comment is None:
+        return _told(check_files(world))
+    supposed = Supposed(
+        arguments.actor,
+        arguments.role,
+        tuple(arguments.team),
+        arguments.pr,
+        arguments.head,
+        arguments.fork,
+        arguments.draft,
+        arguments.closed,
+    )
+    asks = arguments.pr is not None and arguments.role is None
+    return _told(check_command(with_forge(inputs, world) if asks else world, supposed, arguments.comment))
+
+
 STORIES: Mapping[str, Callable[[argparse.Namespace, Inputs, Runner], Told]] = {
     "handle": _handle,
     "plan": _ask,
@@ -201,6 +222,7 @@ STORIES: Mapping[str, Callable[[argparse.Namespace, Inputs, Runner], Told]] = {
     "doctor": _doctor,
     "demo": _demo,
     "init": _init,
+    "policy": _policy,
 }
 
 

@@ -74,6 +74,11 @@ def takes_turns(policy: Policy) -> bool:
     return general or any(rule.active is not None or rule.budget is not None for rule in rules)
 
 
+def bounds(record: RunRecord, policy: Policy) -> tuple[tuple[str, float], ...]:
+    """The numbers of `active` and `budget` that a run comes under, each with its path."""
+    return tuple((cap.where, cap.most) for cap in (*_active_caps(record, policy), *_budget_caps(record, policy)))
+
+
 def take_turns(active: Sequence[RunRecord], queued: Sequence[RunRecord], spent: Spent, policy: Policy, repository: str) -> tuple[Turn, ...]:
     """One turn for each queued run of this repository, in the queue's order.
 
