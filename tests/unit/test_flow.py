@@ -11,7 +11,7 @@ import pytest
 from dispatcher.action import OUTPUTS
 from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit, ForgeError
-from dispatcher.event import ClosedEvent, Event, LabelEvent, ManualEvent, MergeGroupEvent, OtherEvent, PushEvent, ScheduleEvent
+from dispatcher.event import Event, LabelEvent, ManualEvent, MergeGroupEvent, OtherEvent, PushEvent, ScheduleEvent
 from dispatcher.flow import handle
 from dispatcher.ports import CommandOutput
 from dispatcher.record import parse_record
@@ -276,7 +276,6 @@ def test_the_gate_is_pending_from_the_first_second(event: Event) -> None:
         (comment_event(is_pull=False), "plain-issue"),
         (comment_event(action="edited"), "not-created"),
         (replace(LABEL, label="bug"), "other-label"),
-        (ClosedEvent(REPOSITORY, 7, True, HEAD, "main", "bob", "main"), "pull-closed"),
         (OtherEvent("push", ""), "other-event"),
     ],
 )
@@ -291,15 +290,45 @@ def test_a_preview_submits_nothing(body: str) -> None:
     fakes = Fakes()
     ended = handle(comment_event(body), fakes.world)
     assert (ended.exit, told(ended)) == (Exit.OK, ("plan", "planned"))
-    assert not fakes.trace.of(*NOTHING_DONE)
+    only_looked(fakes)
     assert "Nothing was submitted." in ended.summary
     assert f"dispatch-{ended.outputs['run-key']}" in ended.summary
+
+
+def only_looked(fakes: Fakes) -> None:
+    """The cluster was asked, nothing was begun there, and no check was made; the claim that tells what would travel was given back."""
+    asked = ["connect", "cluster.claim", "cluster.abandon", "cluster.estimate", "cluster.find pull", "cluster.close"]
+    assert fakes.trace.of(*NOTHING_DONE) == asked
+    assert not fakes.cluster.claims
+    assert not fakes.cluster.runs
+
+
+def test_a_preview_says_what_only_the_cluster_knows() -> None:
+    fakes = Fakes()
+    handle(comment_event("/train a=1", comment_id=98), fakes.world)
+    fakes.forge.comments.clear()
+    handle(comment_event("/train plan a=2"), fakes.world)
+    [body] = fakes.forge.bodies
+    assert "to send: no code" in body
+    assert "| Start | " in body
+    assert "2024-05-06" in body
+    assert "| Since the last run | no more `a=1`<br>new `a=2` |" in body
+
+
+@pytest.mark.parametrize("step", ["connect", "cluster.claim", "cluster.estimate", "cluster.find"])
+def test_a_preview_goes_without_a_cluster_that_does_not_answer(step: str) -> None:
+    fakes = Fakes()
+    fakes.fail(step, "ssh.unreachable")
+    ended = handle(comment_event("/train plan"), fakes.world)
+    assert (ended.exit, told(ended)) == (Exit.OK, ("plan", "planned"))
+    assert "the cluster could not be asked (`ssh.unreachable`)" in fakes.forge.bodies[0]
+    assert not fakes.cluster.claims
 
 
 def test_a_profile_that_only_previews() -> None:
     fakes = Fakes(profiles={"cluster": PROFILE + "dry_run: true\n"})
     assert told(handle(comment_event(), fakes.world)) == ("plan", "planned")
-    assert not fakes.trace.of(*NOTHING_DONE)
+    only_looked(fakes)
 
 
 def test_a_preview_is_shown_where_it_was_asked_for() -> None:
@@ -346,10 +375,9 @@ def unchanged(fakes: Fakes) -> None:
 
 
 REFUSED: list[tuple[str, Callable[[Fakes], None], Exit, str, str, str]] = [
-    ("/train", stranger, Exit.DENIED, "denied", "not-a-collaborator", "may not use profile `cluster`"),
     ("/train", closed, Exit.DENIED, "denied", "pull-closed", "is closed"),
     ("/train", gone, Exit.DENIED, "denied", "pull-gone", "cannot be read"),
-    ("/train", fork, Exit.DENIED, "denied", "fork-needs-sha", f"sha={HEAD}"),
+    ("/train plan", fork, Exit.DENIED, "denied", "fork-needs-sha", f"sha={HEAD}"),
     (f"/train sha={OTHER}", unchanged, Exit.DENIED, "denied", "sha-mismatch", "is not the head"),
     ("/train recipe=evil", unchanged, Exit.DENIED, "denied", "unknown-recipe", "Did you mean **`eval`**?"),
     ("/train run.nodes=4", unchanged, Exit.DENIED, "denied", "override-not-allowed", "`run.nodes=4` may not be set"),
@@ -389,21 +417,24 @@ def test_a_label_is_answered_too_without_a_reaction() -> None:
 
 def test_the_same_no_twice_is_one_comment() -> None:
     fakes = Fakes()
-    fakes.forge.roles.clear()
+    closed(fakes)
     for _ in range(2):
         handle(comment_event(), fakes.world)
     assert len(fakes.forge.bodies) == 1
 
 
+@pytest.mark.parametrize("arrange", [closed, stranger])
 @pytest.mark.parametrize("step", ["forge.find_comment", "forge.create_comment", "forge.react -1"])
-def test_a_failure_of_github_never_hides_the_reason(step: str) -> None:
+def test_a_failure_of_github_never_hides_the_reason(step: str, arrange: Callable[[Fakes], None]) -> None:
     fakes = Fakes()
-    fakes.forge.roles.clear()
+    arrange(fakes)
     fakes.fail(step)
     ended = handle(comment_event(), fakes.world)
-    assert (ended.exit, told(ended)) == (Exit.DENIED, ("denied", "not-a-collaborator"))
-    assert "may not use profile" in ended.summary
-    assert any("could not be posted" in line for line in fakes.said)
+    reason, words = ("pull-closed", "is closed") if arrange is closed else ("not-a-collaborator", "may not use profile")
+    assert (ended.exit, told(ended)) == (Exit.DENIED, ("denied", reason))
+    assert words in ended.summary
+    # Who has no rights here gets a reaction only, so there is no comment that could fail.
+    assert any("could not be posted" in line for line in fakes.said) == (arrange is closed or step == "forge.react -1")
 
 
 # --------------------------------------------------------------------------- broken on the way

@@ -188,7 +188,7 @@ def test_when_another_watch_has_reported_the_end_it_is_believed() -> None:
     def other_watch(run: FakeRun) -> None:
         done = parse_record(run.record).model_copy(update={"state": State.SUCCEEDED})
         run.log += b"all is well\n"
-        report(fakes.world, fakes.cluster, Seen(done, ""))
+        report(fakes.world, fakes.cluster, read_policy(fakes.world), Seen(done, ""))
 
     ended, _ = attached(fakes, lambda run: word(fakes, "RUNNING"), other_watch)
     assert ended.exit is Exit.OK

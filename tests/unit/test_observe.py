@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from dispatcher.configuration import read_policy
 from dispatcher.errors import DispatchError
 from dispatcher.observe import changed, look, report, sight_of, sightings_of, tail_of
 from dispatcher.ports import ActiveRun
@@ -153,7 +154,7 @@ def test_said_then_remembered_then_retired() -> None:
     seen = look(fakes.world, fakes.cluster, active("running"), ENDED, GRACE)
     assert seen is not None
     fakes.steps.clear()
-    said = report(fakes.world, fakes.cluster, seen)
+    said = report(fakes.world, fakes.cluster, read_policy(fakes.world), seen)
     assert fakes.steps == [
         "forge.find_checks dispatch / cluster / default",
         "forge.create_check dispatch / cluster / default success",
@@ -161,6 +162,7 @@ def test_said_then_remembered_then_retired() -> None:
         "forge.create_comment 7",
         "forge.react rocket",
         "cluster.save succeeded",
+        "cluster.account 2024-05",
         "cluster.retire",
     ]
     assert said.comment_url
@@ -172,7 +174,7 @@ def test_a_run_that_goes_on_is_not_retired() -> None:
     fakes.cluster.add(run_record(), "pending")
     seen = look(fakes.world, fakes.cluster, active(), Observation(State.RUNNING, "squeue"), GRACE)
     assert seen is not None
-    report(fakes.world, fakes.cluster, seen)
+    report(fakes.world, fakes.cluster, read_policy(fakes.world), seen)
     assert fakes.cluster.active == {KEY: "running"}
 
 
@@ -184,7 +186,7 @@ def test_what_github_did_not_hear_is_not_remembered_as_said(step: str) -> None:
     assert seen is not None
     fakes.fail(step)
     with pytest.raises(DispatchError):
-        report(fakes.world, fakes.cluster, seen)
+        report(fakes.world, fakes.cluster, read_policy(fakes.world), seen)
     assert fakes.cluster.active == {KEY: "running"}
     assert not fakes.trace.of("cluster.save", "cluster.retire")
 
@@ -194,8 +196,8 @@ def test_at_a_terminal_the_ledger_alone_remembers() -> None:
     fakes.cluster.add(run_record(origin="terminal"), "running")
     seen = look(fakes.world, fakes.cluster, active(), ENDED, GRACE)
     assert seen is not None
-    report(fakes.world, fakes.cluster, seen)
-    assert fakes.steps[-2:] == ["cluster.save succeeded", "cluster.retire"]
+    report(fakes.world, fakes.cluster, read_policy(fakes.world), seen)
+    assert fakes.steps[-3:] == ["cluster.save succeeded", "cluster.account 2024-05", "cluster.retire"]
 
 
 def test_an_end_that_github_waits_for_is_left_to_who_can_tell_it() -> None:
@@ -203,7 +205,7 @@ def test_an_end_that_github_waits_for_is_left_to_who_can_tell_it() -> None:
     fakes.cluster.add(run_record(), "running")
     seen = look(fakes.world, fakes.cluster, active(), ENDED, GRACE)
     assert seen is not None
-    report(fakes.world, fakes.cluster, seen)
+    report(fakes.world, fakes.cluster, read_policy(fakes.world), seen)
     assert not fakes.trace.of("cluster.save", "cluster.retire")
 
 
@@ -212,6 +214,6 @@ def test_github_hears_nothing_of_what_was_asked_for_at_a_terminal() -> None:
     fakes.cluster.add(run_record(origin="terminal"), "running")
     seen = look(fakes.world, fakes.cluster, active(), ENDED, GRACE)
     assert seen is not None
-    report(fakes.world, fakes.cluster, seen)
+    report(fakes.world, fakes.cluster, read_policy(fakes.world), seen)
     assert not fakes.trace.of("forge")
-    assert fakes.steps[-2:] == ["cluster.save succeeded", "cluster.retire"]
+    assert fakes.steps[-3:] == ["cluster.save succeeded", "cluster.account 2024-05", "cluster.retire"]

@@ -48,8 +48,8 @@ def test_where(profile: object, where: str) -> None:
 
 
 def test_what_only_the_cluster_knows() -> None:
-    text = preview(planned(), SCRIPT, upload="0 B to upload", estimate="sbatch: Job 5 to start at 2024 | @org/x")
-    assert row(text, "Packed").endswith("20 B, 0 B to upload |")
+    text = preview(planned(), SCRIPT, upload="0 B in 0 files", estimate="sbatch: Job 5 to start at 2024 | @org/x")
+    assert row(text, "Packed").endswith("20 B; to send: 0 B in 0 files |")
     assert row(text, "Start") == "| Start | sbatch: Job 5 to start at 2024 \\| @\u200borg/x |"
 
 
@@ -71,4 +71,4 @@ def test_names_and_scripts_stay_in_their_blocks() -> None:
     files = (entry("```\n### head\n<img src=x>"), entry("train.py"))
     text = preview(replace(planned(), package=package(files)), Compiled("```\n@org/everyone\n"))
     assert "````" in text
-    assert text.count("<details") == text.count("</details>") == 2
+    assert text.count("<details") == text.count("</details>") == 3

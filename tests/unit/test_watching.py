@@ -41,7 +41,7 @@ def test_what_did_not_change_costs_nothing(reported: str, word: str) -> None:
         fakes.cluster.add(run_record(run_key=f"{number:016x}", job_id=str(number), state=State(reported)), reported, word)
     ended = sweep(fakes)
     assert fakes.steps == ["connect", "cluster.sweep", "cluster.close"]
-    assert (ended.exit, counted(ended)) == (Exit.OK, {"active": 20, "changed": 0, "ended": 0, "failed": 0})
+    assert (ended.exit, counted(ended)) == (Exit.OK, {"active": 20, "changed": 0, "ended": 0, "failed": 0, "queued": 0})
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_what_changed_is_said_and_remembered(word: str, state: State, conclusion
     assert record_of(fakes).state is state
     assert fakes.forge.check(CHECK).conclusion == conclusion
     assert (KEY in fakes.cluster.active) == (not state.ended)
-    assert counted(ended) == {"active": 1, "changed": 1, "ended": int(state.ended), "failed": 0}
+    assert counted(ended) == {"active": 1, "changed": 1, "ended": int(state.ended), "failed": 0, "queued": 0}
     assert not [step for step in sweep_again(fakes) if step.startswith("forge")]
 
 
@@ -168,7 +168,7 @@ def test_one_run_that_cannot_be_reported_does_not_hold_up_the_next() -> None:
     fakes.cluster.add(run_record(run_key="1" * 16, job_id="1"), "running", "COMPLETED").record = "not a record"
     fakes.cluster.add(run_record(run_key="2" * 16, job_id="2"), "running", "COMPLETED")
     ended = sweep(fakes)
-    assert counted(ended) == {"active": 2, "changed": 1, "ended": 1, "failed": 1}
+    assert counted(ended) == {"active": 2, "changed": 1, "ended": 1, "failed": 1, "queued": 0}
     assert list(fakes.cluster.active) == ["1" * 16]
 
 
@@ -182,7 +182,7 @@ def test_a_cluster_that_does_not_answer_does_not_hold_up_the_next() -> None:
     away.before_sweep = [_unreachable]
     ended = sweep(fakes)
     assert ended.exit is Exit.CLUSTER
-    assert counted(ended) == {"active": 1, "changed": 1, "ended": 1, "failed": 1}
+    assert counted(ended) == {"active": 1, "changed": 1, "ended": 1, "failed": 1, "queued": 0}
     assert any("away" in line for line in fakes.said)
     assert any("gone" in line for line in fakes.said)
 
