@@ -21,7 +21,7 @@ from dispatcher.lookups import gather_facts
 from dispatcher.policy import POLICY_PATH, Policy
 from dispatcher.ports import PullRequest
 from dispatcher.profile import ResolvedProfile
-from dispatcher.steps import Explained, Step, place_of, rendered, verdict
+from dispatcher.steps import Explained, Step, one_line, place_of, rendered, verdict
 from dispatcher.untrusted import code, fence
 from dispatcher.world import Outcome, World, outcome
 
@@ -70,7 +70,7 @@ def check_command(world: World, supposed: Supposed, body: str) -> Outcome:
 
 
 def check_files(world: World) -> Outcome:
-    """The policy and every profile: what cannot be used, and rules and names that nothing has. Raises `ConfigError` for the policy itself."""
+    """The policy and every profile: what cannot be used, and names that no profile has. Raises `ConfigError` for the policy itself."""
     policy, document = _read(world)
     steps = [Step("policy", True, f"{POLICY_PATH} can be used")]
     names = profile_names(world)
@@ -87,7 +87,7 @@ def check_files(world: World) -> Outcome:
     problems = sum(step.passed is False for step in steps)
     warnings = sum(step.passed is None for step in steps)
     marks = {True: "✓", False: "✗", None: "!"}
-    lines = [f"  {marks[step.passed]} {step.what:<11} {step.words}{f'  → {step.place}' if step.place else ''}" for step in steps]
+    lines = [f"  {marks[step.passed]} {step.what:<11} {one_line(step.words)}{f'  → {step.place}' if step.place else ''}" for step in steps]
     lines.append(f"{_count(problems, 'problem')}, {_count(warnings, 'warning')}.")
     told = {"problems": problems, "warnings": warnings, "steps": [_step_as_json(step) for step in steps]}
     exit = Exit.CONFIG if problems else Exit.OK

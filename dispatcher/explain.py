@@ -95,6 +95,7 @@ def _run_steps(command: Run, basis: Basis) -> Iterator[Step]:
     """A run's steps, in the order in which they are taken; what a later one needs of an earlier one that failed is left out."""
     policy, facts = basis.policy, basis.facts
     profile, recipe = profile_name(command, policy), recipe_name(command, policy)
+    yield Step("understood", True, "a preview, which submits nothing" if command.dry_run else "a run")
     yield _who(profile, recipe, basis)
     yield _commit(command, basis)
     decided = authorise(command, basis.event, facts, policy, word=basis.voice.word)
@@ -120,6 +121,7 @@ def _run_steps(command: Run, basis: Basis) -> Iterator[Step]:
 def _other_steps(command: Verb, basis: Basis) -> Iterator[Step]:
     """The steps of a command that runs nothing itself."""
     assert not isinstance(command, Run | Sweep)
+    yield Step("understood", True, "it runs nothing by itself: the general rule says who may")
     yield _who("", "", basis)
     yield _commit(command, basis)
     match command:
@@ -202,7 +204,7 @@ def _turn(record: RunRecord, basis: Basis) -> Step:
     if not numbers:
         return Step("turn", True, "it starts at once: the policy has no `active` and no `budget` for it")
     known = ", ".join(f"{code(where)} {most:g}" for where, most in numbers)
-    return Step("turn", None, f"the ledger is asked when it runs, whether it starts, waits or is over a budget: {known}", numbers[0][0])
+    return Step("turn", None, f"the ledger says when it runs whether it starts, waits or is over a budget: {known}", numbers[0][0])
 
 
 def _as_record(basis: Basis, profile: str, recipe: str, wanted: Wanted) -> RunRecord:

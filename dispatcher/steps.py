@@ -53,12 +53,17 @@ def rendered(explained: Explained) -> list[str]:
     marks = {True: "✓", False: "✗", None: "–"}
     lines = [explained.command] if explained.command else []
     for step in explained.steps:
-        lines.append(f"  {marks[step.passed]} {step.what:<11} {step.words.replace('**', '').strip()}")
+        lines.append(f"  {marks[step.passed]} {step.what:<11} {one_line(step.words)}")
         where = " · ".join(part for part in (step.rule, step.place or ("the default" if step.rule else "")) if part)
         if where:
             lines.append(f"  {'':<13} → {where}")
     refusal = explained.refusal
     return [*lines, f"{verdict(explained)}{f': {refusal.reason}' if refusal else ''}"]
+
+
+def one_line(words: str) -> str:
+    """Markdown → a line without emphasis."""
+    return " ".join(words.replace("**", "").split())
 
 
 def verdict(explained: Explained) -> str:

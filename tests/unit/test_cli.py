@@ -17,7 +17,7 @@ from dispatcher.cli import main, plain
 from dispatcher.errors import CATALOGUE, Exit
 from tests.stage import read_outputs
 
-COMMANDS = ("handle", "plan", "submit", "status", "logs", "cancel", "watch", "gate", "doctor", "demo", "init")
+COMMANDS = ("handle", "plan", "submit", "status", "logs", "cancel", "watch", "gate", "doctor", "demo", "init", "policy")
 
 
 @pytest.fixture(autouse=True)
