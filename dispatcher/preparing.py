@@ -49,9 +49,9 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
     if isinstance(profile, Malformed):
         return malformed(profile, grant.trigger, world.settings.voice)
     if isinstance(profile, LocalProfile) and world.settings.guards_key:
-        title = "a local run would run beside the cluster's key"
-        words = "`executor: local` runs the pull request's code on this runner, where it could read the SSH key that the job was given."
-        step = "Use a workflow without `ssh-key` for local profiles, or a profile with `executor: slurm`."
+        title = "a local run would run beside a private key"
+        words = "`executor: local` runs the pull request's code on this runner, where it could read the private key that the job was given."
+        step = "Use a workflow without `ssh-key` and `app-private-key` for local profiles, or a profile with `executor: slurm`."
         return refusal(title, "local-beside-key", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
     world.say(f"Reading commit {grant.sha[:12]}.")
     package = world.archive().describe(grant.sha, package_spec(recipe))

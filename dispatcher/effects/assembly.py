@@ -206,7 +206,7 @@ def _world(
             environment=inputs.environment,
             to_hide=inputs.to_hide,
             local_job_dir=local_job_dir,
-            guards_key=github.in_actions and inputs.ssh.key is not None,
+            guards_key=github.in_actions and (inputs.ssh.key is not None or bool(github.app_private_key)),
             python=sys.executable,
             app_slug=account.app_slug if account else github.app_slug,
         ),

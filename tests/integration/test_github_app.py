@@ -356,6 +356,23 @@ def test_a_token_alone_still_speaks_for_itself(github: GitHubServer, repo: Repos
     assert {one.login for one in github.requests} == {"github-actions[bot]"}
 
 
+@pytest.mark.parametrize(("key_given", "guarded"), [(True, True), (False, False)])
+def test_an_apps_key_is_guarded_from_local_runs_like_the_clusters(
+    github: GitHubServer, repo: Repository, installed: Installation, key_given: bool, guarded: bool
+) -> None:
+    given = environment(github) if key_given else environment(github, DISPATCH_APP_ID="", DISPATCH_APP_PRIVATE_KEY="")
+    assert for_github(read_inputs(given), Runner(None, None, False), "main").settings.guards_key is guarded
+
+
+def test_an_enterprise_server_has_apps_too(clock: FakeClock) -> None:
+    with GitHubServer(prefix="/api/v3") as server:
+        repo = server.create_repository("org/repo", {"a": "b"})
+        server.install(OURS, "org", dict(GRANTED))
+        forge = GitHubForge("org/repo", app(server, clock), server.api_url, clock=clock)
+        assert forge.commit_sha("main") == repo.sha("main")
+        assert server.violations == []
+
+
 def test_an_app_needs_no_token_at_all(github: GitHubServer, repo: Repository, installed: Installation) -> None:
     world = for_github(read_inputs(environment(github, GITHUB_TOKEN="")), Runner(None, None, False), "main")
     assert world.forge is not None

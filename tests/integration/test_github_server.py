@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import requests
 
-from dispatcher.event import parse_event
-from tests.github_model import GIT_ENV, File, Pull, Repository
+from dispatcher.event import CheckEvent, DraftEvent, parse_event
+from tests.github_model import GIT_ENV, CheckRun, File, Pull, Repository
 from tests.github_server import GitHubServer
 
 
@@ -85,7 +85,16 @@ def _everything(github: GitHubServer, repo: Repository, pull: Pull) -> dict[str,
         "workflow_dispatch": github.workflow_dispatch_event(repo, {"profile": "cluster"}),
         "merge_group": github.merge_group_event(pull),
         "schedule": github.schedule_event(repo),
+        "repository_dispatch": github.repository_dispatch_event(repo, {"profile": "cluster"}, sender="carol"),
+        "check_run": github.check_run_event(repo, _check_with_a_button(github, repo, pull), "cancel", sender="carol"),
     }
+
+
+def _check_with_a_button(github: GitHubServer, repo: Repository, pull: Pull) -> CheckRun:
+    output = {"title": "t", "summary": "s"}
+    button = {"label": "Cancel", "description": "Ends the job", "identifier": "cancel"}
+    body = {"name": "train", "head_sha": pull.head_sha, "external_id": "k", "output": output, "actions": [button]}
+    return repo.checks[_call(github, "POST", "/repos/org/repo/check-runs", body).json()["id"]]
 
 
 def test_events_belong_to_the_stand_in(github: GitHubServer, repo: Repository, pull: Pull) -> None:
@@ -121,10 +130,32 @@ def test_events_can_be_read(github: GitHubServer, repo: Repository, pull: Pull) 
     for name, payload in _everything(github, repo, pull).items():
         event = parse_event(name, payload, run_id="77")
         assert type(event).__name__ != "OtherEvent", name
+    draft = parse_event("pull_request", github.pull_request_event(pull, "converted_to_draft"))
+    assert isinstance(draft, DraftEvent)
+    assert draft.head_sha == pull.head_sha
     closed = github.pull_request_event(pull, "closed")
     assert closed["pull_request"]["state"] == "open"
     pull.close()
     assert github.pull_request_event(pull, "closed")["pull_request"]["state"] == "closed"
+
+
+def test_a_button_belongs_to_its_check_and_pull_request(github: GitHubServer, repo: Repository, pull: Pull) -> None:
+    check = _check_with_a_button(github, repo, pull)
+    pressed = parse_event("check_run", github.check_run_event(repo, check, "cancel", sender="carol"), "77")
+    assert isinstance(pressed, CheckEvent)
+    assert (pressed.check_id, pressed.number, pressed.button) == (check.id, pull.number, "cancel")
+    assert (pressed.app_slug, pressed.sender, pressed.external_id) == ("github-actions", "carol", "k")
+    again = parse_event("check_run", github.check_run_event(repo, check), "77")
+    assert isinstance(again, CheckEvent)
+    assert again.button == ""
+    fork = github.fork(repo, "bob/repo")
+    fork.commit("mine", {"x": "y"})
+    theirs = repo.open_pull("mine", author="bob", fork="bob/repo")
+    body = {"name": "train", "head_sha": theirs.head_sha, "output": {"title": "t", "summary": "s"}}
+    made = repo.checks[_call(github, "POST", "/repos/org/repo/check-runs", body).json()["id"]]
+    of_fork = parse_event("check_run", github.check_run_event(repo, made), "77")
+    assert isinstance(of_fork, CheckEvent)
+    assert of_fork.number is None
 
 
 def test_a_comment_on_a_plain_issue_has_no_pull_request(github: GitHubServer, repo: Repository) -> None:
@@ -228,6 +259,7 @@ def test_every_get_route_answers_as_described(github: GitHubServer, repo: Reposi
         f"/issues/comments/{comment.id}",
         f"/issues/comments/{comment.id}/reactions",
         "/issues/1/labels",
+        "/labels/bug",
         "/commits/main",
         "/commits/main/status",
         f"/commits/{pull.head_sha}/statuses",

@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +15,9 @@ import pytest
 
 from dispatcher.command import Ignored, parse_command
 from dispatcher.errors import InputError
-from dispatcher.event import Event, parse_event
+from dispatcher.event import CommentEvent, Event, LabelEvent, ManualEvent, parse_event
 from dispatcher.flow import handle
-from tests.fakes import FILES, Fakes
+from tests.fakes import FILES, HEAD, Fakes
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "data" / "webhooks-examples.json.gz").read_bytes())
@@ -80,3 +81,32 @@ def test_an_example_goes_through_the_story(name: str) -> None:
         assert ended.outputs["decision"]
         if isinstance(parse_command(event), Ignored):
             assert fakes.steps == []
+
+
+def asking(event: Event) -> Event:
+    """The same event, asking for a run where an event of its kind can."""
+    match event:
+        case CommentEvent():
+            return replace(event, body="/train\n/train plan lr=1,2", action="created", is_pull=True, author_is_bot=False)
+        case LabelEvent():
+            return replace(event, label="train:cluster")
+        case ManualEvent():
+            return replace(event, inputs={"profile": "cluster", "ref": "main"})
+        case _:
+            return event
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+@pytest.mark.parametrize("role", ["admin", None])
+def test_an_example_that_asks_for_a_run_is_answered(name: str, role: str | None) -> None:
+    """The pull request is there, with the example's own words in it, and who asks may or may not."""
+    for event in map(asking, events(name)):
+        fakes = Fakes(app_slug=getattr(event, "app_slug", "github-actions"))
+        fakes.archive.commits = defaultdict(lambda: FILES)
+        number, sha = getattr(event, "number", None), getattr(event, "head_sha", HEAD)
+        if number is not None:
+            fakes.forge.pulls[number] = replace(fakes.forge.pulls[7], number=number, head_sha=sha)
+            fakes.forge.changed[number] = ("train.py",)
+        login = getattr(event, "author", "") or getattr(event, "sender", "")
+        fakes.forge.roles = {login: role} if role else {}
+        assert handle(event, fakes.world).outputs["decision"]
