@@ -28,6 +28,7 @@ from dispatcher.ports import (
     Compiled,
     CompiledFile,
     FileEntry,
+    Held,
     InProgress,
     Label,
     Package,
@@ -37,6 +38,7 @@ from dispatcher.ports import (
     Reaction,
     Refused,
     RunFiles,
+    Standing,
     Submission,
     Submitted,
     Sweep,
@@ -258,7 +260,10 @@ class FakeArchive:
 
     def describe(self, sha: str, spec: PackageSpec) -> Package:
         self.trace.add("archive.describe", sha[:4])
-        return package(self.commits[sha], sha)
+        try:
+            return package(self.commits[sha], sha)
+        except KeyError:
+            raise GitError("git.commit-missing", f"There is no commit {sha}.") from None
 
     def read_text(self, sha: str, path: str) -> str | None:
         raise NotImplementedError("nothing asks for it")
@@ -307,13 +312,19 @@ class FakeRun:
 class FakeCluster:
     """One ledger and its scheduler. `scheduler` has Slurm's word for each job it knows; `answers` is off when nobody answers at all.
 
-    `before_sweep` holds what happens between one look and the next: each sweep first does the first of them.
+    `before_sweep` holds what happens between one look and the next: each sweep first does the first of them. `queue` has the keys that
+    wait, in their order; `dropped` those that were taken out; `locked` says whether we have the admission lock, `lock_is_taken` that
+    somebody else has it; `journal` has the usage lines of each month.
     """
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.runs: dict[str, FakeRun] = {}
         self.active: dict[str, str] = {}
+        self.queue: list[str] = []
+        self.dropped: set[str] = set()
+        self.locked = self.lock_is_taken = False
+        self.journal: dict[str, list[str]] = {}
         self.claims: dict[str, ClaimRequest] = {}
         self.packages: set[str] = set()
         self.base: tuple[str, tuple[FileEntry, ...]] | None = None
@@ -326,11 +337,14 @@ class FakeCluster:
         self.before_sweep: list[Callable[[], object]] = []
         self.probes: tuple[Probe, ...] = ()
         self.cancel_says = CommandOutput(0, "")
+        self.estimate_says = CommandOutput(
+            0, "", "sbatch: Job 7 to start at 2024-05-06T15:30:00 using 1 processors on nodes n1 in partition batch\n"
+        )
 
     def claim(self, request: ClaimRequest) -> ClaimAnswer:
         self.trace.add("cluster.claim", request.package_group if request.package_group == "adopt" else "")
         run = self.runs.get(request.run_key)
-        if run and run.job_id:
+        if run and (run.job_id or request.run_key in self.queue or request.run_key in self.dropped):
             return AlreadySubmitted(run.job_id, run.record)
         if self.busy:
             return InProgress(12)
@@ -339,19 +353,74 @@ class FakeCluster:
         base = None if has else self.base
         return Claimed(run is not None, has, base[1] if base else None, base[0] if base else None)
 
-    def submit(self, submission: Submission) -> Submitted | Refused:
-        self.trace.add("cluster.submit")
+    def submit(self, submission: Submission) -> Submitted | Held | Refused:
+        self.trace.add("cluster.submit", "hold" if submission.hold else "")
         claim = self.claims.pop(submission.run_key)
         sent = b"".join(submission.upload.chunks()) if submission.upload else b""
-        if self.refuses:
+        if self.refuses and not submission.hold:
             self.runs.pop(submission.run_key, None)
             return Refused(self.refuses)
-        job_id = str(100 + len(self.runs))
-        self.runs[submission.run_key] = FakeRun(submission.record, job_id, claim.tags, submission=submission, sent=sent)
-        self.active[submission.run_key] = ""
-        self.scheduler[job_id] = "PENDING"
+        number = 100 + len(self.runs)
+        self.runs[submission.run_key] = FakeRun(submission.record, "", claim.tags, submission=submission, sent=sent)
         self.packages.add(claim.digest)
-        return Submitted(job_id)
+        if submission.hold:
+            self.queue.append(submission.run_key)
+            return Held()
+        return self._enter(submission.run_key, number)
+
+    def release(self, run_key: str) -> Submitted | Refused | None:
+        self.trace.add("cluster.release", run_key[:4])
+        if run_key not in self.queue:
+            return None
+        self.queue.remove(run_key)
+        if self.refuses:
+            del self.runs[run_key]
+            return Refused(self.refuses)
+        return self._enter(run_key, 100 + sum(run.job_id != "" for run in self.runs.values()))
+
+    def _enter(self, run_key: str, number: int) -> Submitted:
+        """The scheduler takes a run: with this number, or the next one that is free."""
+        taken = {run.job_id for run in self.runs.values()}
+        run = self.runs[run_key]
+        run.job_id = next(str(free) for free in count(number) if str(free) not in taken)
+        self.active[run_key] = ""
+        self.scheduler[run.job_id] = "PENDING"
+        if run.submission and run.submission.usage:
+            self._note(run.submission.usage)
+        return Submitted(run.job_id)
+
+    def drop(self, run_key: str) -> bool:
+        self.trace.add("cluster.drop", run_key[:4])
+        if run_key not in self.queue:
+            return False
+        self.queue.remove(run_key)
+        self.dropped.add(run_key)
+        return True
+
+    def lock(self) -> bool:
+        self.trace.add("cluster.lock")
+        self.locked = not self.lock_is_taken
+        return self.locked
+
+    def unlock(self) -> None:
+        self.trace.add("cluster.unlock")
+        self.locked = False
+
+    def standing(self) -> Standing:
+        self.trace.add("cluster.standing")
+        active = tuple(self.runs[key].record for key in self.active if key in self.runs)
+        return Standing(active, tuple(self.runs[key].record for key in self.queue))
+
+    def usage(self, month: str) -> str:
+        self.trace.add("cluster.usage", month)
+        return "".join(f"{line}\n" for line in self.journal.get(month, []))
+
+    def account(self, line: str) -> None:
+        self.trace.add("cluster.account", " ".join(line.split()[:1]))
+        self._note(line)
+
+    def _note(self, line: str) -> None:
+        self.journal.setdefault(line.partition(" ")[0], []).append(line)
 
     def abandon(self, run_key: str) -> None:
         self.trace.add("cluster.abandon")
@@ -365,12 +434,12 @@ class FakeCluster:
         self.active = {key: reported for key, reported in self.active.items() if key in self.runs}
         if not self.answers:
             down = CommandOutput(1, "", "slurm_load_jobs error: Unable to contact slurm controller")
-            return Sweep(tuple(self._active()), 0, down, down, down)
+            return Sweep(tuple(self._active()), 0, down, down, down, tuple(self.queue))
         active = {job: word for job, word in self.scheduler.items() if not state_of(word).ended}
         ended = {job: word for job, word in self.scheduler.items() if state_of(word).ended}
         queue = "".join(f"{job}|{word}|{self.reason}|N/A|dispatch|n1|1\n" for job, word in active.items())
         rows = "".join(f"{job}|{word}|{int(word == 'FAILED')}:0|1714996920|1714996980|60|n1|{self.reason}\n" for job, word in ended.items())
-        return Sweep(tuple(self._active()), 0, CommandOutput(0, queue), CommandOutput(0, rows), CommandOutput(0, ""))
+        return Sweep(tuple(self._active()), 0, CommandOutput(0, queue), CommandOutput(0, rows), CommandOutput(0, ""), tuple(self.queue))
 
     def _active(self) -> Iterator[ActiveRun]:
         for key, reported in self.active.items():
@@ -418,18 +487,33 @@ class FakeCluster:
         return self.probes
 
     def estimate(self, script: str) -> CommandOutput:
-        raise NotImplementedError("nothing asks for it")
+        self.trace.add("cluster.estimate")
+        return self.estimate_says
 
     def close(self) -> None:
-        """The far side gives an unused claim back."""
+        """The far side gives an unused claim back, and the admission lock."""
         self.trace.add("cluster.close")
+        self.locked = False
         for key in list(self.claims):
             del self.claims[key]
             self.runs.pop(key, None)
 
-    def add(self, record: RunRecord, reported: str | None = None, word: str = "", tags: tuple[str, ...] = (), log: bytes = b"") -> FakeRun:
-        """A run that is there already: active when `reported` says what was last reported, known to the scheduler by `word`."""
-        self.runs[record.run_key] = run = FakeRun(record.to_json(), record.job_id, tags, log)
+    def add(
+        self,
+        record: RunRecord,
+        reported: str | None = None,
+        word: str = "",
+        tags: tuple[str, ...] = (),
+        log: bytes = b"",
+        queued: bool = False,
+    ) -> FakeRun:
+        """A run that is there already: active when `reported` says what was last reported, known to the scheduler by `word`.
+
+        With `queued` it waits behind all others, and has no job whatever its record says.
+        """
+        self.runs[record.run_key] = run = FakeRun(record.to_json(), "" if queued else record.job_id, tags, log)
+        if queued:
+            self.queue.append(record.run_key)
         if reported is not None:
             self.active[record.run_key] = reported
         if word:

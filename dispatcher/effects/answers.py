@@ -15,8 +15,14 @@ from dispatcher.ports import ActiveRun, CommandOutput, FileEntry, RunFiles, Subm
 
 KEY = r"[0-9a-f]{8,64}"
 JOB = r"\d{1,20}(-\d{1,20})?"
+MONTH = r"\d{4}-(0[1-9]|1[0-2])"
+USAGE_LINE = r"(?=[ -~]{1,1999}\Z)[^\"'`]*"
 MANIFEST_CAP = 64 << 20
-RESERVED = frozenset({"code", "logs", "job", "exit", "answer", "words", "tags", "listed", "record.json", "job.sbatch", "env"})
+JOURNAL_CAP = 4 << 20
+RESERVED = frozenset(
+    ["code", "logs", "job", "exit", "answer", "words", "tags", "listed", "held", "dropped", "usage", "record.json", "job.sbatch", "env"]
+)
+HOLDERS = ("claim.", "turn.", "commit.")
 
 
 def control_tar(submission: Submission) -> bytes:
@@ -26,6 +32,8 @@ def control_tar(submission: Submission) -> bytes:
         ("job.sbatch", submission.script.encode(), 0o700),
         ("env", submission.env_file.encode(), 0o600),
     ]
+    if submission.usage:
+        members.append(("usage", f"{check_usage(submission.usage)}\n".encode(), 0o600))
     upload = submission.upload
     if upload is not None and upload.base_digest is None:
         manifest = submission.manifest.encode("utf-8", "surrogateescape")
@@ -37,7 +45,7 @@ def control_tar(submission: Submission) -> bytes:
         members.append((".delete", b"".join(b"./" + path.encode("utf-8", "surrogateescape") + b"\0" for path in paths), 0o600))
     for file in submission.files:
         first = file.path.split("/")[0]
-        if not is_inside(file.path) or first in RESERVED or first.startswith((".", "claim.", "commit.")):
+        if not is_inside(file.path) or first in RESERVED or first.startswith((".", *HOLDERS)):
             raise ValueError(f"{file.path!r} is not a name for a file of a run")
         members.append((file.path, file.content, file.mode))
     buffer = io.BytesIO()
@@ -82,6 +90,32 @@ def active_runs(answer: Answer, now: int) -> Iterator[ActiveRun]:
             exit_file="" if code == "-" else words_of(code, 20),
             alive=alive == "yes",
         )
+
+
+def queued_keys(answer: Answer) -> tuple[str, ...]:
+    """A sweep's queue, in its order."""
+    return tuple(check_name(key, KEY, "run key") for key in answer.text("queued").split())
+
+
+def records_of(answer: Answer, section: str) -> tuple[str, ...]:
+    """Ledger texts of records, one a section."""
+    return tuple(record.decode("utf-8", "replace") for record in answer.sections.get(section, []))
+
+
+def check_usage(line: str) -> str:
+    """A line for the usage journal: printable ASCII without quotes, shorter than 2000 characters, a month first.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    check_name(line.partition(" ")[0], MONTH, "month")
+    return check_name(line, USAGE_LINE, "usage line")
+
+
+def journal(answer: Answer) -> str:
+    """A month's journal; where it was cut off at the cap, without the line whose beginning is missing."""
+    text = answer.text("usage")
+    return text.partition("\n")[2] if len(text) >= JOURNAL_CAP else text
 
 
 def command_output(answer: Answer, name: str) -> CommandOutput:

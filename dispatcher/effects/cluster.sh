@@ -8,7 +8,11 @@
 #   claim.BOOT.PID.START    somebody prepares a submission; nothing has reached the scheduler
 #   commit.BOOT.PID.START   that very process is (or was, before it became) sbatch; perhaps there is a job
 #   job                     the job's id
+#   held                    everything lies ready, nobody has it: it waits in queue/
+#   turn.BOOT.PID.START     somebody takes it out of the queue; nothing has reached the scheduler
+#   dropped                 it was taken out of the queue for good
 # Whoever renames a file away has taken the run from its holder, whose own next rename then fails: so there is one submission.
+# queue/ has an entry, SECONDS.KEY, from before a run becomes `held` until after it has its job or is dropped.
 
 umask 077
 trap '' HUP INT TERM PIPE
@@ -17,7 +21,7 @@ exec 3<&0 4>&1 </dev/null >/dev/null 2>&1
 outer_locale=${LC_ALL-} outer_locale_set=${LC_ALL+yes}
 LC_ALL=C
 export LC_ALL
-held=
+claimed= locked=
 exact=
 
 say() { printf '\n%s %s\n' "$mark" "$*" >&4; }
@@ -74,7 +78,8 @@ store() { # $length bytes of the conversation -> a file; all of them are read ev
     case $words in *=failed*) rm -f "$1" ;; *) words= ;; esac
 }
 gone() { # the client went away in the middle of a request
-    release
+    give_back
+    unlock_ledger
     rm -f tmp/*".$token"
     exit 0
 }
@@ -83,7 +88,7 @@ chunks() { # frames (a length, then so many bytes) until length 0 -> standard ou
         [ "$length" != 0 ] || return 0
         is_number "$length" || return 1 # the client gave up, and says so
         take "$length"
-        touch -c "runs/$held/claim.$token"
+        touch -c "runs/$claimed/claim.$token"
     done
     return 1
 }
@@ -126,30 +131,45 @@ age() { # file -> $seconds since it was touched
     touched=$(stat -c %Y "$1") || touched=$now # it is gone: an arithmetic error would end the shell
     seconds=$((now - touched))
 }
-holder() { # key -> $state (claim, commit or nothing), $owner
+holder() { # key -> $state (claim, turn, commit or nothing), $owner
     state= owner=
-    for file in "runs/$1"/claim.* "runs/$1"/commit.*; do
+    for file in "runs/$1"/claim.* "runs/$1"/turn.* "runs/$1"/commit.*; do
         [ -e "$file" ] || continue
         owner=${file##*/}
         state=${owner%%.*}
         owner=${owner#*.}
     done
 }
-release() { # gives the claimed run back: its folder goes away as a whole
-    [ -n "$held" ] || return 0
-    if [ -e "runs/$held/claim.$token" ]; then
-        mv "runs/$held" "tmp/gone.$token.$held"
-        if [ -e "tmp/gone.$token.$held/claim.$token" ]; then
-            rm -rf "tmp/gone.$token.$held"
-        elif [ ! -e "runs/$held" ]; then
-            mv "tmp/gone.$token.$held" "runs/$held"
+give_back() { # gives the claimed run back: its folder goes away as a whole
+    [ -n "$claimed" ] || return 0
+    if [ -e "runs/$claimed/claim.$token" ]; then
+        mv "runs/$claimed" "tmp/gone.$token.$claimed"
+        if [ -e "tmp/gone.$token.$claimed/claim.$token" ]; then
+            rm -rf "tmp/gone.$token.$claimed"
+        elif [ ! -e "runs/$claimed" ]; then
+            mv "tmp/gone.$token.$claimed" "runs/$claimed"
         fi
     fi
-    held=
+    claimed=
 }
 enter_job() { # key id -> writes the job id and lists the run
     enlist "$1"
     printf '%s\n' "$2" >"runs/$1/job.new" && mv "runs/$1/job.new" "runs/$1/job"
+    entered "$1"
+}
+entered() { # key -> what follows once a run has its job: out of the queue, into the journal; again and again until all of it is done
+    [ -e "runs/$1/listed" ] && return 0 # for one whose end has been reported there is nothing to do any more
+    enlist "$1" && unqueue "$1" && note "$1" && true >"runs/$1/listed"
+}
+note() { # key -> the journal of its month has the line that came with the run
+    IFS= read -r line <"runs/$1/usage" || return 0
+    ! is_usage "$line" || printf '%s\n' "$line" >>"usage/$month"
+}
+is_usage() { # line -> $month; a short line of plain characters whose first word is a month
+    month=${1%% *}
+    case $month in [0-9][0-9][0-9][0-9]-0[1-9] | [0-9][0-9][0-9][0-9]-1[0-2]) ;; *) return 1 ;; esac
+    case $1 in *[!\ -~]* | *[\"\'\`]*) return 1 ;; esac
+    [ ${#1} -lt 2000 ]
 }
 enlist() { # key -> active/ and tags/ have it (the tags stand in the run's folder)
     [ -e "active/$1" ] || { printf '%s\n\n' "$(date +%s)" >"active/.$1" && mv "active/.$1" "active/$1"; }
@@ -199,10 +219,10 @@ claim() {
     IFS= read -r key <&3 && IFS= read -r digest <&3 && IFS= read -r group <&3 && IFS= read -r wanted_tags <&3 && IFS= read -r patience <&3 || gone
     is_hex "$key" && is_hex "$digest" && is_name "$group" && is_number "$patience" || { fail cluster.bad-request "claim"; return; }
     [ "$kind" = local ] || command -v sbatch >/dev/null || { fail cluster.no-sbatch "sbatch is not in $PATH"; return; }
-    release
+    give_back
     resumed=no tries=0 fresh="tmp/new.$token.$key"
     while :; do
-        if [ -e "runs/$key/job" ]; then
+        if [ -e "runs/$key/job" ] || [ -e "runs/$key/held" ] || [ -e "runs/$key/dropped" ]; then
             already
             return
         elif [ ! -e "runs/$key" ]; then
@@ -214,7 +234,7 @@ claim() {
             rm -rf "runs/$key/${fresh##*/}" "$fresh"
         else
             take_over && break
-            [ ! -e "runs/$key/job" ] || continue
+            [ ! -e "runs/$key/job" ] && [ ! -e "runs/$key/held" ] || continue
             [ "$tries" != stop ] || return
         fi
         tries=$((tries + 1))
@@ -225,33 +245,45 @@ claim() {
         fi
         sleep 0.3 || sleep 1
     done
-    held=$key
+    claimed=$key
     printf '%s\n' "$wanted_tags" >"runs/$key/tags"
     offer
 }
-take_over() { # 0: the run is ours now; 1: it is not (sets $tries to stop when the answer has been given)
-    holder "$key"
+wrest() { # key -> 0: whoever had it is gone, and it is ours as $state.$token; 1: somebody has it, or it is in nobody's hands
+    holder "$1"
     [ -n "$state" ] || return 1
+    age "runs/$1/$state.$owner"
+    [ "$owner" != "$token" ] || return 0
     lives "$owner"
     alive=$?
-    age "runs/$key/$state.$owner"
-    if [ "$state" = claim ]; then
-        [ "$alive" = 1 ] || [ "$seconds" -gt 120 ] || return 1
-        mv "runs/$key/claim.$owner" "runs/$key/claim.$token"
-    else
+    if [ "$state" = commit ]; then
         # Its sbatch may have been killed in mid-request: what the controller took in has to become visible first.
         { [ "$alive" = 1 ] && [ "$seconds" -gt 3 ]; } || { [ "$alive" = 2 ] && [ "$seconds" -gt 300 ]; } || return 1
-        mv "runs/$key/commit.$owner" "runs/$key/commit.$token"
-        [ -e "runs/$key/commit.$token" ] || return 1
-        if [ "$kind" = slurm ]; then
-            look_up "$key" "$seconds"
-            case $? in
-            0) enter_job "$key" "$job"; return 1 ;;
-            2) tries=stop; fail cluster.scheduler-silent "$words"; return 1 ;;
-            esac
-        fi
-        mv "runs/$key/commit.$token" "runs/$key/claim.$token"
+    else
+        [ "$alive" = 1 ] || [ "$seconds" -gt 120 ] || return 1
     fi
+    mv "runs/$1/$state.$owner" "runs/$1/$state.$token"
+    [ -e "runs/$1/$state.$token" ]
+}
+found() { # key -> after a commit was wrested: 0 it has a job, which is entered now; 1 it has none; 2 nobody can tell ($words)
+    [ "$kind" = slurm ] || return 1
+    look_up "$1" "$seconds" || return $?
+    enter_job "$1" "$job"
+}
+take_over() { # 0: the run is ours now; 1: it is not (sets $tries to stop when the answer has been given)
+    wrest "$key" || return 1
+    if [ "$state" = commit ]; then
+        found "$key"
+        case $? in
+        0) return 1 ;;
+        2) tries=stop; fail cluster.scheduler-silent "$words"; return 1 ;;
+        esac
+    fi
+    if [ "$state" = turn ] || { [ "$state" = commit ] && queued_as "$key"; }; then
+        wait_again "$key"
+        return 1
+    fi
+    [ "$state" = claim ] || mv "runs/$key/commit.$token" "runs/$key/claim.$token"
     [ -e "runs/$key/claim.$token" ] || return 1
     touch -c "runs/$key/claim.$token"
     for file in "runs/$key"/* "runs/$key"/.[!.]*; do
@@ -259,16 +291,18 @@ take_over() { # 0: the run is ours now; 1: it is not (sets $tries to stop when t
     done
     resumed=yes
 }
-already() {
-    enlist_missing "$key"
-    job_of "$key"
+already() { # the run has a job, or a place in the queue, or has lost that
+    job=
+    if [ -e "runs/$key/job" ]; then
+        entered "$key"
+        job_of "$key"
+    elif [ -e "runs/$key/held" ]; then
+        enqueue "$key"
+    fi
     begin record
     cat "runs/$key/record.json" >&4
     end record
-    say done already "$job"
-}
-enlist_missing() { # a submission that was killed after it wrote the job id; not one whose end has been reported
-    [ -e "runs/$1/listed" ] || { enlist "$1" && true >"runs/$1/listed"; }
+    say done already "${job:--}"
 }
 offer() { # says what the cluster has of the code, and unpacks that already while the client is busy elsewhere
     mkdir "runs/$key/logs"
@@ -329,7 +363,8 @@ submit() {
     IFS= read -r wanted <&3 && IFS= read -r mode <&3 && IFS= read -r length <&3 && is_number "$length" || gone
     exactly
     key=$wanted bad=
-    [ "$key" = "$held" ] && [ -e "runs/$key/claim.$token" ] || bad=lost
+    ours=claim.$token
+    [ "$key" = "$claimed" ] && [ -e "runs/$key/$ours" ] || bad=lost
     if [ -z "$bad" ]; then
         bad=$(take "$length" | { { tar -xmof - -C "runs/$key" || echo =failed >&2; cat >/dev/null; } 2>&1; })
         judge
@@ -342,28 +377,41 @@ submit() {
     *) gone ;;
     esac
     IFS= read -r go <&3 || gone
-    if [ "$go" != go ]; then # the archive could not be made
+    if [ "$go" != go ] && [ "$go" != hold ]; then # the archive could not be made
         rm -f "tmp/package.$token"
-        release
+        give_back
         say done stopped
         return
     fi
-    [ -e "runs/$key/claim.$token" ] || bad=lost # whatever else went wrong then, it went wrong because of that
+    [ -e "runs/$key/$ours" ] || bad=lost # whatever else went wrong then, it went wrong because of that
     # From here on everything is here, and it is finished even when nobody listens any more.
     [ -n "$bad" ] || [ "$mode" = have ] || { bad=$(keep 2>&1 || echo =failed); judge; }
     [ -n "$bad" ] || { bad=$(enlist "$key" 2>&1 || echo =failed); judge; }
+    [ -n "$bad" ] || { bad=$(if [ "$go" = hold ]; then enqueue "$key"; else unqueue "$key"; fi 2>&1 || echo =failed); judge; }
     if [ "$bad" = lost ]; then
         lost
     elif [ -n "$bad" ]; then
         rm -f "tmp/package.$token"
         unlist "$key"
-        release
+        give_back
         failed "$bad"
-    elif [ "$kind" = local ]; then
-        start_local
+    elif [ "$go" = hold ]; then
+        mv "runs/$key/$ours" "runs/$key/held"
+        if [ ! -e "runs/$key/held" ]; then
+            lost
+            return
+        fi
+        rm -f "active/$key"
+        claimed=
+        say done held
+        lay_ready
     else
-        run_sbatch
+        hand_over
+        [ ! -e "runs/$key/job" ] || lay_ready
     fi
+}
+hand_over() { # what lies ready and is held as $ours -> the scheduler, or this machine
+    if [ "$kind" = local ]; then start_local; else run_sbatch; fi
 }
 judge() { # tar and its like also warn: $bad counts only where somebody said so
     case $bad in *=failed*) bad=${bad%=failed*} bad=${bad:-failed} ;; *) bad= ;; esac
@@ -395,23 +443,27 @@ keep() { # the archive that has arrived whole -> packages/, whole or as a differ
             printf '%s\n' "$digest" >"tmp/group.$token" && mv "tmp/group.$token" "packages/groups/$group"
     fi
 }
-lost() { # somebody else took the run over, because we were silent for too long: their job is the answer
-    held= tries=0
-    while [ ! -e "runs/$key/job" ] && [ "$tries" -lt 60 ]; do
+lost() { # somebody else took the run over, because we were silent for too long: what became of it there is the answer
+    claimed= tries=0 state=turn
+    [ ! -e "runs/$key/turn.$token" ] || wait_again "$key" # a process could not be started
+    while [ ! -e "runs/$key/job" ] && [ ! -e "runs/$key/held" ] && [ "$tries" -lt 60 ]; do
         tries=$((tries + 1))
         sleep 0.3 || sleep 1
     done
     if [ -e "runs/$key/job" ]; then
         job_of "$key"
         say done submitted "$job"
+    elif [ -e "runs/$key/held" ]; then
+        say done held
     else
         fail cluster.claim-lost "$key"
     fi
 }
 unlist() {
+    unqueue "$1"
     rm -f "active/$1" "tags"/*/"$1"
 }
-# Becomes sbatch, or the local job, under the identity that it has put into the run's folder. Arguments: old claim, boot, locale, is it set.
+# Becomes sbatch, or the local job, under the identity that it has put into the run's folder. Arguments: $ours, boot, locale, is it set.
 become='
 since() { start=${20}; }
 start=0
@@ -422,7 +474,7 @@ if [ -n "$4" ]; then LC_ALL=$3; else unset LC_ALL; fi
 '
 run_sbatch() {
     (
-        cd "runs/$key" && exec sh -c "${become}exec sbatch --parsable job.sbatch" sh "claim.$token" "$boot" "$outer_locale" "$outer_locale_set" 3<&- 4>&- >answer 2>words
+        cd "runs/$key" && exec sh -c "${become}exec sbatch --parsable job.sbatch" sh "$ours" "$boot" "$outer_locale" "$outer_locale_set" 3<&- 4>&- >answer 2>words
     ) &
     wait $!
     status=$?
@@ -431,7 +483,7 @@ run_sbatch() {
         lost
         return
     fi
-    held=
+    claimed=
     words=$(head -c 4000 "runs/$key/words")
     if [ "$status" = 0 ] && answered "$key"; then
         enter_job "$key" "$job"
@@ -450,9 +502,7 @@ run_sbatch() {
         *) refused; return ;;
         esac
     fi
-    true >"runs/$key/listed"
     say done submitted "$job"
-    lay_ready
 }
 refused() {
     mv "runs/$key" "tmp/gone.$token.$key"
@@ -476,19 +526,208 @@ start_local() {
             shell=$5
             "$shell" job.sbatch >logs/local.log 2>&1
             printf "%s\n" $? >exit.new && mv exit.new exit
-        ' sh "claim.$token" "$boot" "$outer_locale" "$outer_locale_set" "$shell" 3<&- 4>&- </dev/null
+        ' sh "$ours" "$boot" "$outer_locale" "$outer_locale_set" "$shell" 3<&- 4>&- </dev/null
     ) &
     child=$!
     while [ ! -e "runs/$key/job" ] && started "$child"; do sleep 0.02 || sleep 1; done
     if [ -e "runs/$key/job" ]; then
-        held=
+        claimed=
         job_of "$key"
-        true >"runs/$key/listed"
+        entered "$key"
         say done submitted "$job"
-        lay_ready
     else
         lost
     fi
+}
+
+# ------------------------------------------------------------------ the queue
+
+queued_as() { # key -> $entry, its place in the queue; 1 when it has none
+    for entry in queue/*."$1"; do
+        [ ! -e "$entry" ] || return 0
+    done
+    return 1
+}
+enqueue() { # key -> queue/ has it, behind all others; where it is already, there it stays
+    queued_as "$1" && return 0
+    place=$(date +%s) || return 1
+    for entry in queue/*; do
+        last=${entry#queue/}
+        last=${last%%.*}
+        case $last in [0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]) ;; *) continue ;; esac
+        while case $last in 0?*) ;; *) false ;; esac; do last=${last#0}; done
+        [ "$last" -lt "$place" ] || place=$((last + 1))
+    done
+    place=$(printf %012d "$place") && true >"queue/$place.$1"
+}
+unqueue() { # key -> not in queue/ any more
+    while queued_as "$1"; do rm -f "$entry" || return 1; done
+}
+wait_again() { # key -> what is ours as $state.$token waits in the queue as before
+    enqueue "$1" && mv "runs/$1/$state.$token" "runs/$1/held" && rm -f "active/$1"
+}
+waiting() { # -> $waiting, keys in the order of the queue with a space around each; entries of runs that no longer wait go away
+    waiting=' '
+    for entry in queue/*; do
+        key=${entry##*.}
+        is_hex "$key" || continue
+        if [ ! -e "runs/$key" ] || [ -e "runs/$key/job" ] || [ -e "runs/$key/dropped" ]; then
+            rm -f "$entry"
+        elif [ -e "runs/$key/held" ]; then
+            waiting="$waiting$key "
+        else
+            holder "$key" # while it is a claim, it is not in the queue yet
+            case $state in turn | commit) waiting="$waiting$key " ;; esac
+        fi
+    done
+}
+settle() { # key -> a dead releaser's run is put right: its job is entered, or it waits again; 1 its releaser lives, 2 nobody can tell ($words)
+    [ ! -e "runs/$1/job" ] && [ ! -e "runs/$1/held" ] && queued_as "$1" || return 0
+    holder "$1"
+    case $state in turn | commit) ;; *) return 0 ;; esac
+    wrest "$1" || return 1
+    if [ "$state" = commit ]; then
+        found "$1"
+        case $? in
+        0) return 0 ;;
+        2) return 2 ;;
+        esac
+    fi
+    wait_again "$1"
+}
+of_queue() { # reads a key -> 0 it is held; 1 the answer has been given
+    IFS= read -r key <&3 || gone
+    is_hex "$key" || { fail cluster.bad-request queue; return 1; }
+    [ ! -e "runs/$key/job" ] || { say done gone; return 1; }
+    settle "$key"
+    case $? in
+    2) fail cluster.scheduler-silent "$words" ;;
+    *)
+        [ ! -e "runs/$key/held" ] || return 0
+        if job_of "$key"; then say done submitted "$job"; else say done gone; fi
+        ;;
+    esac
+    return 1
+}
+release() { # a queued run's turn has come: the rest of what `submit` does
+    of_queue || return
+    # Who has lost the admission lock has decided on what is no longer true.
+    [ -z "$locked" ] || [ -e "lock/held.$token" ] || { say done gone; return; }
+    ours=turn.$token
+    touch -c "runs/$key/held" # before it is ours: an old turn may be taken from us
+    mv "runs/$key/held" "runs/$key/$ours"
+    [ -e "runs/$key/$ours" ] || { say done gone; return; }
+    bad=$(enlist "$key" 2>&1 || echo =failed)
+    judge
+    if [ -n "$bad" ]; then
+        state=turn
+        wait_again "$key"
+        failed "$bad"
+    else
+        hand_over
+    fi
+}
+drop() {
+    of_queue || return
+    words=$(mv "runs/$key/held" "runs/$key/dropped" 2>&1)
+    if [ -e "runs/$key/dropped" ]; then
+        unqueue "$key"
+        say done dropped
+    elif [ -e "runs/$key/held" ]; then
+        failed "$words"
+    else
+        say done gone
+    fi
+}
+lock() { # the one lock under which runs are admitted: lock/free or lock/held.BOOT.PID.START, and only a rename changes it
+    IFS= read -r patience <&3 && is_number "$patience" || gone
+    tries=0
+    while :; do
+        words=
+        [ -e lock ] || words=$(mkdir "tmp/lock.$token" 2>&1 && true >"tmp/lock.$token/free" && mv "tmp/lock.$token" lock 2>&1)
+        rm -rf "tmp/lock.$token" "lock/lock.$token" # one that came second lies inside the first
+        [ -e lock ] || [ -z "$words" ] || { failed "$words"; return; }
+        owner=
+        for file in lock/free lock/held.*; do
+            [ ! -e "$file" ] || owner=${file#lock/}
+        done
+        case $owner in
+        '') rmdir lock ;; # emptied from outside: a folder that is empty now can have no owner
+        "held.$token") ;;
+        free) seize ;;
+        *)
+            lives "${owner#held.}"
+            alive=$?
+            age "lock/$owner"
+            if [ "$alive" = 1 ] || [ "$seconds" -gt 120 ]; then seize; fi
+            ;;
+        esac
+        if [ -e "lock/held.$token" ]; then
+            locked=yes
+            say done locked
+            return
+        fi
+        tries=$((tries + 1))
+        [ "$tries" -le $((patience * 3)) ] || { say done busy; return; }
+        sleep 0.3 || sleep 1
+    done
+}
+seize() { # $owner's lock, which must be fresh before it has our name
+    touch -c "lock/$owner"
+    mv "lock/$owner" "lock/held.$token"
+}
+unlock_ledger() {
+    [ -z "$locked" ] || mv "lock/held.$token" lock/free
+    locked=
+}
+unlock() {
+    unlock_ledger
+    say done
+}
+show() { # section key -> the record, if there is one; bigger ones are not ours
+    [ -e "runs/$2/record.json" ] || return 0
+    begin "$1"
+    head -c 1048576 "runs/$2/record.json" >&4
+    end "$1"
+}
+standing() {
+    waiting
+    queue=' ' busy=' ' count=0
+    for key in $waiting; do
+        settle "$key"
+        if [ -e "runs/$key/held" ]; then
+            queue="$queue$key "
+            [ "$count" -ge 1000 ] || show queued "$key" # nobody's turn comes soon behind so many
+            count=$((count + 1))
+        elif [ -e "runs/$key" ] && [ ! -e "runs/$key/dropped" ] && [ ! -e "active/$key" ]; then
+            busy="$busy$key "
+        fi
+    done
+    count=0
+    for file in active/* $busy; do
+        key=${file##*/}
+        is_hex "$key" || continue
+        case $queue in *" $key "*) continue ;; esac
+        count=$((count + 1))
+        # Too few counted would be too many admitted.
+        [ "$count" -le 4000 ] || { fail cluster.failed "more than 4000 runs are active"; return; }
+        show active "$key"
+    done
+    say done
+}
+usage() {
+    IFS= read -r month <&3 || gone
+    is_usage "$month" || { fail cluster.bad-request usage; return; }
+    begin usage
+    tail -c 4194304 "usage/$month" >&4
+    end usage
+    say done
+}
+account() {
+    IFS= read -r line <&3 || gone
+    is_usage "$line" || { fail cluster.bad-request account; return; }
+    words=$({ printf '%s\n' "$line" >>"usage/$month"; } 2>&1) || words=${words:-failed}
+    if [ -z "$words" ]; then say done; else failed "$words"; fi
 }
 
 # ------------------------------------------------------------------ look
@@ -516,6 +755,8 @@ answer_of() { # name command... -> both its streams and its status, never for lo
     text "$section.status" "$status"
 }
 sweep() {
+    waiting
+    text queued "$waiting"
     ids= logs=
     set --
     begin runs
@@ -526,9 +767,15 @@ sweep() {
             rm -f "$file"
             continue
         fi
+        case $waiting in
+        *" $key "*)
+            [ ! -e "runs/$key/held" ] || rm -f "$file" # whoever put it there died before the end
+            [ -e "runs/$key/job" ] || continue
+            ;;
+        esac
         since=0 reported=- exit=- alive=no
         { IFS= read -r since; IFS= read -r reported; } <"$file"
-        job_of "$key" || { answered "$key" && enter_job "$key" "$job"; }
+        if job_of "$key"; then entered "$key"; elif answered "$key"; then enter_job "$key" "$job"; fi
         ! read -r exit <"runs/$key/exit" || :
         if [ "$kind" = local ] && [ "$exit" = - ] && started "${job%%-*}" && [ "$start" = "${job##*-}" ]; then alive=yes; fi
         ! log_of "$key" || set -- "$@" "$log"
@@ -648,7 +895,7 @@ cancel() {
 }
 abandon() {
     IFS= read -r key <&3 || gone
-    [ "$key" != "$held" ] || release
+    [ "$key" != "$claimed" ] || give_back
     say done
 }
 estimate() {
@@ -705,15 +952,17 @@ if [ "$kind" = slurm ] && ! command -v sbatch >/dev/null; then
     fi
 fi
 words=$(mkdir -p "$job_dir" 2>&1) && words=$(cd "$job_dir" 2>&1) && cd "$job_dir" &&
-    words=$(mkdir -p packages/groups runs active tags tmp 2>&1) || {
+    words=$(mkdir -p packages/groups runs active queue tags usage tmp 2>&1) || {
     failed "$words"
     exit 0
 }
 say hello 1 "$kind" "$PWD"
 
 while IFS= read -r verb <&3; do
+    [ -z "$locked" ] || touch -c "lock/held.$token"
     case $verb in
     claim | submit | abandon | sweep | details | fetch | save | retire | cancel | probe | estimate) "$verb" ;;
+    release | drop | lock | unlock | standing | usage | account) "$verb" ;;
     find) find_tag ;;
     *) gone ;;
     esac

@@ -9,7 +9,21 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from dispatcher.effects.answers import KEY, active_runs, base_manifest, command_output, control_tar, job_id, run_files, unclear
+from dispatcher.effects.answers import (
+    KEY,
+    MONTH,
+    active_runs,
+    base_manifest,
+    check_usage,
+    command_output,
+    control_tar,
+    job_id,
+    journal,
+    queued_keys,
+    records_of,
+    run_files,
+    unclear,
+)
 from dispatcher.effects.channel import Channel, LocalShell
 from dispatcher.effects.conversation import WINDOW, Answer, Conversation, check_name, checked_names, command, words_of
 from dispatcher.errors import ClusterError, DispatchError
@@ -20,10 +34,12 @@ from dispatcher.ports import (
     Claimed,
     ClaimRequest,
     CommandOutput,
+    Held,
     InProgress,
     Probe,
     Refused,
     RunFiles,
+    Standing,
     Submission,
     Submitted,
     Sweep,
@@ -113,12 +129,12 @@ class LedgerCluster:
                 self._base_digest = digest if base is not None else None
                 return Claimed(resumed == "yes", False, base, self._base_digest)
             case ["already", job]:
-                return AlreadySubmitted(job_id(job), answer.text("record"))
+                return AlreadySubmitted("" if job == "-" else job_id(job), answer.text("record"))
             case ["busy", seconds] if seconds.lstrip("-").isdigit():
                 return InProgress(max(0, int(seconds)))
         raise unclear("claim", answer)
 
-    def submit(self, submission: Submission) -> Submitted | Refused:
+    def submit(self, submission: Submission) -> Submitted | Held | Refused:
         """As in `ports.Cluster`. What the archive raises while it is made is raised here, and nothing is submitted.
 
         A connection that is cut meanwhile is opened once more, to ask what became of it, and to send everything again if nothing did.
@@ -130,7 +146,7 @@ class LedgerCluster:
                 raise
             return self._submit_again(submission, self._claimed, cut)
 
-    def _submit_again(self, submission: Submission, claimed: ClaimRequest, cut: DispatchError) -> Submitted | Refused:
+    def _submit_again(self, submission: Submission, claimed: ClaimRequest, cut: DispatchError) -> Submitted | Held | Refused:
         self.close()
         self._conversation = self._opening = None
         try:
@@ -138,13 +154,13 @@ class LedgerCluster:
         except DispatchError:
             raise cut from None
         if isinstance(answer, AlreadySubmitted):
-            return Submitted(answer.job_id)
+            return Submitted(answer.job_id) if answer.job_id else Held()
         base = submission.upload.base_digest if submission.upload else None
         if isinstance(answer, InProgress) or (base not in (None, answer.base_digest) and not answer.has_package):
             raise cut
         return self._submit(replace(submission, upload=None) if answer.has_package else submission)
 
-    def _submit(self, submission: Submission) -> Submitted | Refused:
+    def _submit(self, submission: Submission) -> Submitted | Held | Refused:
         upload = submission.upload
         mode = "have" if upload is None else "delta" if upload.base_digest else "whole"
         if upload is not None and upload.base_digest not in (None, self._base_digest):
@@ -155,18 +171,57 @@ class LedgerCluster:
         talk.send(control)
         if upload is not None:
             talk.stream(upload.chunks())
-        talk.send(b"go\n")
+        talk.send(b"hold\n" if submission.hold else b"go\n")
         answer = talk.answer(SUBMIT_SECONDS)
-        match answer.words:
-            case ["submitted", job]:
-                return Submitted(job_id(job))
-            case ["refused"]:
-                return Refused(words_of(answer.text("words"), 2000))
-        raise unclear("submit", answer)
+        return Held() if answer.words == ["held"] else _outcome("submit", answer)
 
     def abandon(self, run_key: str) -> None:
         """As in `ports.Cluster`."""
         self._request("abandon", check_name(run_key, KEY, "run key"))
+
+    # ------------------------------------------------------------------ the queue
+
+    def release(self, run_key: str) -> Submitted | Refused | None:
+        """As in `ports.Cluster`. None also when our admission lock was taken from us: what was decided under it no longer holds.
+
+        A cut is not mended here, because the lock is gone with the connection: the next sweep finds the job, or the run in the queue.
+        """
+        answer = self._request("release", check_name(run_key, KEY, "run key"), timeout=SUBMIT_SECONDS)
+        return None if answer.words in (["gone"], ["held"]) else _outcome("release", answer)
+
+    def drop(self, run_key: str) -> bool:
+        """As in `ports.Cluster`."""
+        answer = self._request("drop", check_name(run_key, KEY, "run key"))
+        match answer.words:
+            case ["dropped"]:
+                return True
+            case ["gone"] | ["submitted", _]:
+                return False
+        raise unclear("drop", answer)
+
+    def lock(self) -> bool:
+        """As in `ports.Cluster`; waits for `patience` seconds."""
+        answer = self._request("lock", str(self._patience), timeout=CLAIM_SECONDS)
+        if answer.words not in (["locked"], ["busy"]):
+            raise unclear("lock", answer)
+        return answer.words == ["locked"]
+
+    def unlock(self) -> None:
+        """As in `ports.Cluster`."""
+        self._request("unlock")
+
+    def standing(self) -> Standing:
+        """As in `ports.Cluster`: one round trip. Of the queue only the first thousand; `cluster.failed` when thousands are active."""
+        answer = self._request("standing")
+        return Standing(records_of(answer, "active"), records_of(answer, "queued"))
+
+    def usage(self, month: str) -> str:
+        """As in `ports.Cluster`; of a longer journal the newest whole lines."""
+        return journal(self._request("usage", check_name(month, MONTH, "month")))
+
+    def account(self, line: str) -> None:
+        """As in `ports.Cluster`. `ValueError` for a line that is not printable ASCII without quotes, shorter than 2000 characters."""
+        self._request("account", check_usage(line))
 
     # ------------------------------------------------------------------ looking
 
@@ -184,7 +239,7 @@ class LedgerCluster:
             missing = [run.job_id for run in runs if run.job_id.isdigit() and run.job_id not in known]
             if missing:
                 scontrol = command_output(self._request("details", " ".join(missing[:MISSING_CAP])), "scontrol")
-        return Sweep(runs, now, squeue, sacct, scontrol)
+        return Sweep(runs, now, squeue, sacct, scontrol, queued_keys(answer))
 
     def fetch(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "") -> RunFiles | None:
         """As in `ports.Cluster`."""
@@ -210,7 +265,7 @@ class LedgerCluster:
     def find(self, tag: str) -> tuple[str, ...]:
         """As in `ports.Cluster`."""
         answer = self._request("find", check_name(tag, NAME, "tag"))
-        return tuple(record.decode("utf-8", "replace") for record in answer.sections.get("record", []))
+        return records_of(answer, "record")
 
     # ------------------------------------------------------------------ changing
 
@@ -247,3 +302,13 @@ class LedgerCluster:
             self._opening.join()
         if self._conversation is not None:
             self._conversation.close()
+
+
+def _outcome(verb: str, answer: Answer) -> Submitted | Refused:
+    """What the scheduler said to a run that was handed to it."""
+    match answer.words:
+        case ["submitted", job]:
+            return Submitted(job_id(job))
+        case ["refused"]:
+            return Refused(words_of(answer.text("words"), 2000))
+    raise unclear(verb, answer)

@@ -127,6 +127,8 @@ class Sweep:
     sacct: CommandOutput
     scontrol: CommandOutput | None
     """None when it was not asked, because the other two know every job: that is no answer."""
+    queued: tuple[str, ...] = ()
+    """Run keys that wait in the queue, in its order; none of them is in `runs`."""
 
 
 @dataclass(frozen=True)
