@@ -15,7 +15,7 @@ import pytest
 
 from dispatcher.command import Ignored, parse_command
 from dispatcher.errors import InputError
-from dispatcher.event import CommentEvent, Event, LabelEvent, ManualEvent, parse_event
+from dispatcher.event import CheckEvent, CommentEvent, Event, LabelEvent, ManualEvent, parse_event
 from dispatcher.flow import handle
 from tests.fakes import FILES, HEAD, Fakes
 
@@ -92,6 +92,8 @@ def asking(event: Event) -> Event:
             return replace(event, label="train:cluster")
         case ManualEvent():
             return replace(event, inputs={"profile": "cluster", "ref": "main"})
+        case CheckEvent():
+            return replace(event, external_id="0123456789abcdef", button="retry" if event.button else "")
         case _:
             return event
 
@@ -109,4 +111,7 @@ def test_an_example_that_asks_for_a_run_is_answered(name: str, role: str | None)
             fakes.forge.changed[number] = ("train.py",)
         login = getattr(event, "author", "") or getattr(event, "sender", "")
         fakes.forge.roles = {login: role} if role else {}
-        assert handle(event, fakes.world).outputs["decision"]
+        told = handle(event, fakes.world).outputs
+        assert told["decision"]
+        if isinstance(event, CommentEvent | LabelEvent | ManualEvent | CheckEvent):
+            assert told["decision"] not in ("ignored", "malformed")
