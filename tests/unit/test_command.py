@@ -66,6 +66,7 @@ def parsed(body: str) -> Any:
         ("/train run", Run()),
         ("/train profile=cluster", Run(profile="cluster")),
         ("   /train profile=cluster", Run(profile="cluster")),
+        ("/train profile=a\trecipe=b\tc=1", Run("a", "b", overrides=(Override("c", "1"),))),
         ("/train\tprofile=cluster  \t recipe=nano3/pretrain ", Run(profile="cluster", recipe="nano3/pretrain")),
         ("/train profile=cluster-80g\r\nprofile=other\r\n", Run(profile="cluster-80g")),
         ("/train profile=a\n\n```\n/train profile=b\n```", Run(profile="a")),

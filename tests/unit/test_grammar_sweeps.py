@@ -65,7 +65,7 @@ def test_a_comma_in_brackets_or_quotes_is_a_character(value: str) -> None:
         ("a=1," + "x" * 513, "too-long", "512"),
         ("a..b=1,2", "bad-key", "`a..b`"),
         ("Profile=a,b", "bad-key", "**`profile=`**"),
-        ("a=" + ",".join(f"v{n}" for n in range(257)), "too-many-runs", "257"),
+        ("a=" + ",".join(f"v{n}" for n in range(257)), "too-many-runs", "257 values"),
         ("a=" + ",".join(f"v{n}" for n in range(129)) + " b=1,2", "too-many-runs", "258"),
     ],
 )
