@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
@@ -68,11 +69,13 @@ class ProblemsError(ValueError):
         self.found = tuple(found)
 
 
+# One delivery comes to its policy and its profiles several times, and reading YAML is the slowest thing that it does by itself.
+@lru_cache(maxsize=32)
 def load_document(text: str, path: str) -> Document:
     """The text of `….toml` (TOML 1.0) or anything else (YAML) → the document. An empty text is an empty table.
 
     Raises `ConfigError` `config.syntax` for what cannot be parsed, and for what is refused: duplicate keys, tags, anchors, several
-    documents, keys that are no text, more than 256 KiB.
+    documents, keys that are no text, more than 256 KiB. The same text is read once: nobody changes a document.
     """
     if len(text) > SIZE_LIMIT:
         raise ConfigError("config.syntax", f"`{path}` has {len(text):,} characters; {SIZE_LIMIT:,} are the limit.")
