@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from dispatcher.grammar import Override
 from dispatcher.values import Between, Duration, Line, Login, Model, OneOrMore, RoleName, Team
@@ -28,14 +28,20 @@ Patterns = OneOrMore[Line]
 Count = Annotated[int, Between(1, 100_000)]
 
 
-def _no_truth(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("is not a number")
+def _number(value: Any) -> Any:
+    """The loaders keep fractions as they were written; pydantic alone would also take `true`, `nan` and `1_0`."""
+    if isinstance(value, bool) or (isinstance(value, str) and not re.fullmatch(r"[0-9]{1,8}(\.[0-9]{1,6})?", value, re.ASCII)):
+        raise ValueError("is not a number such as `64` or `1.5`")
     return value
 
 
-# GPU-hours: pydantic would also take NaN, which nothing is above, and `true` for 1.
-Hours = Annotated[float, BeforeValidator(_no_truth), Field(ge=0, le=10_000_000, allow_inf_nan=False)]
+Hours = Annotated[
+    float,
+    BeforeValidator(_number),
+    Field(ge=0, le=10_000_000, allow_inf_nan=False),
+    WithJsonSchema({"type": ["number", "string"], "minimum": 0, "maximum": 10_000_000, "pattern": r"^[0-9]{1,8}(\.[0-9]{1,6})?$"}),
+]
+"""GPU-hours."""
 
 
 class Allow(Model):
@@ -102,7 +108,7 @@ class Limits(Model):
     """How much one run may ask for; without a number there is no limit. A run whose profile has no time limit exceeds every limit."""
 
     nodes: Count | None = Field(default=None, description="Nodes.")
-    time: Annotated[Duration, Field(ge=1)] | None = Field(default=None, description="Time limit.")
+    time: Duration | None = Field(default=None, ge=1, description="Time limit, such as `4h`.")
     gpu_hours: Hours | None = Field(default=None, description="Nodes × GPUs × time limit.")
 
 

@@ -86,7 +86,15 @@ def blocks(root: Path) -> dict[str, str]:
         "policy": fields_table(policy.Policy),
         "policy-allow": fields_table(rules.Allow),
         "policy-overrides": fields_table(rules.Overrides),
+        "policy-limits": fields_table(rules.Limits),
+        "policy-most": fields_table(policy.Most),
+        "policy-active": fields_table(rules.Active),
+        "policy-budget": fields_table(rules.Budget),
+        "policy-approval": fields_table(rules.Approval),
         "policy-profiles": fields_table(rules.Rule),
+        "policy-pulls": fields_table(policy.Pulls),
+        "policy-noise": fields_table(policy.Noise),
+        "policy-waiver": fields_table(policy.Waiver),
         "policy-schedules": fields_table(policy.Schedule),
         "policy-gate": fields_table(policy.Gate),
         "policy-required": fields_table(policy.Required),
@@ -151,7 +159,6 @@ def _cli() -> str:
     """Every command with its arguments; `argparse`'s own help text differs between versions of Python, so it is not taken."""
     top = parser()
     commands = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-    words = {choice.dest: choice.help or "" for choice in commands._choices_actions}
     first = next(iter(commands.choices.values()))
     shared = [action for action in first._actions if all(_has(sub, action) for sub in commands.choices.values())]
     parts = [
@@ -159,12 +166,34 @@ def _cli() -> str:
         table(("option", "meaning"), [*(_option(action) for action in shared if action.dest != "help")]),
     ]
     for name, sub in commands.choices.items():
-        own = [action for action in sub._actions if not any(action.option_strings and action.dest == other.dest for other in shared)]
-        parts += [f"## {name}", f"{words[name][0].upper()}{words[name][1:]}."]
-        parts += [table(("argument", "meaning"), [_option(action) for action in own])] if own else []
-        typed = (line.strip() for line in (sub.epilog or "").splitlines()[1:])
-        parts += ["```console\n" + "\n".join(f"$ {line}" for line in typed) + "\n```"]
+        inner = next((action for action in sub._actions if isinstance(action, argparse._SubParsersAction)), None)
+        if inner is not None:
+            # A command that only has commands below it: each of them is one of its own.
+            parts += [
+                part
+                for below, lowest in inner.choices.items()
+                for part in _command(f"{name} {below}", lowest, _about(inner, below), shared)
+            ]
+        else:
+            parts += _command(name, sub, _about(commands, name), shared)
     return "\n\n".join(parts)
+
+
+def _command(name: str, sub: argparse.ArgumentParser, about: str, shared: Sequence[argparse.Action]) -> list[str]:
+    """One command: what it does, its arguments, examples."""
+    own = [action for action in sub._actions if not any(action.option_strings and action.dest == other.dest for other in shared)]
+    arguments = [table(("argument", "meaning"), [_option(action) for action in own])] if own else []
+    typed = (line.strip() for line in (sub.epilog or "").splitlines()[1:])
+    return [
+        f"## {name}",
+        f"{about[0].upper()}{about[1:]}.",
+        *arguments,
+        "```console\n" + "\n".join(f"$ {line}" for line in typed) + "\n```",
+    ]
+
+
+def _about(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str) -> str:
+    return next(choice.help or "" for choice in commands._choices_actions if choice.dest == name)
 
 
 def _has(sub: argparse.ArgumentParser, action: argparse.Action) -> bool:

@@ -9,13 +9,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from dispatcher import values
+from dispatcher import rules, values
 from dispatcher.docs.pages import table
 
 # Types that are told apart by what they are called in values.py, because their bare shape says too little.
 _NAMED: tuple[tuple[Any, str], ...] = (
     (values.Duration, "a duration such as `90s`, `10m` or `4h`"),
     (values.SlurmTime, "a time in one of Slurm's forms, such as `04:00:00`, `1-12` or `90` (minutes)"),
+    (rules.Hours, "a number, such as `64` or `1.5`"),
+    (rules.Regex, "a regular expression"),
     (values.Line, "a line of text"),
     (values.Text, "text"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import shlex
@@ -130,6 +131,12 @@ def test_make_targets_exist(page: str) -> None:
             assert target in targets, f"{page}: {line}"
 
 
+def options(command: argparse.ArgumentParser) -> set[str]:
+    """The options of a command and of those below it."""
+    below = [sub for action in command._actions if isinstance(action, argparse._SubParsersAction) for sub in action.choices.values()]
+    return set(command._option_string_actions).union(*(sub._option_string_actions for sub in below))
+
+
 @PAGES
 def test_commands_exist(page: str) -> None:
     choices = next(action.choices for action in parser()._actions if action.dest == "command")
@@ -138,7 +145,7 @@ def test_commands_exist(page: str) -> None:
         if line.startswith("nemotron-dispatch ") and (words := shlex.split(line.split("#")[0])[1:])[:1] != ["--version"]:
             assert words[0] in choices or words[0] == "COMMAND", f"{page}: {line}"
             # COMMAND stands for any command: what all of them take.
-            known = set.intersection(*(set(sub._option_string_actions) for name, sub in choices.items() if words[0] in (name, "COMMAND")))
+            known = set.intersection(*(options(sub) for name, sub in choices.items() if words[0] in (name, "COMMAND")))
             assert {word for word in words if re.match(r"--?[a-z]", word)} <= known, f"{page}: {line}"
         for module in re.findall(r"^(?:\.venv/bin/)?python -m (dispatcher[\w.]*)", line):
             assert find_spec(module), f"{page}: {line}"

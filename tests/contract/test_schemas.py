@@ -92,6 +92,18 @@ POLICIES = [
     ("allow: {users: ['@bob']}", False),
     ("schedules: [{name: n}]", False),
     ("version: 2", False),
+    ("limits: {nodes: 4, time: 4h, gpu_hours: 64}\nbudget: {month: 1.5, user: 100}\nactive: {user: 2}\nmost: {runs: 16}", True),
+    ("images: 'nvcr.io/*'\napproval: {nodes: 4, allow: {teams: o/t}}\npulls: {closed: cancel}\nnoise: {outsiders: comment}", True),
+    ("profiles: {a: {active: 2, budget: 10, limits: {nodes: 1}, images: x, approval: {gpu_hours: 2}}}\ngate: {override: {}}", True),
+    ("budget: {month: true}", False),
+    ("budget: {month: -1}", False),
+    ("budget: {month: much}", False),
+    ("active: {user: 0}", False),
+    ("active: {user: 1.5}", False),
+    ("limits: {hours: 1}", False),
+    ("most: {runs: 1000}", False),
+    ("profiles: {a: {budget: {month: 1}}}", False),
+    ("pulls: {labels: twice}", False),
 ]
 
 SLURM = "executor: slurm\naccount: a\nhost: h\nuser: u\nremote_job_dir: /x\n"

@@ -135,7 +135,7 @@ def test_every_key_is_read() -> None:
         ("limits: {nodes: 0}", "greater than or equal to 1"),
         ("limits: {time: 0}", "greater than or equal to 1"),
         ("limits: {time: soon}", "is not a duration"),
-        ("limits: {gpu_hours: nan}", "`limits.gpu_hours` should be"),
+        ("limits: {gpu_hours: nan}", "`limits.gpu_hours` is not a number such as"),
         ("limits: {gpu_hours: -1}", "greater than or equal to 0"),
         ("limits: {hours: 1}", "`limits.hours` is not a key here"),
         ("budget: {month: true}", "is not a number"),
