@@ -197,6 +197,10 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     if record.nodes:
         where.append(f"on {code(record.nodes)}")
     when = [f"asked by {code(record.actor)} {clock(record.asked_at, now)}"]
+    if record.approved_by:
+        when.append(f"approved by {code(record.approved_by)}")
+    if record.retry_of:
+        when.append(f"attempt {record.attempt}, after run {code(record.retry_of[:8])}")
     if record.state is State.PENDING and record.estimated_start and record.estimated_start > now:
         when.append(f"the scheduler estimates a start at {clock(record.estimated_start, now)}")
     if record.started_at and record.state is not State.PENDING:
