@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from dispatcher.action import INPUTS
 from dispatcher.effects.assembly import for_github, for_terminal, with_forge
 from dispatcher.effects.github import GitHubForge
-from dispatcher.effects.github_app import MARGIN, AppInstallation
+from dispatcher.effects.github_app import AppInstallation
 from dispatcher.effects.runner import Runner
 from dispatcher.errors import ForgeError, InputError
 from dispatcher.inputs import read_inputs
@@ -134,7 +134,7 @@ def test_a_token_is_renewed_before_it_expires(github: GitHubServer, clock: FakeC
     ours = app(github, clock)
     forge = GitHubForge("org/repo", ours, github.api_url, clock=clock)
     first = ours.token()
-    clock.time += timedelta(hours=1) - MARGIN - timedelta(seconds=20)
+    clock.time += timedelta(minutes=54, seconds=40)
     assert forge.commit_sha("main") == repo.sha("main")
     assert ours.token() == first
     clock.time += timedelta(seconds=20)

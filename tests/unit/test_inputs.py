@@ -130,6 +130,7 @@ SECRETS = {
     "DISPATCH_SSH_KEY": "value-2",
     "DISPATCH_SSH_PASSPHRASE": "value-3",
     "DISPATCH_APP_PRIVATE_KEY": "value-9",
+    "SIGNING_PRIVATE_KEY": "value-10",
     "WANDB_API_KEY": "value-4",
     "HF_TOKEN": "value-5",
     "MY_PASSWORD": "value-6",
