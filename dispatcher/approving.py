@@ -33,13 +33,15 @@ def approve(command: Approve, event: AskedBy, grant: Grant, facts: Facts, policy
     if refused:
         return replace(refused[0], exit=max(item.exit for item in refused))
     done = [item for item in outcomes if isinstance(item, Outcome)]
-    words = answered("approved", [f"### ✅ Approved: {len(done)} of {len(requests)} requests run now"], grant.trigger)
+    running = [item for item in done if item.outputs["decision"] in ("run", "duplicate")]
+    words = answered("approved", [f"### ✅ Approved: {len(running)} of {len(requests)} requests run now"], grant.trigger)
     comment = event.comment_id if isinstance(event, CommentEvent) else None
     if comment is not None:
         world.forge.react(comment, "+1")
-    worst = max(done, key=lambda item: item.exit)
+    worst = max(done, key=lambda item: (item.exit, item in running))
     summary = "\n\n".join([words.summary, *(item.summary for item in done)])
-    return Outcome(worst.exit, {**worst.outputs, "reason-code": "approved"}, summary, worst.record)
+    told = {**worst.outputs, "reason-code": "approved"} if worst.outputs["decision"] == "run" else worst.outputs
+    return Outcome(worst.exit, told, summary, worst.record)
 
 
 def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, policy: Policy, world: World) -> Outcome | Answer:
@@ -50,9 +52,11 @@ def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, p
     runs = tuple(replace(run, sha=request.sha) for run in request.runs())
     for run in runs:
         facts = with_teams(facts, approver_teams(facts, policy, *_names(run, policy), request.why == "second"), world)
-        rule = _may(run, facts, policy, request.voucher or request.actor, request.why == "second")
-        if isinstance(rule, Denial):
-            return denied(rule, event.trigger)
+        # Neither who asked nor who vouched for the commit is a second person.
+        for first in filter(None, (request.actor, request.voucher)):
+            rule = _may(run, facts, policy, first, request.why == "second")
+            if isinstance(rule, Denial):
+                return denied(rule, event.trigger)
     # Permission anew: for a fork's commit the approver's, for a second person's word that of the first one with the right.
     first = request.voucher or request.actor
     who = gather_facts(runs, _as_if(event, first), policy, world) if request.why == "second" else facts

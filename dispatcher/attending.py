@@ -10,12 +10,13 @@ from dispatcher.answer import Answer
 from dispatcher.answering import answer
 from dispatcher.approving import approve
 from dispatcher.asking import asked_by
-from dispatcher.authorise import AskedBy, Denial, Facts, Grant, admitted, authorise
+from dispatcher.authorise import AskedBy, Denial, Facts, Grant, admitted, authorise, needed_teams
 from dispatcher.configuration import guarded, profile_names
 from dispatcher.connections import one_connection_each
 from dispatcher.event import CheckEvent, Event
-from dispatcher.helping import help_words
-from dispatcher.lookups import gather_facts
+from dispatcher.grammar import Run
+from dispatcher.helping import help_words, named_teams
+from dispatcher.lookups import gather_facts, with_teams
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
 from dispatcher.refusals import answered, denied, nothing_to_compare
@@ -43,7 +44,8 @@ def attend(command: Attended, event: Event, policy: Policy, world: World) -> Out
 def _done(command: Attended, event: AskedBy, grant: Grant, facts: Facts, policy: Policy, world: World) -> Outcome | Answer:
     match command:
         case Help():
-            return help_words(command.topic, policy, facts, profile_names(world), world.settings.voice.word, grant.trigger)
+            known = with_teams(facts, named_teams(policy), world)
+            return help_words(command.topic, policy, known, profile_names(world), world.settings.voice.word, grant.trigger)
         case Status():
             records = [item.record for item in _runs(grant, policy, world)]
             return answered("status", runs_table(records, world), grant.trigger)
@@ -52,7 +54,8 @@ def _done(command: Attended, event: AskedBy, grant: Grant, facts: Facts, policy:
         case Cancel():
 
             def may(record: RunRecord) -> str | Denial:
-                return admitted(record.profile, record.recipe, facts, policy)
+                teams = needed_teams(Run(record.profile, record.recipe), facts, policy)
+                return admitted(record.profile, record.recipe, with_teams(facts, teams, world), policy)
 
             return cancel_runs(world, policy, command, _runs(grant, policy, world), grant.actor, grant.trigger, may)
         case Retry():

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from dispatcher.answer import Answer
 from dispatcher.asking import granted
-from dispatcher.authorise import AskedBy, Denial, Facts, Grant
+from dispatcher.authorise import AskedBy, Denial, Facts, Grant, needed_teams
 from dispatcher.grammar import Override, Run
+from dispatcher.lookups import with_teams
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
 from dispatcher.refusals import denied, nothing_failed
@@ -33,6 +34,7 @@ def retry(
     if command.run and len(chosen) > 1:
         return which(chosen, command.run, grant.trigger, world, "retry")
     asked = tuple(again(record, grant.sha) for record in chosen)
+    facts = with_teams(facts, [team for run in asked for team in needed_teams(run, facts, policy)], world)
     grants = granted(asked, event, facts, policy)
     if isinstance(grants, Denial):
         return denied(grants, grant.trigger)
