@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from dispatcher.authorise import Facts, lineage_teams
 from dispatcher.command import Command, parse_command
@@ -17,7 +17,7 @@ from dispatcher.document import Document, load_document
 from dispatcher.errors import ConfigError, Exit, InputError
 from dispatcher.event import CommentEvent
 from dispatcher.explain import Basis, Found, asked_profiles, explain, verbs_in
-from dispatcher.lookups import gather_facts
+from dispatcher.lookups import gather_facts, with_teams
 from dispatcher.policy import POLICY_PATH, Policy
 from dispatcher.ports import PullRequest
 from dispatcher.profile import ResolvedProfile
@@ -57,7 +57,8 @@ def check_command(world: World, supposed: Supposed, body: str) -> Outcome:
         facts = _supposed_facts(supposed, world, command)
     profiles = {name: _profile(world, policy, name) for name in asked_profiles(command, policy)}
     if asks_github and commands:
-        facts = _with_teams(facts, profiles, policy, world)
+        extended = [found.lineage for found in profiles.values() if isinstance(found, ResolvedProfile)]
+        facts = with_teams(facts, [team for lineage in extended for team in lineage_teams(lineage, facts, policy)], world)
     explained = explain(command, Basis(event, facts, policy, document, profiles, world.settings.voice))
     lines = [_known(facts, asks_github), *(line for item in explained for line in ("", *rendered(item)))]
     worst = max(explained, key=lambda item: item.refusal.exit if item.refusal else Exit.OK)
@@ -169,16 +170,6 @@ def _supposed_facts(supposed: Supposed, world: World, command: Command) -> Facts
         author=supposed.actor,
     )
     return Facts(supposed.actor, supposed.role, frozenset(supposed.teams), pull)
-
-
-def _with_teams(facts: Facts, profiles: Mapping[str, Found], policy: Policy, world: World) -> Facts:
-    """Also the teams that only the extended profiles' rules ask about."""
-    assert world.forge is not None
-    lineages = [found.lineage for found in profiles.values() if isinstance(found, ResolvedProfile)]
-    asked = dict.fromkeys(team for lineage in lineages for team in lineage_teams(lineage, facts, policy))
-    parts = {team: team.partition("/") for team in asked}
-    found = {team for team, (org, _, name) in parts.items() if world.forge.team_member(org, name, facts.actor)}
-    return replace(facts, teams=facts.teams | found)
 
 
 def _known(facts: Facts, asked_github: bool) -> str:
