@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from dispatcher.errors import DispatchError, Exit, ForgeError
-from dispatcher.gatekeeper import evaluate_gate
+from dispatcher.errors import Exit, ForgeError
+from dispatcher.gatekeeper import judge_ended
 from dispatcher.observe import TAIL_READ, Seen, changed, look, note_absence, report, sight_of, sightings_of
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
@@ -42,7 +42,7 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
         elif changed(run, sight):
             seen = _said(world, cluster, policy, now)
         if seen.record.state.ended:
-            _judge(world, policy, seen.record)
+            judge_ended(world, policy, (seen.record,))
             return _ended(world, seen)
         world.clock.sleep(min(INTERVAL_SECONDS.get(seen.record.executor, 10.0) * (1 + quiet // 10), 30.0))
 
@@ -84,16 +84,6 @@ def _said(world: World, cluster: Cluster, policy: Policy, now: Seen) -> Seen:
     except ForgeError as error:
         world.say(f"GitHub could not be told: {error.cause} The next look tells it.")
         return now
-
-
-def _judge(world: World, policy: Policy, record: RunRecord) -> None:
-    """The gate of the run's pull request. That it cannot be written does not change how the job ended."""
-    if world.forge is None or record.target.pull is None or not policy.gate.required:
-        return
-    try:
-        evaluate_gate(world, policy, record.target.pull, (record,))
-    except DispatchError as error:
-        world.say(f"The gate could not be written: {error.cause} {error.next_step}")
 
 
 def _ended_elsewhere(world: World, cluster: Cluster, seen: Seen, offset: int) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dispatcher.configuration import read_profile
 from dispatcher.errors import DispatchError, Exit
@@ -33,9 +33,35 @@ def evaluate_gate(world: World, policy: Policy, number: int, known: Iterable[Run
     return _judged(world, policy, requirements, pull.head_sha, known, _waiver(world, policy, pull.head_sha))
 
 
-def evaluate_merge_group(world: World, policy: Policy, event: MergeGroupEvent) -> Outcome:
+def judge_ended(world: World, policy: Policy, ended: Sequence[RunRecord]) -> None:
+    """The gate of every pull request, and of every entry of a merge queue, of which a run has ended; each once.
+
+    That one cannot be written is told; it does not change how the run ended, and the others are judged all the same.
+    """
+    if world.forge is None or not policy.gate.required:
+        return
+    judged: set[object] = set()
+    for record in ended:
+        target = record.target
+        subject = target.pull or (record.sha if target.merge_queue else None)
+        if subject is None or subject in judged:
+            continue
+        judged.add(subject)
+        known = [other for other in ended if other.sha == record.sha]
+        try:
+            if target.pull is not None:
+                evaluate_gate(world, policy, target.pull, known)
+            elif target.merge_queue is not None:
+                entry = target.merge_queue
+                event = MergeGroupEvent(target.repository, record.sha, entry.head_ref, entry.base_ref, "", "")
+                evaluate_merge_group(world, policy, event, known)
+        except DispatchError as error:
+            world.say(f"The gate of {record.sha[:12]} could not be written: {error.cause} {error.next_step}")
+
+
+def evaluate_merge_group(world: World, policy: Policy, event: MergeGroupEvent, known: Iterable[RunRecord] = ()) -> Outcome:
     """The queue's own commit needs the check too, or the queue waits until it times out. Its tree is a new one: runs count on this SHA."""
-    return _judged(world, policy, required_for_queue(policy, event), event.head_sha, (), _waiver_of_queued(world, policy, event))
+    return _judged(world, policy, required_for_queue(policy, event), event.head_sha, known, _waiver_of_queued(world, policy, event))
 
 
 def required_for_queue(policy: Policy, event: MergeGroupEvent) -> tuple[Requirement, ...]:

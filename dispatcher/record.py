@@ -25,6 +25,13 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
+class Queued(_Frozen):
+    """The entry of a merge queue that a run is for, as the event named it: the gate on its commit is judged again at the run's end."""
+
+    head_ref: str
+    base_ref: str
+
+
 class Target(_Frozen):
     """Where a run reports on GitHub; ids are 0 or None until the thing exists."""
 
@@ -33,6 +40,7 @@ class Target(_Frozen):
     command_comment: int | None = None
     comment: int | None = None
     check: int | None = None
+    merge_queue: Queued | None = None
 
 
 class Resources(_Frozen):

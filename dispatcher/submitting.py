@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from typing_extensions import assert_never
 
-from dispatcher.admission import take_own_turn
+from dispatcher.admission import take_own_turn, undecided
 from dispatcher.answer import Answer
 from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
 from dispatcher.bundle import bundle, what_travels
 from dispatcher.errors import JOB_MAY_EXIST, DispatchError
-from dispatcher.event import CommentEvent
+from dispatcher.event import CommentEvent, MergeGroupEvent
 from dispatcher.plan import JobPlan, package_group, package_spec
 from dispatcher.policy import Policy
 from dispatcher.ports import (
@@ -32,7 +32,7 @@ from dispatcher.ports import (
 from dispatcher.preparing import Prepared, compile_job
 from dispatcher.profile import SlurmProfile
 from dispatcher.publish import publish_check
-from dispatcher.record import Member, RunRecord, parse_record
+from dispatcher.record import Member, Queued, RunRecord, parse_record
 from dispatcher.refusals import denied, rejected, told, what_became
 from dispatcher.report import run_report
 from dispatcher.slurm import State
@@ -136,7 +136,12 @@ def _locked(
 
 def _queued(job: JobPlan, record: RunRecord, policy: Policy, world: World, cluster: Cluster, fresh: bool) -> Beginning:
     """It lies ready. Whether its turn has come is decided under the ledger's one lock, so that two cannot both take the last place."""
-    turn = take_own_turn(record, policy, world, cluster)
+    try:
+        turn = take_own_turn(record, policy, world, cluster)
+    except DispatchError as error:
+        # It lies in the queue, whatever breaks now: the sweep goes on with it.
+        world.say(f"Whether run {job.run_key} may start could not be decided: {error.cause} The next `watch` decides.")
+        turn = undecided(record)
     match turn:
         case Denial():
             return _called_off(job, record, denied(turn, job.grant.trigger), world, cluster)
@@ -152,6 +157,9 @@ def _first_record(job: JobPlan, group: tuple[Member, ...], event: AskedBy, world
     comment = event.comment_id if isinstance(event, CommentEvent) else None
     asked = (told(event.created_at) if isinstance(event, CommentEvent) else None) or world.clock.now()
     record = job.record(asked, job.profile.address, comment, job.grant.number, world.settings.voice.at_terminal)
+    if isinstance(event, MergeGroupEvent):
+        entry = Queued(head_ref=event.head_ref, base_ref=event.base_ref)
+        record = record.model_copy(update={"target": record.target.model_copy(update={"merge_queue": entry})})
     return record.model_copy(update={"group": group})
 
 

@@ -13,7 +13,7 @@ from dispatcher.admission import take_every_turn
 from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.errors import ClusterError, DispatchError, Exit
-from dispatcher.gatekeeper import evaluate_gate
+from dispatcher.gatekeeper import judge_ended
 from dispatcher.observe import Seen, changed, look, note_absence, report, sight_of, sightings_of
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
@@ -57,7 +57,7 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
                     tally.failed += 1
                     world.say(f"{name}: {error.cause} {error.next_step}")
             judge_expired(connected, policy)
-            _gates(connected, policy, [item for item in seen if item.record.state.ended])
+            judge_ended(connected, policy, [item.record for item in seen if item.record.state.ended])
         went = f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.queued} queued"
         world.say(f"{went}, {tally.failed} clusters did not answer.")
         if not follow or (tally.active == tally.ended and not tally.failed and not tally.queued):
@@ -169,15 +169,3 @@ def _said(world: World, cluster: Cluster, policy: Policy, seen: Seen, tally: Tal
     tally.ended += seen.record.state.ended
     world.say(f"Run {seen.record.run_key}, job {seen.record.job_id or '-'}: {seen.record.state.value}.")
     return seen
-
-
-def _gates(world: World, policy: Policy, ended: list[Seen]) -> None:
-    """The gate of every pull request of which a run has ended; each once."""
-    if world.forge is None or not policy.gate.required:
-        return
-    for number in sorted({seen.record.target.pull for seen in ended if seen.record.target.pull is not None}):
-        mine = tuple(seen.record for seen in ended if seen.record.target.pull == number)
-        try:
-            evaluate_gate(world, policy, number, mine)
-        except DispatchError as error:
-            world.say(f"The gate of #{number} could not be written: {error.cause} {error.next_step}")
