@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 NEEDED: Mapping[str, str] = {"contents": "read", "checks": "write", "pull_requests": "write"}
 """What the dispatcher cannot do without; https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app."""
 WELCOME: Mapping[str, str] = {"issues": "write", "members": "read"}
-"""Asked for where the installation has it: labels and reactions in every repository; teams, which else nobody is in."""
+"""Asked for where the installation has it: `issues`, which GitHub's list of permissions names for reactions although
+`pull_requests` is what it looks at on a pull request's comments; `members`, without which nobody is in any team."""
 MARGIN = timedelta(minutes=5)
 """A token that expires sooner than this is replaced before it is used: a fetch with it may take a while."""
 _STRENGTH = {"read": 1, "write": 2, "admin": 3}
