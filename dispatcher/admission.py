@@ -7,6 +7,7 @@ the last place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from typing_extensions import assert_never
 
@@ -40,12 +41,12 @@ def take_own_turn(record: RunRecord, policy: Policy, world: World, cluster: Clus
             case Wait():
                 return _waiting(record, mine.words)
             case Over():
-                cluster.drop(record.run_key)
+                drop(record, _plain(mine.denial), world, cluster)
                 return mine.denial
             case _:
                 assert_never(mine)
     finally:
-        cluster.unlock()
+        _unlock(cluster)
 
 
 def take_every_turn(policy: Policy, world: World, cluster: Cluster) -> list[Seen]:
@@ -53,19 +54,33 @@ def take_every_turn(policy: Policy, world: World, cluster: Cluster) -> list[Seen
     if not cluster.lock():
         world.say(f"The queue is left alone: {BUSY}.")
         return []
+    changed: list[RunRecord] = []
     try:
         queued, turns = _turns(policy, world, cluster)
-        changed = [_turned(turn, queued[turn.run_key], world, cluster) for turn in turns]
+        for turn in turns:
+            record = _turned(turn, queued[turn.run_key], world, cluster)
+            changed += [record] if record is not None else []
+    except DispatchError as error:
+        # What has been dropped already is in no list any more, so it is said now or never.
+        world.say(f"The rest of the queue waits for the next sweep: {error.cause} {error.next_step}")
     finally:
-        cluster.unlock()
-    return [report(world, cluster, policy, Seen(record, "")) for record in changed if record is not None]
+        _unlock(cluster)
+    return [seen for record in changed if (seen := _said(record, policy, world, cluster)) is not None]
 
 
 def drop(record: RunRecord, why: str, world: World, cluster: Cluster) -> RunRecord | None:
-    """Takes a queued run out for good → its record, ended; None when its turn came in the meantime."""
+    """Takes a queued run out for good → its record, ended, as the ledger has it now; None when its turn came in the meantime."""
     if not cluster.drop(record.run_key):
         return None
-    return record.model_copy(update={"state": State.CANCELLED, "reason": why, "ended_at": world.clock.now()})
+    ended = record.model_copy(update={"state": State.CANCELLED, "reason": why, "ended_at": world.clock.now()})
+    # Whoever asks for the same again finds this, whatever becomes of the report.
+    cluster.save(ended.run_key, ended.to_json(), "")
+    return ended
+
+
+def undecided(record: RunRecord) -> RunRecord:
+    """The record of a run that waits without anybody having said for what."""
+    return _waiting(record, BUSY)
 
 
 def _turns(policy: Policy, world: World, cluster: Cluster) -> tuple[dict[str, RunRecord], tuple[Turn, ...]]:
@@ -106,7 +121,7 @@ def _turned(turn: Turn, record: RunRecord, world: World, cluster: Cluster) -> Ru
         case Wait():
             return _waiting(record, turn.words) if turn.words != record.reason else None
         case Over():
-            return drop(record, turn.denial.words.replace("**", ""), world, cluster)
+            return drop(record, _plain(turn.denial), world, cluster)
         case _:
             assert_never(turn)
 
@@ -133,6 +148,26 @@ def _released(outcome: Submitted | Refused | None, record: RunRecord, world: Wor
             return _waiting(record, "another sweep is starting it right now")
         case _:
             assert_never(outcome)
+
+
+def _said(record: RunRecord, policy: Policy, world: World, cluster: Cluster) -> Seen | None:
+    """Reports one change; that one cannot be does not hold up the others."""
+    try:
+        return report(world, cluster, policy, Seen(record, ""))
+    except DispatchError as error:
+        world.say(f"Run {record.run_key} is {record.state.value}, and could not be reported: {error.cause} {error.next_step}")
+        return None
+
+
+def _unlock(cluster: Cluster) -> None:
+    """A connection that is gone has given the lock back by itself."""
+    with suppress(DispatchError):
+        cluster.unlock()
+
+
+def _plain(denial: Denial) -> str:
+    """A denial's words as a reason, without its headline's marks."""
+    return denial.words.replace("**", "")
 
 
 def _waiting(record: RunRecord, why: str) -> RunRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
@@ -13,16 +13,25 @@ from dispatcher.report import headline, icon
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, neutralise
 
-NOT_BEGUN = "did not start: its check says why"
+NOT_BEGUN = "did not start: its check says why, if it has one"
+UNHEARD = "its cluster does not answer right now"
 _SHOWN_METRICS = 2
 
 
 def group_comment(
-    members: Sequence[Member], records: Mapping[str, RunRecord], missing: Mapping[str, str], now: datetime, voice: Voice
+    members: Sequence[Member],
+    records: Mapping[str, RunRecord],
+    missing: Mapping[str, str],
+    now: datetime,
+    voice: Voice,
+    unheard: Collection[str] = (),
 ) -> str:
-    """The whole comment, with the marker by which it is found again. `records` by run key; `missing`: why others have none, in Markdown."""
+    """The whole comment, with the marker by which it is found again.
+
+    `records` by run key; `missing`: why others have none, in Markdown; `unheard`: those whose ledger did not answer.
+    """
     first = next(iter(records.values()))
-    body = group_lines(members, records, missing, now, voice)
+    body = group_lines(members, records, missing, now, voice, unheard)
     body += [
         "",
         f"<sub>Updated {clock(now, now)} · end one with `{voice.word} cancel RUN`, see a log with `{voice.word} logs RUN`"
@@ -32,16 +41,22 @@ def group_comment(
 
 
 def group_lines(
-    members: Sequence[Member], records: Mapping[str, RunRecord], missing: Mapping[str, str], now: datetime, voice: Voice
+    members: Sequence[Member],
+    records: Mapping[str, RunRecord],
+    missing: Mapping[str, str],
+    now: datetime,
+    voice: Voice,
+    unheard: Collection[str] = (),
 ) -> list[str]:
     """The same without marker and footer, as a summary shows it."""
     known = [records[member.run_key] for member in members if member.run_key in records]
+    absent = len(members) - len(known) - len(unheard)
     first = known[0]
     commit = f"[`{first.sha[:7]}`]({voice.server_url}/{first.target.repository}/commit/{first.sha})"
     total = sum(record.resources.gpu_hours for record in known)
     asked = f"asked by {code(first.actor)} {clock(first.asked_at, now)} at {commit}"
     lines = [
-        f"### {_icon(known, missing)} {voice.name} · {plural(len(members), 'run')} · {_tally(known, len(members) - len(known))}",
+        f"### {_icon(known, absent, len(unheard))} {voice.name} · {plural(len(members), 'run')} · {_tally(known, absent, len(unheard))}",
         "",
         f"`{first.recipe}` {asked}" + (f" · at most {total:.3g} GPU-hours" if total else ""),
         "",
@@ -51,14 +66,16 @@ def group_lines(
     shared = set.intersection(*(set(record.overrides) for record in known))
     for member in members:
         record = records.get(member.run_key)
-        if record is None:
+        if member.run_key in unheard:
+            lines.append(f"| ❓ | `{member.profile}` | | {UNHEARD} | | `{member.run_key[:8]}` | |")
+        elif record is None:
             lines.append(f"| 🚫 | `{member.profile}` | | {missing.get(member.run_key, NOT_BEGUN)} | | `{member.run_key[:8]}` | |")
         else:
             lines.append(_row(record, shared, now))
     if shared:
         lines += ["", "All with " + " ".join(code(item) for item in first.overrides if item in shared)]
     failed = [record for record in known if record.state.ended and not _good(record)]
-    if failed and all(record.state.ended for record in known):
+    if failed and not unheard and all(record.state.ended for record in known):
         lines += [
             "",
             f"**Next:** `{voice.word} retry` runs what failed once more; `{voice.word} logs {failed[0].run_key[:8]}` shows a log.",
@@ -86,15 +103,15 @@ def _good(record: RunRecord) -> bool:
     return record.state is State.SUCCEEDED and not record.results_problem
 
 
-def _icon(records: Sequence[RunRecord], missing: Mapping[str, str]) -> str:
-    if any(record.state.ended and not _good(record) for record in records) or missing:
+def _icon(records: Sequence[RunRecord], absent: int, unheard: int) -> str:
+    if any(record.state.ended and not _good(record) for record in records) or absent:
         return "❌"
     if all(record.state.ended for record in records):
-        return "✅"
+        return "❓" if unheard else "✅"
     return "🏃" if any(record.state is State.RUNNING for record in records) else "⏳"
 
 
-def _tally(records: Sequence[RunRecord], absent: int) -> str:
+def _tally(records: Sequence[RunRecord], absent: int, unheard: int) -> str:
     words = {State.SUCCEEDED: "passed", State.PENDING: "waiting", State.QUEUED: "queued here", State.SUBMITTING: "being submitted"}
     counted = Counter(
         "failed"
@@ -103,4 +120,6 @@ def _tally(records: Sequence[RunRecord], absent: int) -> str:
         for record in records
     )
     parts = [f"{count} {name}" for name, count in counted.items()]
-    return ", ".join(parts + ([f"{absent} not started"] if absent else []))
+    parts += [f"{absent} not started"] if absent else []
+    parts += [f"{unheard} not known right now"] if unheard else []
+    return ", ".join(parts)

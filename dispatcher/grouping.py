@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dispatcher.configuration import read_profile
 from dispatcher.errors import DispatchError
 from dispatcher.policy import Policy
@@ -11,9 +13,18 @@ from dispatcher.record import RunRecord, parse_record
 from dispatcher.world import World
 
 
-def group_records(record: RunRecord, cluster: Cluster, policy: Policy, world: World) -> dict[str, RunRecord]:
-    """By run key, in the command's order. `cluster` is the record's own; a ledger that does not answer is told about, and left out."""
+@dataclass(frozen=True)
+class Group:
+    """The records by run key, in the command's order, and the keys of those whose ledger did not answer; the others have no record."""
+
+    records: dict[str, RunRecord]
+    unheard: tuple[str, ...]
+
+
+def group_records(record: RunRecord, cluster: Cluster, policy: Policy, world: World) -> Group:
+    """What can be read of the others. `cluster` is the record's own; a ledger that does not answer is told about."""
     found = {record.run_key: record}
+    unheard: list[str] = []
     for profile in dict.fromkeys(member.profile for member in record.group):
         keys = [member.run_key for member in record.group if member.profile == profile and member.run_key != record.run_key]
         if not keys:
@@ -23,9 +34,10 @@ def group_records(record: RunRecord, cluster: Cluster, policy: Policy, world: Wo
             others = [parse_record(text) for text in texts if text is not None]
         except DispatchError as error:
             world.say(f"The other runs of this command on {profile} could not be read: {error.cause}")
+            unheard += keys
             continue
         found.update({other.run_key: other for other in others if other.trigger == record.trigger})
-    return {member.run_key: found[member.run_key] for member in record.group if member.run_key in found}
+    return Group({member.run_key: found[member.run_key] for member in record.group if member.run_key in found}, tuple(unheard))
 
 
 def _elsewhere(name: str, keys: list[str], policy: Policy, world: World) -> tuple[str | None, ...]:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from typing_extensions import assert_never
 
+from dispatcher.errors import ClusterError
 from dispatcher.group import group_comment
 from dispatcher.grouping import group_records
 from dispatcher.policy import Policy
@@ -152,7 +153,7 @@ def report(
             words = _with_group(words, record, cluster, policy, world, missing)
         published = publish_run(world.forge, record, words, look_first, with_comment)
         record, url = published.record, published.comment_url
-    cluster.save(record.run_key, record.to_json(), reported_as(record.state, record.reason))
+    _remember(cluster, record, reported_as(record.state, record.reason))
     if record.state.ended:
         spent = used(record)
         if spent is not None and record.resources.gpu_hours:
@@ -161,12 +162,22 @@ def report(
     return Seen(record, seen.tail, url)
 
 
+def _remember(cluster: Cluster, record: RunRecord, reported: str) -> None:
+    """The ledger's part. Of a queued run that the scheduler refused there is no folder any more, so that it can be asked for again."""
+    try:
+        cluster.save(record.run_key, record.to_json(), reported)
+    except ClusterError as error:
+        if error.code != "cluster.run-unknown" or record.job_id or not record.state.ended:
+            raise
+
+
 def _with_group(words: Report, record: RunRecord, cluster: Cluster, policy: Policy, world: World, missing: Mapping[str, str]) -> Report:
     """The report of one of several runs: its comment tells of all. The reaction is the last one's to end, and the worst one's."""
     # Before the others are read: of two that report at once, whoever comes second then knows of both.
-    cluster.save(record.run_key, record.to_json(), UNREPORTED)
-    records = group_records(record, cluster, policy, world)
-    comment = group_comment(record.group, records, missing, world.clock.now(), world.settings.voice)
-    over = all(item.state.ended for item in records.values())
-    good = all(item.state is State.SUCCEEDED and not item.results_problem for item in records.values())
-    return replace(words, comment=comment, reaction=("rocket" if good and not missing else "confused") if over else None)
+    _remember(cluster, record, UNREPORTED)
+    group = group_records(record, cluster, policy, world)
+    known = group.records.values()
+    comment = group_comment(record.group, group.records, missing, world.clock.now(), world.settings.voice, group.unheard)
+    over = not group.unheard and all(item.state.ended for item in known)
+    good = len(known) == len(record.group) and all(item.state is State.SUCCEEDED and not item.results_problem for item in known)
+    return replace(words, comment=comment, reaction=("rocket" if good else "confused") if over else None)

@@ -121,7 +121,8 @@ def _first_reports(beginnings: Sequence[Beginning], policy: Policy, world: World
         with suppress(DispatchError):
             item.cluster.save(item.record.run_key, item.record.to_json(), "")
     missing = {item.job.run_key: item.answer.title for item in refused}
-    reported = [_reported(begun[0], policy, world, True, missing)]
+    # While the others were submitted a sweep may have told of the first: its comment is looked for.
+    reported = [_reported(replace(begun[0], fresh=False), policy, world, True, missing)]
     comment = reported[0][0].record.target.comment
     for item in begun[1:]:
         target = item.record.target.model_copy(update={"comment": item.record.target.comment or comment})
