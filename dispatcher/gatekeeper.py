@@ -47,7 +47,7 @@ def judge_ended(world: World, policy: Policy, ended: Sequence[RunRecord]) -> Non
         if subject is None or subject in judged:
             continue
         judged.add(subject)
-        known = [other for other in ended if other.sha == record.sha]
+        known = [other for other in ended if other.sha == record.sha or (target.pull and other.target.pull == target.pull)]
         try:
             if target.pull is not None:
                 evaluate_gate(world, policy, target.pull, known)

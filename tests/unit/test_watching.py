@@ -201,13 +201,22 @@ def test_the_gate_is_judged_once_for_a_pull_request() -> None:
     assert fakes.trace.of("forge.create_check dispatch/gate") == ["forge.create_check dispatch/gate success"]
 
 
+def test_the_gate_knows_all_that_has_ended_in_this_look() -> None:
+    """An older commit's run that ended first must not hide the head's: nothing of both is in the index by which ledgers are searched."""
+    fakes = Fakes()
+    fakes.cluster.add(run_record(run_key="1" * 16, job_id="1", sha="c" * 40, trigger="comment:1"), "running", "FAILED")
+    fakes.cluster.add(run_record(run_key="2" * 16, job_id="2", trigger="comment:2"), "running", "COMPLETED")
+    sweep(fakes)
+    assert fakes.trace.of("forge.create_check dispatch/gate") == ["forge.create_check dispatch/gate success"]
+
+
 def test_a_gate_that_cannot_be_written_does_not_undo_the_report() -> None:
     fakes = Fakes()
     fakes.cluster.add(run_record(), "running", "COMPLETED")
     fakes.fail("forge.changed_files")
     assert counted(sweep(fakes))["ended"] == 1
     assert not fakes.cluster.active
-    assert any("gate of #7" in line for line in fakes.said)
+    assert any("gate of aaaaaaaaaaaa could not be written" in line for line in fakes.said)
 
 
 def test_other_repositories_runs_are_left_to_them() -> None:
