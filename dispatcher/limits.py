@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dispatcher.applies import At, hours_approvals, hours_limits, image_rules, nodes_approvals, nodes_limits, time_limits
@@ -57,7 +57,10 @@ def limit_exceeded(wanted: Wanted, policy: Policy) -> Denial | None:
         if wanted.endless:
             return _endless(seconds)
         if asked.seconds > seconds.rule:
-            words = f"**A time limit of {duration(asked.seconds)} is too long.** At most {duration(seconds.rule)} {by(seconds.where)}."
+            length, most = duration(asked.seconds), duration(seconds.rule)
+            if length == most:  # what differs by less than a minute
+                length, most = f"{asked.seconds:,} s", f"{seconds.rule:,} s"
+            words = f"**A time limit of {length} is too long.** At most {most} {by(seconds.where)}."
             return Denial("too-long", words, f"Set a shorter `time`. {_SMALLER}", seconds.where)
     for hours in hours_limits(policy, *wanted.rules):
         if _has_gpus(asked) and wanted.endless:
@@ -132,16 +135,39 @@ def matches(text: str, patterns: Sequence[str] | Iterable[str]) -> bool:
 
 # --------------------------------------------------------------------------- a profile in numbers
 
-# One entry of --gres: https://slurm.schedmd.com/sbatch.html#OPT_gres (`name[[:type]:count]`; a missing count is one).
+# One entry of --gres or of --gpus…: https://slurm.schedmd.com/sbatch.html#OPT_gres (`name[[:type]:count]`; a missing count is one).
 _GPU_GRES = re.compile(r"(?:gres[/:])?gpu(?:[:=/](?P<type>[A-Za-z_.-][A-Za-z0-9_.-]*))?(?:[:=](?P<count>[0-9]{1,9}))?")
+_GPU_COUNT = re.compile(r"(?:[A-Za-z_.-][A-Za-z0-9_.-]*[:=])?(?P<count>[0-9]{1,9})")
 
 
 def asked_for(profile: Profile, partition: str = "") -> Resources:
-    """What a profile, with the overrides in it, asks of the scheduler. GPUs count by `gpus_per_node` and by `gres`, whichever is more."""
-    gpus = profile.gpus // profile.nodes
-    if isinstance(profile, SlurmProfile) and profile.gres:
-        gpus = max(gpus, sum(int(found["count"] or 1) for part in profile.gres.split(",") if (found := _GPU_GRES.fullmatch(part))))
-    return Resources(nodes=profile.nodes, gpus_per_node=gpus, seconds=profile.seconds, partition=partition)
+    """What a profile, with the overrides in it, asks of the scheduler, in whichever of Slurm's ways; of several the greatest counts."""
+    nodes, gpus = profile.nodes, profile.gpus // profile.nodes
+    if isinstance(profile, SlurmProfile):
+        more = {name.replace("_", "-"): value for name, value in profile.additional_parameters.items()}
+        # `4`, `2-8`, `1,3,5`
+        nodes = max([nodes, *(int(count) for count in re.findall(r"[0-9]{1,9}", more.get("nodes", "")))])
+        tasks = max(profile.ntasks_per_node, _count(more, "ntasks-per-node"), -(-_count(more, "ntasks") // nodes))
+        gpus = max(
+            gpus,
+            _in_gres(profile.gres or ""),
+            _in_gres(more.get("gres", "")),
+            _count(more, "gpus-per-node"),
+            -(-_count(more, "gpus") // nodes),
+            _count(more, "gpus-per-task") * tasks,
+            _count(more, "gpus-per-socket") * max(1, _count(more, "sockets-per-node")),
+        )
+    return Resources(nodes=nodes, gpus_per_node=gpus, seconds=profile.seconds, partition=partition)
+
+
+def _in_gres(gres: str) -> int:
+    """`gpu:a100:8,shard:1` → 8."""
+    return sum(int(found["count"] or 1) for part in gres.split(",") if (found := _GPU_GRES.fullmatch(part)))
+
+
+def _count(options: Mapping[str, str], name: str) -> int:
+    """The number in an option: `8`, `a100:8`, `a100:4,h100:4`; 0 where it is not given."""
+    return sum(int(found["count"]) for part in options.get(name, "").split(",") if (found := _GPU_COUNT.fullmatch(part)))
 
 
 def image_of(profile: Profile) -> str | None:

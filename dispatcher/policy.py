@@ -50,7 +50,7 @@ class Policy(Model):
     default_recipe: RecipeName | None = Field(default=None, description="The recipe when none is named; else `default`, else the only one.")
     allow: Allow = Field(default=Allow(), description="Who may give commands.")
     forks: Literal["off", "sha"] = Field(
-        default="off", description="Pull requests from forks: never, or when the command carries the head's full SHA."
+        default="off", description="Pull requests from forks: never, or when somebody with the right names the head's full SHA."
     )
     env: Annotated[Names, Field(description="Runner variables that profiles may read by `${oc.env:NAME}`.")] = ()
     secrets: Annotated[Names, Field(description="Secrets that are handed to jobs when the runner has them.")] = (

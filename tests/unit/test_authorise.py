@@ -238,6 +238,98 @@ def test_every_reason_is_documented_and_met() -> None:
     assert set(REASONS) >= ELSEWHERE
 
 
+# --------------------------------------------------------------------------- every cell: verb × who × pull request × policy
+
+VERBS: dict[str, Any] = {
+    "run": Run(),
+    "run sha": Run(sha=HEAD),
+    "run other sha": Run(sha=OTHER),
+    "run large": Run("large", sha=HEAD),
+    "plan": Run(dry_run=True),
+    "status": Status(),
+    "help": Help(),
+    "logs": Logs(),
+    "cancel": Cancel(all=True),
+    "baseline": AcceptBaseline(),
+    "retry": Retry(),
+    "approve": Approve(HEAD),
+    "approve other": Approve(OTHER),
+    "override": Waive("dispatch/gate", "because"),
+}
+WHO: dict[str, Facts] = {
+    "stranger": Facts("alice"),
+    "reader": Facts("alice", "read"),
+    "custom": Facts("alice", "ml-ops"),
+    "writer": Facts("alice", "write"),
+    "admin": Facts("alice", "admin"),
+    "team": Facts("alice", "read", frozenset({"org/ml"})),
+    "refused": Facts("Mallory", "admin", frozenset({"org/ml"})),
+}
+PULLS: dict[str, PullRequest | None] = {
+    "open": PULL,
+    "draft": replace(PULL, draft=True),
+    "closed": CLOSED,
+    "fork": FORK,
+    "gone fork": GONE_FORK,
+    "closed fork": replace(FORK, state="closed"),
+    "gone": None,
+}
+_RULES = """\
+default_profile: c
+allow: { deny: [mallory] }
+profiles: { large: { allow: { teams: [org/ml] } } }
+recipes: { default: { script: a.py } }
+"""
+POLICIES: dict[str, Any] = {"forks": load_policy(_RULES + "forks: sha\n"), "no forks": load_policy(_RULES)}
+RUNS, LOOKS = "run, run sha, run other sha, run large, plan", "status, help, logs, cancel, baseline"
+FORKS, CLOSED_PULLS = "fork, gone fork", "closed, closed fork"
+# The first row that fits decides: verbs, who, pull requests, policies (empty: all), and what becomes of it.
+TABLE: list[tuple[str, str, str, str, str]] = [
+    ("", "refused", "", "", "denied-user"),
+    ("run large", "stranger", "", "", "not-a-collaborator"),
+    ("run large", "reader, custom, writer, admin", "", "", "role-too-low"),
+    ("", "stranger", "", "", "not-a-collaborator"),
+    ("run, run sha, run other sha, plan", "reader, custom, team", "", "", "role-too-low"),
+    (f"{LOOKS}, retry, approve, approve other, override", "reader, custom, team", "", "", "role-too-low"),
+    ("", "", "gone", "", "pull-gone"),
+    (LOOKS, "", "", "", "allowed"),
+    ("", "", CLOSED_PULLS, "", "pull-closed"),
+    (RUNS, "", FORKS, "no forks", "fork-off"),
+    ("run, plan", "", FORKS, "", "fork-needs-sha"),
+    ("run other sha, approve other", "", "", "", "sha-mismatch"),
+    ("", "", "", "", "allowed"),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("pull", PULLS)
+def test_every_cell(verb: str, who: str, pull: str) -> None:
+    for name, policy in POLICIES.items():
+        cell = (verb, who, pull, name)
+        expected = next(row[4] for row in TABLE if all(not part or at in part.split(", ") for part, at in zip(row, cell, strict=False)))
+        facts = replace(WHO[who], pull=PULLS[pull])
+        decision = authorise(VERBS[verb], COMMENT, facts, policy)
+        assert (decision.reason if isinstance(decision, Denial) else "allowed") == expected, cell
+        # A label, a pushed head and a button decide alike, where they can ask for it.
+        for event in (LABEL, PUSH, CHECK):
+            other = authorise(VERBS[verb], event, facts, policy)
+            assert (other.reason if isinstance(other, Denial) else "allowed") == expected, (cell, event)
+
+
+def test_every_row_of_the_table_is_met() -> None:
+    cells = [(verb, who, pull, policy) for verb in VERBS for who in WHO for pull in PULLS for policy in POLICIES]
+    met = {
+        next(
+            number
+            for number, row in enumerate(TABLE)
+            if all(not part or at in part.split(", ") for part, at in zip(row, cell, strict=False))
+        )
+        for cell in cells
+    }
+    assert met == set(range(len(TABLE)))
+
+
 @pytest.mark.parametrize(
     ("command", "facts", "policy", "rule"),
     [

@@ -42,7 +42,7 @@ def wanted(
         (wanted(), None, "", ""),
         (wanted(nodes=4, hours=3.125), None, "", ""),
         (wanted(nodes=5), "too-many-nodes", "limits.nodes", "**5 nodes are too many.** At most 4 nodes (rule `limits.nodes`"),
-        (wanted(hours=8.001, gpus=0), "too-long", "limits.time", "**A time limit of 8h is too long.** At most 8h"),
+        (wanted(hours=8.001, gpus=0), "too-long", "limits.time", "**A time limit of 28,804 s is too long.** At most 28,800 s"),
         (wanted(hours=9, gpus=0), "too-long", "limits.time", "9h"),
         (wanted(nodes=4, hours=3.126), "too-many-gpu-hours", "limits.gpu_hours", "4 nodes × 8 GPUs × 3h 07m"),
         (wanted(unlimited=True), "no-time-limit", "limits.time", "without time limit"),
@@ -185,12 +185,27 @@ def slurm(**fields: object) -> SlurmProfile:
         ({"gres": "shard:3"}, 0),
         ({"gres": "gpu:2", "gpus_per_node": 8}, 8),
         ({"gres": "gpu:8", "gpus_per_node": 2}, 8),
+        ({"additional_parameters": {"gpus_per_node": "a100:4"}}, 4),
+        ({"additional_parameters": {"gpus-per-node": "8"}, "gpus_per_node": 2}, 8),
+        ({"additional_parameters": {"gres": "gpu:h100:8"}}, 8),
+        ({"additional_parameters": {"gpus": "16"}}, 8),
+        ({"additional_parameters": {"gpus": "a100:8,h100:7"}}, 8),
+        ({"additional_parameters": {"gpus_per_task": "1"}, "ntasks_per_node": 8}, 8),
+        ({"additional_parameters": {"gpus-per-task": "1", "ntasks": "15"}}, 8),
+        ({"additional_parameters": {"gpus-per-socket": "4", "sockets-per-node": "2"}}, 8),
+        ({"additional_parameters": {"mail_type": "END", "nice": "8"}}, 0),
     ],
 )
 def test_gpus_count_however_they_are_asked_for(fields: dict[str, object], gpus: int) -> None:
     asked = asked_for(slurm(nodes=2, time="01:30:00", **fields), "batch")
     assert asked == Resources(nodes=2, gpus_per_node=gpus, seconds=5400, partition="batch")
     assert asked.gpu_hours == 2 * gpus * 1.5
+
+
+@pytest.mark.parametrize(("given", "nodes"), [("1", 2), ("16", 16), ("2-8", 8), ("1,3,5", 5), ("4-", 4), ("x", 2)])
+def test_nodes_count_however_they_are_asked_for(given: str, nodes: int) -> None:
+    """An option of sbatch goes past the profile's field, and must not go past the limit."""
+    assert asked_for(slurm(nodes=2, additional_parameters={"nodes": given})).nodes == nodes
 
 
 def test_what_a_local_profile_asks_for() -> None:
