@@ -387,7 +387,7 @@ submit() {
     # From here on everything is here, and it is finished even when nobody listens any more.
     [ -n "$bad" ] || [ "$mode" = have ] || { bad=$(keep 2>&1 || echo =failed); judge; }
     [ -n "$bad" ] || { bad=$(enlist "$key" 2>&1 || echo =failed); judge; }
-    [ -n "$bad" ] || { bad=$(if [ "$go" = hold ]; then enqueue "$key"; else unqueue "$key"; fi 2>&1 || echo =failed); judge; }
+    [ -n "$bad" ] || [ "$go" = go ] || { bad=$(enqueue "$key" 2>&1 || echo =failed); judge; }
     if [ "$bad" = lost ]; then
         lost
     elif [ -n "$bad" ]; then

@@ -187,7 +187,7 @@ def test_while_its_turn_is_taken(scheduler: str, when: str, target: str, tmp_pat
 
 def test_redelivered_while_its_turn_is_taken(tmp_path: Path) -> None:
     """A delivery of the same command that comes right after finds its place or its job, and wipes nothing away."""
-    for scene in every_step(tmp_path, "slurm", "after", "shell", admit):
+    for scene in every_step(tmp_path, "slurm", "before", "group", admit):
         with scene.talk() as cluster:
             answer = InProgress(0)
             while isinstance(answer, InProgress):
