@@ -46,7 +46,24 @@ LOG_URL_FIELDS = ("job_id", "run_key", "user", "path", "host")
 
 # What the dispatcher finds a job again by, or where it puts things: an option here would break one of its promises.
 OWN_SBATCH_OPTIONS = frozenset(
-    {"array", "batch", "chdir", "comment", "dependency", "error", "export", "export-file", "get-user-env", "gid", "hold", "input"}
+    {
+        "array",
+        "batch",
+        "chdir",
+        "comment",
+        "container",
+        "container-id",
+        "container-image",
+        "container-mounts",
+        "dependency",
+        "error",
+        "export",
+        "export-file",
+        "get-user-env",
+        "gid",
+        "hold",
+        "input",
+    }
     | {
         "job-name",
         "kill-on-invalid-dep",
@@ -65,6 +82,12 @@ OWN_SBATCH_OPTIONS = frozenset(
 
 # Names that the job's own environment is built from; another value would run other programs than the recipe's before it starts.
 OWN_ENV_NAMES = re.compile(r"PATH|IFS|ENV|BASH_ENV|BASH_FUNC_.*|SHELLOPTS|BASHOPTS|PS4|LD_PRELOAD|LD_AUDIT|SLURM_.*|SBATCH_.*|DISPATCH_.*")
+
+
+def _is_own(name: str) -> bool:
+    """Whether sbatch would take the option for one of ours: it understands abbreviations (`outpu`), as getopt_long does."""
+    written = name.replace("_", "-")
+    return any(option.startswith(written) for option in OWN_SBATCH_OPTIONS)
 
 
 def _line_list(value: Any) -> Any:
@@ -217,7 +240,7 @@ class SlurmProfile(_Common):
                 problems.append(((), f"`{name}` is missing, which `tunnel: ssh` needs"))
         if len([name for name in ("mem", "mem_per_cpu", "mem_per_gpu") if getattr(self, name) is not None]) > 1:
             problems.append((("mem",), "`mem`, `mem_per_cpu` and `mem_per_gpu` exclude each other"))
-        own = sorted(name for name in self.additional_parameters if name.replace("_", "-") in OWN_SBATCH_OPTIONS)
+        own = sorted(name for name in self.additional_parameters if _is_own(name))
         problems += [(("additional_parameters", name), f"`{name}` is set by the dispatcher itself") for name in own]
         if problems:
             raise ProblemsError(problems)

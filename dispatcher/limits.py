@@ -166,8 +166,10 @@ def _in_gres(gres: str) -> int:
 
 
 def _count(options: Mapping[str, str], name: str) -> int:
-    """The number in an option: `8`, `a100:8`, `a100:4,h100:4`; 0 where it is not given."""
-    return sum(int(found["count"]) for part in options.get(name, "").split(",") if (found := _GPU_COUNT.fullmatch(part)))
+    """The number in an option: `8`, `a100:8`, `a100:4,h100:4`; 0 where it is not given. sbatch takes abbreviations (`gpus-per-n`) too."""
+    given = [value for key, value in options.items() if key == name or (name.startswith(key) and "-per-" in key)]
+    counts = [sum(int(found["count"]) for part in value.split(",") if (found := _GPU_COUNT.fullmatch(part))) for value in given]
+    return max(counts, default=0)
 
 
 def image_of(profile: Profile) -> str | None:

@@ -187,6 +187,7 @@ def slurm(**fields: object) -> SlurmProfile:
         ({"gres": "gpu:8", "gpus_per_node": 2}, 8),
         ({"additional_parameters": {"gpus_per_node": "a100:4"}}, 4),
         ({"additional_parameters": {"gpus-per-node": "8"}, "gpus_per_node": 2}, 8),
+        ({"additional_parameters": {"gpus_per_n": "8"}}, 8),
         ({"additional_parameters": {"gres": "gpu:h100:8"}}, 8),
         ({"additional_parameters": {"gpus": "16"}}, 8),
         ({"additional_parameters": {"gpus": "a100:8,h100:7"}}, 8),
