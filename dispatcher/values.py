@@ -24,7 +24,12 @@ class Model(BaseModel):
 
 
 def _as_text(value: Any) -> Any:
-    """A number or a truth value → its text; the loaders keep numbers as they were written."""
+    """A number or a truth value → its text; the loaders keep numbers as they were written.
+
+    Raises ValueError for what YAML's escapes can write and nothing can encode: half of a surrogate pair.
+    """
+    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise ValueError("contains half a character (write it itself, or as `\\U` with eight digits)")
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int) else value
