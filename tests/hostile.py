@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "shell": (
@@ -344,6 +345,11 @@ def corpus(canary: str) -> tuple[Hostile, ...]:
         text = payload.replace("TOUCH", f"touch {canary}/{number}").replace("CANARY", f"{canary}/{number}")
         found.append(Hostile(number, family, position, text, POSITIONS[position].written(number, text)))
     return tuple(found)
+
+
+def half(items: Sequence[Hostile]) -> tuple[Hostile, ...]:
+    """Every other input, more or less, and always the same: families and positions stay mixed."""
+    return tuple(item for item in items if crc32(item.id.encode()) % 2)
 
 
 def _chosen() -> Iterator[tuple[str, str, str]]:
