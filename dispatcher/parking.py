@@ -12,8 +12,11 @@ from dispatcher.event import CommentEvent
 from dispatcher.grammar import Run
 from dispatcher.printing import render
 from dispatcher.publish import publish_check
-from dispatcher.refusals import parked, too_many_waiting
+from dispatcher.refusals import parked, too_big_to_wait, too_many_waiting
 from dispatcher.world import World
+
+# GitHub keeps 65,535 bytes of a check's text; what is cut could not be read again.
+TEXT_BYTES = 60_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ def park(asked: Asked, event: AskedBy, world: World) -> Answer:
         retry_of=asked.retry_of,
         voucher=asked.voucher,
     )
+    if len(request.model_dump_json().encode()) > TEXT_BYTES:
+        return too_big_to_wait(len(request.lines), asked.trigger)
     known = waiting(world.forge.find_checks(asked.sha, APPROVAL_NAME), asked.sha)
     if len(known) >= WAITING_LIMIT and request.external_id not in {check.external_id for check, _ in known}:
         return too_many_waiting(len(known), asked.trigger)

@@ -84,6 +84,13 @@ def too_many_waiting(count: int, trigger: str) -> Answer:
     )
 
 
+def too_big_to_wait(runs: int, trigger: str) -> Answer:
+    """What waits has to be remembered somewhere, and there is not that much room."""
+    words = f"The command becomes {runs} runs, and what it asks for is too long to be kept until somebody approves it."
+    step = "Ask for fewer runs in one command."
+    return refusal("it is too long to wait", "too-big-to-wait", words, step, trigger, DENIED, Exit.DENIED)
+
+
 def nothing_waits(sha: str, trigger: str, voice: Voice) -> Answer:
     """There is nothing to approve on this commit."""
     words = f"Nobody has asked for anything on `{sha[:12]}` that waits for approval."

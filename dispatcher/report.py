@@ -14,7 +14,7 @@ from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
 from dispatcher.phrases import clock, duration, number, plural
-from dispatcher.ports import Check, Conclusion, Reaction
+from dispatcher.ports import Button, Check, Conclusion, Reaction
 from dispatcher.record import RunRecord
 from dispatcher.results import Value
 from dispatcher.slurm import State
@@ -244,7 +244,17 @@ def _check(record: RunRecord, now: datetime, lines: list[str], log_url: str | No
         title=headline(record, now)[:200],
         summary="\n".join(lines),
         details_url=log_url,
+        buttons=_buttons(record),
     )
+
+
+def _buttons(record: RunRecord) -> tuple[Button, ...]:
+    """What can be done with a run of a pull request; GitHub shows buttons only where an App speaks."""
+    if record.target.pull is None:
+        return ()
+    if not record.state.ended:
+        return (Button("Cancel", "End this run", "cancel"),)
+    return () if record.state is State.SUCCEEDED and not record.results_problem else (Button("Retry", "Run it again", "retry"),)
 
 
 def _reaction(record: RunRecord) -> Reaction | None:

@@ -40,7 +40,8 @@ EXITS: Mapping[Exit, str] = {
 
 STATES: Mapping[State, tuple[str, str]] = {
     State.SUBMITTING: ("pending", "The lock is taken, there is no job yet."),
-    State.PENDING: ("pending", "The job waits in the queue."),
+    State.QUEUED: ("pending", "It is queued here: a limit of the policy is reached, and the scheduler has not been asked yet."),
+    State.PENDING: ("pending", "The job waits in the scheduler's queue."),
     State.RUNNING: ("pending", "The job runs (or is completing, suspended, requeued by Slurm and running again)."),
     State.SUCCEEDED: ("**passes**", "It ended with exit code 0, and left the results that the recipe promises."),
     State.FAILED: ("fails", "It ended with another exit code or by a signal."),
