@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import pytest
 
@@ -231,7 +232,7 @@ def arranged(cell: Cell) -> Fakes:
     ):
         fakes.cluster.add(record, reported, "PENDING" if reported else "FAILED", (pull_tag(REPOSITORY, 7),))
     if cell.verb == "approve":
-        why = "fork" if cell.from_fork else "second"
+        why: Literal["fork", "second"] = "fork" if cell.from_fork else "second"
         request = Request(sha=HEAD, trigger="comment:50", actor="rita", lines=("a=1",), why=why, rule="approval.nodes", comment=50)
         fakes.forge.create_check(request_check(request, "/train"))
     fakes.steps.clear()
