@@ -8,7 +8,7 @@ from dispatcher.answer import Answer
 from dispatcher.authorise import Denial, admitted
 from dispatcher.configuration import read_policy
 from dispatcher.errors import DispatchError, Exit
-from dispatcher.event import CheckEvent, CommentEvent, Event, LabelEvent, PushEvent
+from dispatcher.event import CheckEvent, CommentEvent, Event, LabelEvent
 from dispatcher.lookups import gather_facts
 from dispatcher.publish import publish_answer
 from dispatcher.refusals import told
@@ -56,7 +56,8 @@ def _is_insider(event: CommentEvent | LabelEvent, world: World) -> bool:
 
 
 def _pull_of(event: Event) -> int | None:
-    return event.number if isinstance(event, CommentEvent | LabelEvent | CheckEvent | PushEvent) else None
+    """Where to answer: only what somebody asked for has an answer there, and nobody asks by pushing."""
+    return event.number if isinstance(event, CommentEvent | LabelEvent | CheckEvent) else None
 
 
 def _since(event: Event) -> datetime | None:
