@@ -104,7 +104,7 @@ def test_it_expires_and_the_sweep_judges_again() -> None:
     fakes.clock.time += timedelta(minutes=1)
     sweep(fakes)
     assert gate(fakes).conclusion == "failure"
-    assert fakes.forge.pulls[7].labels == ()
+    assert not fakes.forge.pulls[7].labels
     fakes.steps.clear()
     sweep(fakes)
     assert fakes.trace.of("forge") == [f"forge.labelled {WAIVED.name}"]
