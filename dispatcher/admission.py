@@ -20,7 +20,7 @@ from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.turns import Go, Over, Turn, Wait, take_turns
 from dispatcher.untrusted import redact
-from dispatcher.usage import month_of, spent
+from dispatcher.usage import month_of, reserved, spent
 from dispatcher.world import World
 
 BUSY = "other commands are being admitted right now; the next sweep decides"
@@ -37,7 +37,7 @@ def take_own_turn(record: RunRecord, policy: Policy, world: World, cluster: Clus
             case None:
                 return queued.get(record.run_key, record)
             case Go():
-                return _released(cluster.release(record.run_key), record, world)
+                return _released(record, world, cluster)
             case Wait():
                 return _waiting(record, mine.words)
             case Over():
@@ -113,7 +113,7 @@ def _turned(turn: Turn, record: RunRecord, world: World, cluster: Cluster) -> Ru
         return drop(record, why, world, cluster)
     match turn:
         case Go():
-            outcome = _released(cluster.release(turn.run_key), record, world)
+            outcome = _released(record, world, cluster)
             if isinstance(outcome, Refused):
                 words = redact(outcome.words, world.settings.to_hide)[:300]
                 return record.model_copy(update={"state": State.FAILED, "reason": words, "ended_at": world.clock.now()})
@@ -136,12 +136,16 @@ def _unwanted(record: RunRecord, world: World) -> str:
     return "" if pull.head_sha == record.sha else "the head moved while it waited"
 
 
-def _released(outcome: Submitted | Refused | None, record: RunRecord, world: World) -> RunRecord | Refused:
+def _released(record: RunRecord, world: World, cluster: Cluster) -> RunRecord | Refused:
+    outcome = cluster.release(record.run_key)
     match outcome:
         case Submitted():
-            return record.model_copy(
-                update={"job_id": outcome.job_id, "state": State.PENDING, "reason": "", "submitted_at": world.clock.now()}
-            )
+            now = world.clock.now()
+            update = {"job_id": outcome.job_id, "state": State.PENDING, "reason": "", "submitted_at": now}
+            started = record.model_copy(update=update)
+            if month_of(record.asked_at) != month_of(now):
+                cluster.account(reserved(started, now))  # what was laid ready says the month in which it was
+            return started
         case Refused():
             return outcome
         case None:

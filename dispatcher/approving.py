@@ -8,11 +8,13 @@ from dispatcher.answer import Answer
 from dispatcher.approval import APPROVAL_NAME, Request, request_check, waiting
 from dispatcher.asking import granted
 from dispatcher.authorise import AskedBy, Denial, Facts, Grant, approver_teams, may_approve
+from dispatcher.configuration import read_profile
 from dispatcher.event import CheckEvent, CommentEvent, LabelEvent, PushEvent
 from dispatcher.grammar import Run
 from dispatcher.lookups import gather_facts, with_teams
 from dispatcher.policy import Policy
 from dispatcher.ports import CheckRef
+from dispatcher.profile import UnknownProfile
 from dispatcher.publish import publish_answer
 from dispatcher.refusals import answered, denied, nothing_waits
 from dispatcher.starting import start_runs
@@ -51,16 +53,17 @@ def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, p
     number = facts.pull.number
     runs = tuple(replace(run, sha=request.sha) for run in request.runs())
     for run in runs:
-        facts = with_teams(facts, approver_teams(facts, policy, *_names(run, policy), request.why == "second"), world)
+        extends = _extends(run, policy, world)
+        facts = with_teams(facts, approver_teams(facts, policy, *_names(run, policy), request.why == "second", extends), world)
         # Neither who asked nor who vouched for the commit is a second person.
         for first in filter(None, (request.actor, request.voucher)):
-            rule = _may(run, facts, policy, first, request.why == "second")
+            rule = may_approve(facts, policy, *_names(run, policy), first, request.why == "second", extends)
             if isinstance(rule, Denial):
                 return denied(rule, event.trigger)
     # Permission anew: for a fork's commit the approver's, for a second person's word that of the first one with the right.
     first = request.voucher or request.actor
     who = gather_facts(runs, _as_if(event, first), policy, world) if request.why == "second" else facts
-    grants = _grants(runs, request, event, facts, who, policy)
+    grants = _grants(runs, request, event, facts, who, policy, world)
     if isinstance(grants, Denial):
         return denied(grants, event.trigger)
     started = start_runs(grants, who, _as_asked(event, request, number), policy, world)
@@ -73,13 +76,13 @@ def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, p
 
 
 def _grants(
-    runs: tuple[Run, ...], request: Request, event: AskedBy, facts: Facts, who: Facts, policy: Policy
+    runs: tuple[Run, ...], request: Request, event: AskedBy, facts: Facts, who: Facts, policy: Policy, world: World
 ) -> tuple[Grant, ...] | Denial:
     """What may run by `who`'s rights, as the policy is now, with who vouched for it and who agreed."""
-    decided = granted(runs, event, who, policy)
+    decided = granted(runs, event, who, policy, world.settings.voice.word)
     if isinstance(decided, Denial):
         return decided
-    agrees = request.why == "second" or not any(isinstance(_may(run, facts, policy, request.actor, True), Denial) for run in runs)
+    agrees = request.why == "second" or all(_agrees(run, request, facts, policy, world) for run in runs)
     approved = facts.actor if agrees else ""
     vouched = request.voucher if request.why == "second" else facts.actor
     return tuple(
@@ -88,8 +91,16 @@ def _grants(
     )
 
 
-def _may(run: Run, facts: Facts, policy: Policy, requester: str, second: bool) -> str | Denial:
-    return may_approve(facts, policy, *_names(run, policy), requester, second)
+def _agrees(run: Run, request: Request, facts: Facts, policy: Policy, world: World) -> bool:
+    """Whether who vouches for a fork's commit may also be the second person for it."""
+    rule = may_approve(facts, policy, *_names(run, policy), request.actor, True, _extends(run, policy, world))
+    return not isinstance(rule, Denial)
+
+
+def _extends(run: Run, policy: Policy, world: World) -> tuple[str, ...]:
+    """The profiles that the run's profile extends: their rules count too. One that does not exist is refused later, with its name."""
+    resolved = read_profile(world, policy, _names(run, policy)[0])
+    return () if isinstance(resolved, UnknownProfile) else resolved.lineage[1:]
 
 
 def _names(run: Run, policy: Policy) -> tuple[str, str]:

@@ -30,7 +30,7 @@ def run(command: Run | Sweep, event: Event, policy: Policy, world: World, schedu
     if many is not None:
         return answer(world, event, denied(many, asked.trigger))
     facts = gather_facts(runs, asked, policy, world)
-    grants = granted(runs, asked, facts, policy, schedule)
+    grants = granted(runs, asked, facts, policy, world.settings.voice.word, schedule)
     if isinstance(grants, Denial):
         waits = _waits_for_a_voucher(grants, runs, asked, facts, policy, world)
         return answer(world, event, waits or denied(grants, asked.trigger))
@@ -38,11 +38,13 @@ def run(command: Run | Sweep, event: Event, policy: Policy, world: World, schedu
     return answer(world, event, started) if isinstance(started, Answer) else started
 
 
-def granted(runs: tuple[Run, ...], event: AskedBy, facts: Facts, policy: Policy, schedule: str = "") -> tuple[Grant, ...] | Denial:
-    """A grant for each run, or the first no: of one command everything may run, or nothing does."""
+def granted(
+    runs: tuple[Run, ...], event: AskedBy, facts: Facts, policy: Policy, word: str, schedule: str = ""
+) -> tuple[Grant, ...] | Denial:
+    """A grant for each run, or the first no: of one command everything may run, or nothing does. `word` begins what is suggested."""
     grants = []
     for item in runs:
-        decision = authorise(item, event, facts, policy, schedule)
+        decision = authorise(item, event, facts, policy, schedule, word)
         if isinstance(decision, Denial):
             return decision
         grants.append(decision)

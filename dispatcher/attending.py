@@ -33,7 +33,7 @@ def attend(command: Attended, event: Event, policy: Policy, world: World) -> Out
     """Whoever may give commands at all may look; what changes something asks for more."""
     asked = asked_by(event)
     facts = gather_facts((command,), asked, policy, world)
-    grant = authorise(command, asked, facts, policy)
+    grant = authorise(command, asked, facts, policy, word=world.settings.voice.word)
     if isinstance(grant, Denial):
         return answer(world, event, denied(grant, asked.trigger))
     with one_connection_each(guarded(world, policy)) as connected:

@@ -38,6 +38,8 @@ class Facts:
     teams: frozenset[str] = frozenset()
     pull: PullRequest | None = None
     head_sha: str | None = None
+    holds_key: bool = False
+    """At a terminal: whoever holds the cluster's key needs nobody's leave to use it. What `deny` says still counts."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dispatcher.answer import UNUSABLE, Answer, refusal
-from dispatcher.authorise import Denial, Facts, Grant, also_admitted, lineage_teams
+from dispatcher.authorise import Denial, Facts, Grant, also_admitted, lineage_teams, overridable
 from dispatcher.configuration import read_profile
 from dispatcher.errors import Exit
 from dispatcher.grammar import Malformed
@@ -45,6 +45,9 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         inherited = also_admitted(resolved.lineage, known, policy, grant.overrides)
         if isinstance(inherited, Denial):
             return denied(inherited, grant.trigger)
+    refused = overridable(grant.overrides, resolved.lineage, grant.recipe, policy)
+    if refused is not None:
+        return denied(refused, grant.trigger)
     profile = apply_overrides(with_recipe(resolved.profile, recipe), grant.overrides)
     if isinstance(profile, Malformed):
         return malformed(profile, grant.trigger, world.settings.voice)

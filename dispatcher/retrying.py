@@ -35,7 +35,7 @@ def retry(
         return which(chosen, command.run, grant.trigger, world, "retry")
     asked = tuple(again(record, grant.sha) for record in chosen)
     facts = with_teams(facts, [team for run in asked for team in needed_teams(run, facts, policy)], world)
-    grants = granted(asked, event, facts, policy)
+    grants = granted(asked, event, facts, policy, world.settings.voice.word)
     if isinstance(grants, Denial):
         return denied(grants, grant.trigger)
     numbered = [replace(item, attempt=record.attempt + 1, retry_of=record.run_key) for item, record in zip(grants, chosen, strict=True)]

@@ -132,6 +132,8 @@ def _answer(at: At[Allow], facts: Facts, what: str) -> str | Denial:
     if allow.denies(facts.actor):
         words = f"**{code(facts.actor)} may not {what}.** The account stands under `deny` {by(rule)}."
         return Denial("denied-user", words, "Ask somebody with write access to run it.", rule)
+    if facts.holds_key:
+        return "the cluster's key"
     if allow.admits_user(facts.actor):
         return f"{rule}.users"
     if allow.admits_role(facts.role):

@@ -46,8 +46,8 @@ def ask(world: World, policy: Policy, words: Sequence[str], sha: str, user: str,
         return _said(malformed(elsewhere, request, world.settings.voice))
     event = ManualEvent(world.settings.repository, {}, user, request, "HEAD", "HEAD")
     # Whoever holds the cluster's key needs no leave from GitHub; what the policy says about overrides still holds.
-    facts = Facts(actor=user, role="admin", head_sha=sha)
-    grants = granted(tuple(replace(run, dry_run=dry_run or run.dry_run) for run in runs), event, facts, policy)
+    facts = Facts(actor=user, head_sha=sha, holds_key=True)
+    grants = granted(tuple(replace(run, dry_run=dry_run or run.dry_run) for run in runs), event, facts, policy, world.settings.voice.word)
     if isinstance(grants, Denial):
         return _said(denied(grants, event.trigger))
     started = start_runs(grants, None, event, policy, world)
