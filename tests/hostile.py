@@ -22,7 +22,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "$({touch,CANARY})", "`{touch,CANARY}`", "() { :;};TOUCH", "a[$(TOUCH)]", "$[$(TOUCH)]", "$((a[$(TOUCH)]))", "<<<$(TOUCH)",
         "<<EOF", "\"$(TOUCH)\"", "'$(TOUCH)'", "$(TOUCH", "`TOUCH", "\\`TOUCH\\`", "$\\(TOUCH)", "!TOUCH", "eval$IFS'TOUCH'", "$(<CANARY)",
         "*", "?", "[a-z]*", "~", "~root", "$$", "$?", "$0", "$@", "$PATH", "$SLURM_JOB_ID", "\\", "'", '"', "a'b\"c\\d`e$f", "#TOUCH",
-        "#!/bin/sh", "#SBATCH", "%s%n", "LD_PRELOAD=CANARY", "BASH_ENV=CANARY", "PROMPT_COMMAND=TOUCH", "x;:(){:|:&};:",
+        "#!/bin/sh", "#SBATCH", "%s%n", "LD_PRELOAD=CANARY", "BASH_ENV=CANARY", "PROMPT_COMMAND=TOUCH", "x;TOUCH&",
         "__import__('os').system('TOUCH')", "\");__import__('os').system(\"TOUCH\")#", "{0.__class__.__init__.__globals__}", "%(x)s",
         "'; DROP TABLE runs; --", "' OR '1'='1", "exec touch CANARY", "python3 -c 'open(\"CANARY\",\"w\")'",
     ),
@@ -88,7 +88,9 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "-", "--", "---", "-rf", "-e", "-c", "-h", "-x", "-1", "-0", "+x", "--help", "--version", "--wrap=TOUCH", "--export=ALL",
         "-oProxyCommand=TOUCH", "--upload-pack=TOUCH", "--exec=TOUCH", "--config=/etc/passwd",
         "--output=CANARY", "-oCANARY", "--job-name=x", "--uid=0", "-DCANARY", "--error=CANARY",
-        "--task-prolog=CANARY", "--bcast=CANARY", "--chdir=/", "--container-image=x",
+        "ext::sh -c TOUCH", "ext::TOUCH",
+        "ssh://-oProxyCommand=TOUCH/x", "git@-oProxyCommand=TOUCH:x", "--task-prolog=CANARY",
+        "--bcast=CANARY", "--chdir=/", "--container-image=x",
         "-n1", "-cTOUCH", "-m", "-Im", "--checkpoint-action=exec=TOUCH", "/help", "-\u2010", "--=x", "-=", "--no-sandbox",
     ),
     "control": (
@@ -201,6 +203,8 @@ POSITIONS: Mapping[str, Position] = {
     "before": _comment("{}\n/train status"),
     "after": _comment("/train status\n{}"),
     "after-command": _comment("/train status\n/train {}"),
+    # what the commit has
+    "submodule": _comment("/train plan"),
     # the other ways in
     "label": Position("pull_request_target", ("label", "name"), "train:{}"),
     "label-recipe": Position("pull_request_target", ("label", "name"), "train:cluster/{}"),
@@ -244,8 +248,13 @@ POSITIONS: Mapping[str, Position] = {
 
 # Everywhere else a payload of each family will do; here every single one stands.
 _EVERY = (*ARGUMENTS, VARIABLE, "word", "whole", "label")
-# What begins with a dash is meant for programs that take options: here it could become one.
-_OPTIONS = ("srun-argument", "sbatch-option-name")
+# Where all of a family stand besides: what begins with a dash where options are taken, what acts when it is shown where it stays for long.
+_ALL_OF: Mapping[str, tuple[str, ...]] = {
+    "srun-argument": ("dash",),
+    "sbatch-option-name": ("dash",),
+    "override-reason": ("markdown",),
+    "submodule": ("dash",),
+}
 
 
 @dataclass(frozen=True)
@@ -353,7 +362,7 @@ def half(items: Sequence[Hostile]) -> tuple[Hostile, ...]:
 
 
 def _chosen() -> Iterator[tuple[str, str, str]]:
-    """Family, payload, position: all payloads at `_EVERY` position of those, one of each family elsewhere, options where they are taken."""
+    """Family, payload, position: every payload at two of the positions of `_EVERY`; elsewhere one of each family, or `_ALL_OF` it."""
     for family, payloads in FAMILIES.items():
         for index, payload in enumerate(dict.fromkeys(payloads)):
             # Which of the three ways to write an argument takes turns; each way sees each family.
@@ -361,9 +370,8 @@ def _chosen() -> Iterator[tuple[str, str, str]]:
             yield family, payload, [position for position in _EVERY if position not in ARGUMENTS][index % 4]
     for turn, position in enumerate(position for position in POSITIONS if position not in _EVERY):
         for family, payloads in FAMILIES.items():
-            if family != "dash" or position not in _OPTIONS:
-                yield family, payloads[turn % len(payloads)], position
-    yield from (("dash", payload, position) for position in _OPTIONS for payload in FAMILIES["dash"])
+            chosen = payloads if family in _ALL_OF.get(position, ()) else (payloads[turn % len(payloads)],)
+            yield from ((family, payload, position) for payload in chosen)
 
 
 REASON = re.compile(r"[a-z][a-z0-9]*(?:[-_.][a-z0-9]+)*")

@@ -40,7 +40,7 @@ from dispatcher.record import parse_record
 from dispatcher.verbs import parse_line
 from dispatcher.watching import watch
 from dispatcher.world import Outcome, World
-from tests.github_model import Comment, Pull
+from tests.github_model import Comment, File, Pull
 from tests.github_server import GitHubServer
 from tests.hostile import ARGUMENTS, FAMILIES, POSITIONS, REASON, VARIABLE, Hostile, bare, corpus, half
 from tests.powerless import acting
@@ -48,9 +48,13 @@ from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
 from tests.stage import Stage, read_outputs
 
+# The story alone takes a minute on an idle machine, and two where others work.
+pytestmark = pytest.mark.timeout(600)
 # The most that one delivery may take, and the most of the words of a command that are bundled (with room for the rest of the line).
 SECONDS, WORDS = 20.0, LINE_LIMIT - 100
 POLICY_FILE = ".github/dispatch.yml"
+# Where the payload is the address of a submodule of the commit.
+SUBMODULE = "submodule"
 
 POLICY = """\
 default_profile: cluster
@@ -131,12 +135,18 @@ class Story:
     def pull(self, position: str) -> Pull:
         """A pull request for each position, or every answer would have to be looked for among a thousand."""
         if position not in self.pulls:
-            self.pulls[position] = self.stage.repo.open_pull("feature", author="alice", title=position)
+            if position == SUBMODULE:
+                self.stage.repo.commit(SUBMODULE, {"x": "x"}, base="feature")
+            branch = SUBMODULE if position == SUBMODULE else "feature"
+            self.pulls[position] = self.stage.repo.open_pull(branch, author="alice", title=position)
         return self.pulls[position]
 
     def deliver(self, item: Hostile) -> None:
         """One input by its way in."""
         repo, main = self.stage.repo, self.stage.repo.sha("main")
+        if item.position == SUBMODULE:
+            modules = f'[submodule "x"]\n\tpath = sub\n\turl = {item.payload}\n'.encode("utf-8", "replace")
+            self.pull(SUBMODULE).push({".gitmodules": modules, "sub": File("160000", "1" * 40)})
         if item.place.policy:
             repo.commit("main", {POLICY_FILE: item.text + "\n" + REST + ("" if "recipes:" in item.text else DEFAULT)})
         self.hand_over((item,), item.place.event, item.put_into(self.event(item)))
@@ -255,7 +265,13 @@ def story(server: GitHubServer, slurm: SlurmRig, cluster_sshd: Sshd, tmp_path_fa
     canary = tmp_path_factory.mktemp("c")
     items = corpus(str(canary))
     stage = Stage(server, cluster_sshd, tmp_path_factory.mktemp("hostile"), policy=POLICY)
-    commit = {"train.py": WRITES_DOWN, "loud.py": LOUD, "payloads.json": payloads_file(canary), **hostile_names(canary)}
+    commit = {
+        "train.py": WRITES_DOWN,
+        "loud.py": LOUD,
+        "payloads.json": payloads_file(canary),
+        **hostile_names(canary),
+        **stand_ins(canary),
+    }
     for branch in ("main", "feature"):
         stage.repo.commit(branch, commit)
     stage.repo.add_collaborator("alice", "admin")
@@ -318,6 +334,13 @@ def hostile_names(canary: Path) -> dict[str, str]:
     """Files whose names are payloads, as far as a name can be one."""
     names = {payload.replace("CANARY", "x").replace("TOUCH", "touch x") for payloads in FAMILIES.values() for payload in payloads}
     return {f"names/{name}": "x\n" for name in sorted(names, key=ascii) if is_name(name)}
+
+
+def stand_ins(canary: Path) -> dict[str, str]:
+    """Modules that a runner would import by mistake if it looked into the commit, and filters that git would run if it checked it out."""
+    code = f"open({str(canary / 'imported')!r}, 'w')\n"
+    modules = ("sitecustomize.py", "usercustomize.py", "dispatcher/__init__.py", "nemo_run/__init__.py", "paramiko/__init__.py")
+    return {**dict.fromkeys(modules, code), ".gitattributes": "* filter=lfs diff=x merge=x text export-subst\n", ".lfsconfig": "[lfs]\n"}
 
 
 def is_name(name: str) -> bool:
