@@ -77,6 +77,7 @@ def profile(text: str, name: str = "other") -> dict[str, str | None]:
 
 
 SLURM = "executor: slurm\naccount: ml\nhost: h.example.com\nuser: ci\nremote_job_dir: /jobs\n"
+LOUD = POLICY + "noise: { outsiders: comment }\n"
 AT_LINE = f"`{POLICY_FILE}:{len(POLICY.splitlines()) + 1}`"
 
 REFUSALS = {
@@ -239,15 +240,15 @@ REFUSALS = {
     "override with a wrong value": Refusal(
         "/train run.nodes=0", Exit.MALFORMED, "bad-value", ("`run.nodes=0`",), policy(POLICY + 'overrides: { allow: ["run.*"] }\n')
     ),
-    # who
+    # who; without this key of the policy they would get no words at all
     "somebody without rights": Refusal(
-        "/train", Exit.DENIED, "not-a-collaborator", ("`eve` may not use profile `cluster`", "`write` access"), author="eve"
+        "/train", Exit.DENIED, "not-a-collaborator", ("`eve` may not use profile `cluster`", "`write` access"), policy(LOUD), "eve"
     ),
-    "somebody who may only read": Refusal("/train", Exit.DENIED, "role-too-low", ("Its role here is `read`",), author="bob"),
-    "somebody who may only triage": Refusal("/train", Exit.DENIED, "role-too-low", ("Its role here is `triage`",), author="tim"),
-    "somebody who is denied": Refusal("/train", Exit.DENIED, "denied-user", ("`deny`",), policy(POLICY + "allow: { deny: [alice] }\n")),
-    "status for somebody without rights": Refusal("/train status", Exit.DENIED, "not-a-collaborator", author="eve"),
-    "cancel for somebody without rights": Refusal("/train cancel", Exit.DENIED, "not-a-collaborator", author="eve"),
+    "somebody who may only read": Refusal("/train", Exit.DENIED, "role-too-low", ("Its role here is `read`",), policy(LOUD), "bob"),
+    "somebody who may only triage": Refusal("/train", Exit.DENIED, "role-too-low", ("Its role here is `triage`",), policy(LOUD), "tim"),
+    "somebody who is denied": Refusal("/train", Exit.DENIED, "denied-user", ("`deny`",), policy(LOUD + "allow: { deny: [alice] }\n")),
+    "status for somebody without rights": Refusal("/train status", Exit.DENIED, "not-a-collaborator", (), policy(LOUD), "eve"),
+    "cancel for somebody without rights": Refusal("/train cancel", Exit.DENIED, "not-a-collaborator", (), policy(LOUD), "eve"),
 }
 
 
@@ -264,6 +265,16 @@ def test_what_is_written_wrong_is_answered_and_never_sent(stage: Stage, row: Ref
     well_refused(stage, event, again, row.exit, row.reason, *row.says)
     assert (stage.sshd.connections(mark), stage.sshd.sessions(mark)) == (0, 0)
     assert stage.repo.checks_on(stage.pull.head_sha) == []
+
+
+@pytest.mark.parametrize("body", ["/train", "/train status", "/train profile=$(id)", "/train frobnicate"])
+def test_strangers_get_a_reaction_and_no_words(stage: Stage, body: str) -> None:
+    event, ended = deliver(stage, body, author="eve")
+    assert ended.outputs["decision"] in ("denied", "malformed")
+    assert ended.outputs["reason-code"]
+    assert answers_to(stage, event) == []
+    comment = stage.repo.comments[event["comment"]["id"]]
+    assert [content for _, content in comment.reactions] in (["eyes", "-1"], ["eyes", "confused"])
 
 
 def test_every_mention_in_an_answer_is_powerless(stage: Stage) -> None:
@@ -284,7 +295,7 @@ def test_a_closed_pull_request(stage: Stage) -> None:
 
 
 FORKS = {
-    "without a SHA": ("/train steps=2", POLICY, "fork-needs-sha", "sha={head} steps=2"),
+    "without a SHA, as a preview": ("/train plan steps=2", POLICY, "fork-needs-sha", "sha={head} steps=2"),
     "with another SHA": ("/train sha=" + "1" * 40, POLICY, "sha-mismatch", "The head is `{head}`"),
     "where forks are off": ("/train", POLICY.replace("forks: sha", "forks: 'off'"), "fork-off", "`forks: off`"),
 }
