@@ -24,6 +24,8 @@ def retry(
     command: Retry, event: AskedBy, grant: Grant, facts: Facts, runs: Sequence[Found], policy: Policy, world: World
 ) -> Outcome | Answer:
     """Starts again what failed (or all, or one), if whoever asks may use its profile. Several become one command's runs."""
+    # What this very command has started is left out: delivered again, it means the same runs as before.
+    runs = [item for item in runs if item.record.trigger != grant.trigger]
     chosen = chosen_runs(command, [item.record for item in runs], grant.sha)
     if not chosen:
         if command.run:
