@@ -92,6 +92,12 @@ def hours_approvals(policy: Policy, profiles: Sequence[str], recipe: str) -> tup
     return applying(policy, profiles, recipe, "approval.gpu_hours", policy.approval.gpu_hours, lambda rule: _approval(rule).gpu_hours)
 
 
+def asks_for_approval(policy: Policy) -> bool:
+    """Whether anything waits for a second person at all."""
+    rules = (policy.approval, *(_approval(rule) for rule in (*policy.profiles.values(), *policy.recipe_rules.values())))
+    return any(rule.nodes is not None or rule.gpu_hours is not None for rule in rules)
+
+
 # --------------------------------------------------------------------------- overrides
 
 

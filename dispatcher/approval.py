@@ -29,14 +29,16 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha: str = Field(pattern=r"^[0-9a-f]{40}$")
-    trigger: str = Field(pattern=r"^[A-Za-z0-9_:./-]{1,200}$")
+    trigger: str = Field(min_length=1, max_length=400)
     actor: str = Field(max_length=100)
     lines: tuple[str, ...] = Field(min_length=1, max_length=256)
     why: Literal["fork", "second"]
     rule: str = Field(default="", max_length=500)
+    number: int | None = None
+    """The pull request that it was asked on: another one may have the same head."""
     comment: int | None = None
     asked_at: str = Field(default="", max_length=40)
-    """When its comment was written, as GitHub says it."""
+    """When it was asked for: when its comment was written, as GitHub says it, else when it was put down here."""
     voucher: str = Field(default="", max_length=100)
     """Who has vouched for a fork's commit already, where a second person has to agree besides."""
     retry_of: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dispatcher.answer import Answer
+from dispatcher.applies import asks_for_approval
 from dispatcher.approval import APPROVAL_NAME, Request, request_check, waiting
 from dispatcher.asking import granted
 from dispatcher.authorise import AskedBy, Denial, Facts, Grant, approver_teams, may_approve
@@ -16,16 +17,16 @@ from dispatcher.policy import Policy
 from dispatcher.ports import CheckRef
 from dispatcher.profile import UnknownProfile
 from dispatcher.publish import publish_answer
-from dispatcher.refusals import answered, denied, nothing_waits
+from dispatcher.refusals import answered, denied, nothing_waits, told
 from dispatcher.starting import start_runs
 from dispatcher.verbs import Approve
 from dispatcher.world import Outcome, World
 
 
 def approve(command: Approve, event: AskedBy, grant: Grant, facts: Facts, policy: Policy, world: World) -> Outcome | Answer:
-    """Starts everything that waits on exactly this commit and that this person may approve."""
+    """Starts everything that waited on exactly this commit when this person approved, and that they may approve."""
     assert world.forge is not None, "approvals are given on GitHub"
-    requests = waiting(world.forge.find_checks(command.sha, APPROVAL_NAME), command.sha)
+    requests = [item for item in waiting(world.forge.find_checks(command.sha, APPROVAL_NAME), command.sha) if _meant(item[1], event, facts)]
     if not requests:
         return nothing_waits(command.sha, grant.trigger, world.settings.voice)
     # The requests have comments and perhaps checks already, however new the approval is.
@@ -42,8 +43,18 @@ def approve(command: Approve, event: AskedBy, grant: Grant, facts: Facts, policy
         world.forge.react(comment, "+1")
     worst = max(done, key=lambda item: (item.exit, item in running))
     summary = "\n\n".join([words.summary, *(item.summary for item in done)])
-    told = {**worst.outputs, "reason-code": "approved"} if worst.outputs["decision"] == "run" else worst.outputs
-    return Outcome(worst.exit, told, summary, worst.record)
+    said = {**worst.outputs, "reason-code": "approved"} if worst.outputs["decision"] == "run" else worst.outputs
+    return Outcome(worst.exit, said, summary, worst.record)
+
+
+def _meant(request: Request, event: AskedBy, facts: Facts) -> bool:
+    """Whether whoever approves can have meant this request: that of the button, or what had been asked for on this pull request before."""
+    if facts.pull is not None and request.number not in (None, facts.pull.number):
+        return False
+    if isinstance(event, CheckEvent):
+        return request.external_id == event.external_id
+    asked, approved = told(request.asked_at), told(event.created_at) if isinstance(event, CommentEvent) else None
+    return asked is None or approved is None or asked <= approved
 
 
 def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, policy: Policy, world: World) -> Outcome | Answer:
@@ -82,7 +93,7 @@ def _grants(
     decided = granted(runs, event, who, policy, world.settings.voice.word)
     if isinstance(decided, Denial):
         return decided
-    agrees = request.why == "second" or all(_agrees(run, request, facts, policy, world) for run in runs)
+    agrees = request.why == "second" or _agrees_too(runs, request, event, facts, policy, world)
     approved = facts.actor if agrees else ""
     vouched = request.voucher if request.why == "second" else facts.actor
     return tuple(
@@ -91,10 +102,22 @@ def _grants(
     )
 
 
-def _agrees(run: Run, request: Request, facts: Facts, policy: Policy, world: World) -> bool:
-    """Whether who vouches for a fork's commit may also be the second person for it."""
-    rule = may_approve(facts, policy, *_names(run, policy), request.actor, True, _extends(run, policy, world))
-    return not isinstance(rule, Denial)
+def _agrees_too(runs: tuple[Run, ...], request: Request, event: AskedBy, facts: Facts, policy: Policy, world: World) -> bool:
+    """Whether who vouches for a fork's commit is the second person as well: only where who asked is a first one, with the right to.
+
+    Else one person with rights, and an account that anybody can make, would be two.
+    """
+    if not asks_for_approval(policy):
+        return False
+    asked = _as_if(event, request.actor)
+    if isinstance(granted(runs, asked, gather_facts(runs, asked, policy, world), policy, world.settings.voice.word), Denial):
+        return False
+    for run in runs:
+        names, extends = _names(run, policy), _extends(run, policy, world)
+        facts = with_teams(facts, approver_teams(facts, policy, *names, True, extends), world)
+        if isinstance(may_approve(facts, policy, *names, request.actor, True, extends), Denial):
+            return False
+    return True
 
 
 def _extends(run: Run, policy: Policy, world: World) -> tuple[str, ...]:

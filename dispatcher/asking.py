@@ -73,5 +73,7 @@ def _waits_for_a_voucher(
         return None
     if denial.reason != "fork-needs-sha" and waiting(world.forge.find_checks(pull.head_sha, APPROVAL_NAME), pull.head_sha):
         return None  # One request of a stranger's is enough for one commit.
-    request = Asked(pull.head_sha, event.trigger, facts.actor, tuple(replace(item, sha=None) for item in runs), "fork", "forks")
+    request = Asked(
+        pull.head_sha, event.trigger, facts.actor, pull.number, tuple(replace(item, sha=None) for item in runs), "fork", "forks"
+    )
     return park(request, event, world)

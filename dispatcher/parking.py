@@ -26,6 +26,7 @@ class Asked:
     sha: str
     trigger: str
     actor: str
+    number: int
     runs: tuple[Run, ...]
     why: Literal["fork", "second"]
     rule: str
@@ -43,15 +44,20 @@ def park(asked: Asked, event: AskedBy, world: World) -> Answer:
         lines=tuple(render(run, "").strip() for run in asked.runs),
         why=asked.why,
         rule=asked.rule,
+        number=asked.number,
         comment=event.comment_id if isinstance(event, CommentEvent) else None,
-        asked_at=event.created_at if isinstance(event, CommentEvent) else "",
+        asked_at=event.created_at if isinstance(event, CommentEvent) else world.clock.now().isoformat(),
         retry_of=asked.retry_of,
         voucher=asked.voucher,
     )
     if len(request.model_dump_json().encode()) > TEXT_BYTES:
         return too_big_to_wait(len(request.lines), asked.trigger)
-    known = waiting(world.forge.find_checks(asked.sha, APPROVAL_NAME), asked.sha)
-    if len(known) >= WAITING_LIMIT and request.external_id not in {check.external_id for check, _ in known}:
+    checks = world.forge.find_checks(asked.sha, APPROVAL_NAME)
+    known = waiting(checks, asked.sha)
+    delivered = [check for check in checks if check.external_id == request.external_id]
+    if len(known) >= WAITING_LIMIT and not delivered:
         return too_many_waiting(len(known), asked.trigger)
-    publish_check(world.forge, request_check(request, world.settings.voice.word))
+    # Delivered again after its approval, it waits for nobody any more.
+    if not any(check.conclusion == "neutral" for check in delivered):
+        publish_check(world.forge, request_check(request, world.settings.voice.word))
     return parked(request, world.settings.voice)

@@ -68,7 +68,7 @@ def _waits_for_a_second(grants: Sequence[Grant], rule: str, event: AskedBy, worl
         words = f"**A second person has to agree** (rule {code(rule)} in `.github/dispatch.yml`)."
         return denied(Denial("approval-needed", words, "Ask for it in a pull request, where somebody can.", rule), first.trigger)
     runs = tuple(Run(item.profile, item.recipe, overrides=item.overrides) for item in grants)
-    asked = Asked(first.sha, first.trigger, first.actor, runs, "second", rule, first.retry_of, first.vouched_by)
+    asked = Asked(first.sha, first.trigger, first.actor, first.number, runs, "second", rule, first.retry_of, first.vouched_by)
     return park(asked, event, world)
 
 

@@ -1,0 +1,130 @@
+"""Attacks that were tried on the whole story, each as somebody would do it: by comments, labels, buttons, re-runs, and time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dispatcher.approval import APPROVAL_NAME
+from dispatcher.event import CheckEvent
+from dispatcher.flow import handle
+from dispatcher.ports import Check, PullRequest
+from dispatcher.record import RunRecord, parse_record
+from dispatcher.world import Outcome
+from tests.fakes import BASE, HEAD, POLICY, PROFILE, REPOSITORY, Fakes, comment_event
+
+ABOVE_ONE_NODE = POLICY + "approval: { nodes: 1 }\n"
+TWO_NODES = {"cluster": PROFILE + "nodes: 2\n"}
+APPROVE = f"/train approve sha={HEAD}"
+
+
+def of_fork(policy: str = POLICY, **settings: object) -> Fakes:
+    """bob's fork; alice, carol and dave may write."""
+    fakes = Fakes(policy, TWO_NODES, **settings)  # type: ignore[arg-type]
+    fakes.forge.roles.update({"carol": "write", "dave": "write"})
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], head_repository="bob/repo")
+    return fakes
+
+
+def of_ours(policy: str = ABOVE_ONE_NODE, **settings: object) -> Fakes:
+    """A pull request of this repository."""
+    fakes = of_fork(policy, **settings)
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], head_repository=REPOSITORY)
+    return fakes
+
+
+def told(ended: Outcome) -> tuple[str, str]:
+    return ended.outputs["decision"], ended.outputs["reason-code"]
+
+
+def say(fakes: Fakes, body: str, author: str = "alice", comment: int = 50, at: str = "14:01:30", number: int = 7) -> tuple[str, str]:
+    """Somebody comments, at a time of the same day."""
+    event = comment_event(body, author, comment_id=comment, created_at=f"2024-05-06T{at}Z", number=number)
+    return told(handle(event, fakes.world))
+
+
+def records(fakes: Fakes) -> list[RunRecord]:
+    return [parse_record(run.record) for run in fakes.cluster.runs.values()]
+
+
+def requests(fakes: Fakes) -> list[tuple[int, Check]]:
+    return [(number, check) for number, check in fakes.forge.checks.items() if check.name == APPROVAL_NAME]
+
+
+def press(fakes: Fakes, number: int, sender: str, button: str = "approve") -> tuple[str, str]:
+    check = fakes.forge.checks[number]
+    event = CheckEvent(REPOSITORY, number, check.name, check.external_id, HEAD, 7, button, "our-app", sender, "77", "main")
+    return told(handle(event, fakes.world))
+
+
+# --------------------------------------------------------------------------- two people
+
+
+def test_a_stranger_who_asks_and_one_who_vouches_are_not_two_people_with_rights() -> None:
+    """Anybody can make an account that asks for what they would not be given alone."""
+    fakes = of_fork(ABOVE_ONE_NODE)
+    assert say(fakes, "/train", "bob") == ("waiting", "waits-fork")
+    assert say(fakes, APPROVE, "alice", 60, "14:10:00") == ("waiting", "waits-second")
+    assert not fakes.cluster.runs
+    assert say(fakes, APPROVE, "alice", 61, "14:11:00") == ("denied", "own-request")
+    assert say(fakes, APPROVE, "carol", 62, "14:12:00") == ("run", "approved")
+    assert [(record.actor, record.approved_by) for record in records(fakes)] == [("bob", "carol")]
+
+
+def test_who_has_the_right_and_asks_is_the_first_and_who_vouches_the_second() -> None:
+    fakes = of_fork(ABOVE_ONE_NODE)
+    assert say(fakes, "/train", "alice") == ("waiting", "waits-fork")
+    assert say(fakes, APPROVE, "carol", 60, "14:10:00") == ("run", "approved")
+
+
+def test_an_approval_is_for_what_had_been_asked_for_by_then() -> None:
+    """What is asked for while the approver types, or before somebody has the approver's old job run again, was not approved."""
+    fakes = of_ours()
+    assert say(fakes, "/train a=1", at="14:01:00") == ("waiting", "waits-second")
+    assert say(fakes, "/train a=2", comment=51, at="14:20:00") == ("waiting", "waits-second")
+    assert say(fakes, APPROVE, "carol", 60, "14:10:00") == ("run", "approved")
+    assert [record.overrides for record in records(fakes)] == [("a=1",)]
+    assert say(fakes, APPROVE, "carol", 60, "14:10:00") == ("refused", "nothing-waits")
+    assert say(fakes, APPROVE, "carol", 61, "14:30:00") == ("run", "approved")
+    assert len(records(fakes)) == 2
+
+
+def test_the_button_beside_one_request_approves_no_other() -> None:
+    fakes = of_ours(app_slug="our-app")
+    say(fakes, "/train a=1")
+    say(fakes, "/train a=2", comment=51)
+    first, second = (number for number, _ in requests(fakes))
+    assert press(fakes, second, "carol") == ("run", "approved")
+    assert [record.overrides for record in records(fakes)] == [("a=2",)]
+    assert fakes.forge.checks[first].conclusion == "action_required"
+
+
+def test_what_was_asked_for_on_one_pull_request_is_not_started_from_another_with_the_same_head() -> None:
+    fakes = of_ours()
+    fakes.forge.pulls[8] = PullRequest(8, "open", False, HEAD, "other", REPOSITORY, "main", BASE, REPOSITORY, "bob")
+    say(fakes, "/train")
+    assert say(fakes, APPROVE, "carol", 60, "14:10:00", number=8) == ("refused", "nothing-waits")
+    assert not fakes.cluster.runs
+    assert say(fakes, APPROVE, "carol", 61, "14:11:00") == ("run", "approved")
+    assert [record.target.pull for record in records(fakes)] == [7]
+
+
+def test_a_request_that_was_approved_does_not_wait_again_when_it_is_delivered_again() -> None:
+    fakes = of_ours()
+    say(fakes, "/train")
+    say(fakes, APPROVE, "carol", 60, "14:10:00")
+    say(fakes, "/train")
+    [(_, check)] = requests(fakes)
+    assert check.conclusion == "neutral"
+    assert len(fakes.cluster.runs) == 1
+
+
+@pytest.mark.parametrize("word", ["@trainbot run", "/训练"])
+def test_a_label_of_any_command_word_can_wait(word: str) -> None:
+    from tests.unit.test_flow import LABEL
+
+    fakes = of_ours()
+    fakes.world = replace(fakes.world, settings=replace(fakes.world.settings, voice=replace(fakes.world.settings.voice, word=word)))
+    event = replace(LABEL, label=f"{word.lstrip('/')}:cluster")
+    assert told(handle(event, fakes.world)) == ("waiting", "waits-second")
