@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+from dispatcher.admission import drop
 from dispatcher.answer import Answer
 from dispatcher.asking import granted
 from dispatcher.authorise import Denial, Facts
@@ -14,7 +15,7 @@ from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.event import ManualEvent
 from dispatcher.following import CHUNK, exit_of, show_new_lines
 from dispatcher.grammar import Malformed, Run, Sweep
-from dispatcher.observe import look, sight_of, sightings_of
+from dispatcher.observe import Seen, look, report, sight_of, sightings_of
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
@@ -23,7 +24,7 @@ from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import denied, malformed, unknown_profile
 from dispatcher.report import outputs, run_report
 from dispatcher.running import runs_table, watched_profiles
-from dispatcher.slurm import Absent, Observation
+from dispatcher.slurm import Absent, Observation, State
 from dispatcher.starting import start_runs
 from dispatcher.untrusted import redact
 from dispatcher.verbs import RUN_KEY, parse_words
@@ -116,10 +117,15 @@ def logs(world: World, policy: Policy, run_key: str, lines: int, follow: bool) -
 
 
 def cancel(world: World, policy: Policy, run_key: str) -> Outcome:
-    """Ends a run's job. What became of it is seen by the next look."""
+    """Ends a run's job, or takes it out of the queue. What became of a job is seen by the next look.
+
+    Raises `ClusterError`: `cluster.failed` when the scheduler says no, `cluster.run-unknown` where there is no job to end.
+    """
     profile, record = find_run(world, policy, run_key)
     cluster = world.connect(profile)
     try:
+        if record.state is State.QUEUED:
+            return _unqueued(record, policy, world, cluster)
         said = cluster.cancel(record.run_key)
     finally:
         cluster.close()
@@ -127,6 +133,19 @@ def cancel(world: World, policy: Policy, run_key: str) -> Outcome:
         raise ClusterError("cluster.failed", f"The job could not be ended: {redact(said.stderr or said.stdout)[:500]}")
     told = {**outputs(record, record.log_url), "decision": "cancelled", "reason-code": "cancelled", "comment-url": ""}
     return Outcome(Exit.OK, told, f"Job {record.job_id} of run {record.run_key} is being ended.", record)
+
+
+def _unqueued(record: RunRecord, policy: Policy, world: World, cluster: Cluster) -> Outcome:
+    """Out of the queue. What was asked for on GitHub has a check there that waits, and nobody at a terminal could close it."""
+    if record.origin == "github":
+        words = f"Run {record.run_key} waits in the queue for pull request #{record.target.pull}."
+        raise ClusterError("cluster.run-unknown", words, f"Comment `{world.settings.voice.word} cancel {record.run_key[:8]}` there.")
+    dropped = drop(record, "cancelled at a terminal", world, cluster)
+    if dropped is None:
+        raise ClusterError("cluster.run-unknown", f"The turn of run {record.run_key} has just come.", "Cancel it once more.")
+    report(world, cluster, policy, Seen(dropped, ""))
+    told = {**outputs(dropped, dropped.log_url), "decision": "cancelled", "reason-code": "cancelled", "comment-url": ""}
+    return Outcome(Exit.OK, told, f"Run {record.run_key} was taken out of the queue.", dropped)
 
 
 def find_run(world: World, policy: Policy, run_key: str) -> tuple[Profile, RunRecord]:
@@ -164,7 +183,8 @@ def profile_or_refusal(world: World, policy: Policy, name: str | None) -> tuple[
 def _record(cluster: Cluster, run_key: str) -> RunRecord | None:
     key = run_key
     if len(run_key) < 16:
-        matching = [run.run_key for run in cluster.sweep().runs if run.run_key.startswith(run_key)]
+        sweep = cluster.sweep()
+        matching = [key for key in (*(run.run_key for run in sweep.runs), *sweep.queued) if key.startswith(run_key)]
         if len(matching) != 1:
             return None
         key = matching[0]
