@@ -24,16 +24,19 @@ from dispatcher.values import (
     Gres,
     Host,
     Image,
+    JobId,
     Jump,
     Line,
     Memory,
     Model,
     Mount,
+    Network,
     NodeList,
     OneOrMore,
     Partitions,
     SbatchName,
     SbatchValue,
+    Signal,
     SlurmTime,
     SrunArgument,
     Text,
@@ -202,7 +205,11 @@ class SlurmProfile(_Common):
         default=1, description="Tasks on each node; with `torchrun` see `nproc_per_node`."
     )
     gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="GPUs on each node.")
+    gpus_per_task: Annotated[int, Between(0, 64)] | None = Field(default=None, description="GPUs for each task.")
     cpus_per_task: Annotated[int, Between(1, 4096)] | None = Field(default=None, description="CPUs for each task.")
+    cpus_per_gpu: Annotated[int, Between(1, 4096)] | None = Field(
+        default=None, description="CPUs for each GPU; Slurm wants `gpus_per_task` with it."
+    )
     mem: Memory | None = Field(default=None, description="Memory of each node. At most one of the three `mem` fields.")
     mem_per_cpu: Memory | None = Field(default=None, description="Memory for each CPU.")
     mem_per_gpu: Memory | None = Field(default=None, description="Memory for each GPU.")
@@ -212,13 +219,31 @@ class SlurmProfile(_Common):
     constraint: Constraint | None = Field(default=None, description="Features that the nodes must have.")
     exclude: NodeList | None = Field(default=None, description="Nodes that must not be used.")
     reservation: Account | None = Field(default=None, description="A reservation to run in.")
+    segment: Annotated[int, Between(1, 10_000)] | None = Field(
+        default=None, description="Nodes that must stand close together, as a block."
+    )
+    network: Network | None = Field(default=None, description="What the switch or the interconnect shall do for the job.")
+    signal: Signal | None = Field(
+        default=None, description="A signal that Slurm sends before the time limit; with `B:` to the batch script only."
+    )
+    open_mode: Literal["append", "truncate"] = Field(
+        default="append", description="What becomes of the batch script's own log when Slurm starts the job again."
+    )
+    dependencies: OneOrMore[JobId] = Field(default=(), description="Jobs, not of the dispatcher, that this one waits for.")
+    dependency_type: Literal["after", "afterany", "aftercorr", "afternotok", "afterok"] = Field(
+        default="afterok", description="What it waits for: that they start, end, end well, fail."
+    )
     container_image: Image | None = Field(
         default=None, description="Image for Pyxis; without it the program runs straight on the nodes. Also: `container`."
     )
     mounts: OneOrMore[Mount] = Field(default=(), description="What the container sees of the cluster. Also: `container_mounts`.")
+    container_env: OneOrMore[EnvName] = Field(
+        default=(), description="Variables of the job that win over those of the image with the same name."
+    )
     lustre_mount: Mount | None = Field(default=None, description="One more mount, as Nemotron calls it.")
     additional_parameters: dict[SbatchName, SbatchValue] = Field(default_factory=dict, description="More sbatch options, without dashes.")
     srun_args: OneOrMore[SrunArgument] = Field(default=(), description="More arguments of `srun`.")
+    memory_measure: bool = Field(default=False, description="Run `nvidia-smi` once, before the program.")
     retries: Annotated[int, Between(0, 10)] = Field(default=0, description="How often Slurm starts the job again when it fails.")
     tunnel: Literal["ssh", "local"] = Field(default="ssh", description="Over SSH, or `local`: the runner itself has `sbatch`.")
     host: Host | None = Field(default=None, description="The login node; needed with `tunnel: ssh`.")

@@ -154,7 +154,7 @@ def asked_for(profile: Profile, partition: str = "") -> Resources:
             _in_gres(more.get("gres", "")),
             _count(more, "gpus-per-node"),
             -(-_count(more, "gpus") // nodes),
-            _count(more, "gpus-per-task") * tasks,
+            max(profile.gpus_per_task or 0, _count(more, "gpus-per-task")) * tasks,
             _count(more, "gpus-per-socket") * max(1, _count(more, "sockets-per-node")),
         )
     return Resources(nodes=nodes, gpus_per_node=gpus, seconds=profile.seconds, partition=partition)

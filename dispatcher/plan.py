@@ -24,6 +24,19 @@ from dispatcher.slurm import State
 
 # Fields of a profile that say how to get there or what to show, and not what the job computes: they are not part of its content.
 _NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "job_dir"}
+# Fields that SlurmExecutor takes as the profile has them.
+_AS_THEY_ARE: tuple[str, ...] = (
+    "cpus_per_task",
+    "cpus_per_gpu",
+    "mem",
+    "mem_per_cpu",
+    "mem_per_gpu",
+    "qos",
+    "gres",
+    "constraint",
+    "exclude",
+)
+_AS_THEY_ARE += ("segment", "network", "signal", "open_mode")
 _NEMORUN = Path(__file__).parent / "effects" / "nemorun.py"
 
 
@@ -107,15 +120,20 @@ class JobPlan:
             # With torchrun there is one launcher on each node; NeMo-Run would otherwise take this number for its processes.
             "ntasks_per_node": 1 if self.recipe.launcher == "torchrun" else profile.ntasks_per_node,
             "gpus_per_node": profile.gpus_per_node or None,
+            "gpus_per_task": profile.gpus_per_task or None,
             "time": profile.time,
             "comment": self.run_key,
             "exclusive": profile.exclusive or None,
             "container_image": profile.container_image,
             "container_mounts": list(profile.container_mounts) if profile.container_image else None,
+            "container_env": list(profile.container_env) or None if profile.container_image else None,
+            "memory_measure": profile.memory_measure or None,
+            # NeMo-Run takes the handles of its own runs, and cuts the id out.
+            "dependencies": [f"slurm://dispatch/{job}" for job in profile.dependencies] or None,
+            "dependency_type": profile.dependency_type if profile.dependencies else None,
             "retries": profile.retries,
         }
-        same = ("cpus_per_task", "mem", "mem_per_cpu", "mem_per_gpu", "qos", "gres", "constraint", "exclude")
-        fields.update({name: getattr(profile, name) for name in same})
+        fields.update({name: getattr(profile, name) for name in _AS_THEY_ARE})
         # As NeMo-Run submits: what a failing node ends, Slurm starts again.
         more = {"requeue": True, **({"reservation": profile.reservation} if profile.reservation else {}), **profile.additional_parameters}
         fields["additional_parameters"] = more

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dispatcher.counterparts import ALIASES
 from dispatcher.executor import EXECUTORS
 from dispatcher.policy import Policy
-from dispatcher.profile import ALIASES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FOLDER = Path("docs/schema")

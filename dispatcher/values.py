@@ -36,8 +36,8 @@ def _as_text(value: Any) -> Any:
 
 
 def _as_list(value: Any) -> Any:
-    """One text → a list of it."""
-    return (value,) if isinstance(value, str) else value
+    """One text or number → a list of it."""
+    return (value,) if isinstance(value, (str, int)) else value
 
 
 class _OrOne:
@@ -207,6 +207,11 @@ SrunArgument = Annotated[
 ]
 SbatchName = Annotated[str, Shape(r"[a-z][a-z0-9_-]*", "an sbatch option without dashes in front, such as `mail_type`", 64)]
 SbatchValue = Annotated[str, Shape(r"[A-Za-z0-9_.,:/@=+\[\]-]*", "a value that needs no quotes", 256)]
+Signal = Annotated[
+    str, Shape(r"(?:[RB]{1,2}:)?(?:[A-Za-z][A-Za-z0-9+]*|[0-9]{1,2})(?:@[0-9]{1,5})?", "a signal such as `USR1@120` or `B:TERM@60`", 32)
+]
+Network = Annotated[str, Shape(r"[A-Za-z0-9_][A-Za-z0-9_.,:=+-]*", "network options such as `sharp` or `instances=2,user_space`", 256)]
+JobId = Annotated[str, Shape(r"[1-9][0-9]{0,9}(?:[_+][0-9]{1,7})?", "a Slurm job's id such as `123`, `123_4` or `123+1`", 24)]
 Program = Annotated[str, Shape(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*", "a program's name or path (no spaces)", 256)]
 Module = Annotated[str, Shape(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", "a Python module's dotted name", 256)]
 

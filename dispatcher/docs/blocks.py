@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from dispatcher import command, executor, grammar, policy, profile, results, rules
+from dispatcher import command, counterparts, executor, grammar, policy, profile, results, rules
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
@@ -82,6 +82,8 @@ def blocks(root: Path) -> dict[str, str]:
         "limits": _limits(),
         "fixed-fields": ", ".join(f"`{name}`" for name in sorted(profile.FIXED_FIELDS)),
         "own-sbatch-options": ", ".join(f"`{name}`" for name in sorted(executor.OWN_SBATCH_OPTIONS)),
+        "refused-fields": "\n".join(f"- `{name}`: {why}" for name, why in counterparts.REFUSED.items()),
+        "field-aliases": table(("also written", "is"), ((f"`{alias}`", f"`{name}`") for alias, name in counterparts.ALIASES.items())),
         "log-url-fields": ", ".join(f"`{{{name}}}`" for name in executor.LOG_URL_FIELDS),
         "cli": _cli(),
         "policy": fields_table(policy.Policy),

@@ -20,7 +20,7 @@ import pytest
 from dispatcher.effects import nemorun
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.errors import CompileError
-from dispatcher.executor import SlurmProfile
+from dispatcher.executor import SlurmProfile, _Common
 from dispatcher.plan import JobPlan
 from dispatcher.ports import Compiled
 from dispatcher.recipe import Recipe
@@ -444,22 +444,60 @@ with run.Experiment("title", base_dir=sys.argv[2], skip_status_at_exit=True, ena
 def stock_script(job: JobPlan, folder: Path) -> str:
     """What a plain NeMo-Run script renders for the same executor and the same recipe."""
     described = job.for_compiler()
-    executor = {name: value for name, value in described["executor"].items() if name != "additional_parameters"}  # type: ignore[attr-defined]
     assert isinstance(job.profile, SlurmProfile)
+    executor = {**described["executor"], "additional_parameters": dict(job.profile.additional_parameters)}  # type: ignore[dict-item]
     executor["ntasks_per_node"] = job.profile.ntasks_per_node
     text = json.dumps({**described, "executor": executor})
     subprocess.run([sys.executable, "-c", STOCK, text, str(folder), str(folder / "stock.sh")], check=True, capture_output=True)
     return (folder / "stock.sh").read_text()
 
 
-@pytest.mark.parametrize("container", [None, "a.sqsh"], ids=["bare", "container"])
+# Every field that reaches the script, each with a value that is not its default; of those that exclude each other, one.
+ALL_FIELDS: dict[str, Any] = {
+    "partition": "batch,other",
+    "nodes": 2,
+    "ntasks_per_node": 2,
+    "gpus_per_node": 2,
+    "gpus_per_task": 1,
+    "cpus_per_task": 3,
+    "cpus_per_gpu": 4,
+    "mem": "64G",
+    "exclusive": "user",
+    "qos": "high",
+    "gres": "nvme:1",
+    "constraint": "ib&a100",
+    "exclude": "n[7-9]",
+    "segment": 2,
+    "network": "instances=2,user_space",
+    "signal": "B:USR1@60",
+    "open_mode": "truncate",
+    "dependencies": ["12", "34"],
+    "dependency_type": "afterany",
+    "time": "1-12:00:00",
+    "additional_parameters": {"mail_type": "END", "switches": "1@10:00"},
+    "srun_args": ["--mpi=pmix"],
+    "retries": 1,
+    "memory_measure": True,
+}
+IN_A_CONTAINER: dict[str, Any] = {"container_image": "a.sqsh", "mounts": ["/a:/b:ro"], "container_env": ["NCCL_DEBUG", "MY_VAR"]}
+# `reservation` is no field of NeMo-Run's: there it is an additional parameter.
+ELSEWHERE = {"account", "run_partition", "batch_partition", "mem_per_cpu", "mem_per_gpu", "reservation", "lustre_mount", "executor"}
+
+
+def test_the_table_of_fields_is_whole() -> None:
+    ours = set(_Common.model_fields) | {"tunnel", "host", "port", "user", "known_hosts", "jump", "attach"}
+    assert set(SlurmProfile.model_fields) - (ours - {"time"}) - ELSEWHERE == set(ALL_FIELDS) | set(IN_A_CONTAINER)
+
+
+@pytest.mark.parametrize("fields", [{"ntasks_per_node": 2, "nodes": 2, "gpus_per_node": 2, "retries": 1}, ALL_FIELDS], ids=["few", "all"])
+@pytest.mark.parametrize("container", [{}, IN_A_CONTAINER], ids=["bare", "container"])
 @pytest.mark.parametrize("launcher", ["none", "torchrun"])
 def test_the_script_differs_from_nemo_runs_only_as_decided(
-    compiler: CompilerProcess, bench: Bench, launcher: str, container: str | None
+    compiler: CompilerProcess, bench: Bench, launcher: str, container: dict[str, Any], fields: dict[str, Any]
 ) -> None:
     """docs/decisions/0010 has the table; arguments are plain here, their quoting is shown above."""
     recipe = Recipe(script="train.py", args=["--x", "1"], launcher=launcher)  # type: ignore[arg-type]
-    job = job_of(bench, recipe, "a=1", nodes=2, ntasks_per_node=2, gpus_per_node=2, container_image=container, retries=1)
+    job = job_of(bench, recipe, "a=1", **fields, **container)
     stock = stock_script(job, bench.folder)
     ours = compiler.compile(job.for_compiler()).script
     # Paths and names: the run key names a run.

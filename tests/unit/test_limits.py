@@ -193,6 +193,7 @@ def slurm(**fields: object) -> SlurmProfile:
         ({"additional_parameters": {"gpus": "a100:8,h100:7"}}, 8),
         ({"additional_parameters": {"gpus_per_task": "1"}, "ntasks_per_node": 8}, 8),
         ({"additional_parameters": {"gpus-per-task": "1", "ntasks": "15"}}, 8),
+        ({"gpus_per_task": 2, "ntasks_per_node": 4}, 8),
         ({"additional_parameters": {"gpus-per-socket": "4", "sockets-per-node": "2"}}, 8),
         ({"additional_parameters": {"mail_type": "END", "nice": "8"}}, 0),
     ],

@@ -336,6 +336,10 @@ FIELDS = [
     "lustre_mount",
     "additional_parameters",
     "srun_args",
+    "signal",
+    "network",
+    "dependencies",
+    "container_env",
     "host",
     "user",
     "jump",
@@ -360,7 +364,7 @@ def test_hostile_text_reaches_no_script(field: str, text: str) -> None:
 
 def test_every_text_field_is_in_the_hostile_table() -> None:
     quoted_elsewhere = {"env_vars", "wandb", "setup_lines", "startup_commands"}  # sourced from a quoted file, or shell on purpose
-    closed = {"executor", "tunnel", "packager", "exclusive"}
+    closed = {"executor", "tunnel", "packager", "exclusive", "open_mode", "dependency_type"}
     texts = {name for name, field in SlurmProfile.model_fields.items() if "str" in str(field.annotation) or name in ("mounts", "srun_args")}
     assert texts - quoted_elsewhere - closed <= set(FIELDS)
 
@@ -379,6 +383,14 @@ def test_every_text_field_is_in_the_hostile_table() -> None:
         ("constraint", "[rack1|rack2]"),
         ("exclude", "n[1-4,7],m1"),
         ("qos", "normal"),
+        ("signal", "USR1@120"),
+        ("signal", "B:TERM"),
+        ("signal", "10@60"),
+        ("network", "instances=2,user_space"),
+        ("dependencies", 123),
+        ("dependencies", ["123_4", "123+1"]),
+        ("container_env", ["NCCL_DEBUG", "lower"]),
+        ("open_mode", "truncate"),
         ("container_image", "nvcr.io#nvidia/nemo:25.04"),
         ("container_image", "docker://nvcr.io/nvidia/nemo@sha256:abc"),
         ("container_image", "/lustre/images/x.sqsh"),
