@@ -106,11 +106,22 @@ def refusal(
     tone: Tone,
     exit_code: Exit,
     became: str = NOTHING,
+    lead: str = "Not started",
 ) -> Answer:
-    """What is said when nothing was started: a headline, why, and the next step. `words` and `step` are Markdown and safe already."""
-    lines = [f"### {tone.icon} {'Not started' if became == NOTHING else 'Perhaps not started'}: {title}", ""]
+    """What is said when nothing was started: a headline, why, and the next step. `words` and `step` are Markdown and safe already.
+
+    `lead` begins the headline; `Not done` where nothing would have been started anyhow.
+    """
+    title = _within(title)
+    lines = [f"### {tone.icon} {lead if became == NOTHING else f'Perhaps {lead[0].lower()}{lead[1:]}'}: {title}", ""]
     lines += [words, ""] if words else []
     lines += [f"**Next:** {step}", ""] if step else []
     lines += [f"<sub>reason `{reason}` · {became} · [how this works]({DOCS}/commands.md)</sub>"]
     told = {"decision": tone.decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
     return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, tone.reaction, exit_code, title)
+
+
+def _within(title: str) -> str:
+    """A sentence's beginning as it is written behind a colon; a name such as `GitHub` keeps its capital."""
+    first = title.split(" ", 1)[0]
+    return title[:1].lower() + title[1:] if first.istitle() else title

@@ -35,7 +35,7 @@ def attend(command: Attended, event: Event, policy: Policy, world: World) -> Out
     facts = gather_facts((command,), asked, policy, world)
     grant = authorise(command, asked, facts, policy, word=world.settings.voice.word)
     if isinstance(grant, Denial):
-        return answer(world, event, denied(grant, asked.trigger))
+        return answer(world, event, denied(grant, asked.trigger, lead="Not done"))
     with one_connection_each(guarded(world, policy)) as connected:
         done = _done(command, asked, grant, facts, policy, connected)
     return done if isinstance(done, Outcome) else answer(world, event, _of_a_button(done, event))

@@ -166,7 +166,7 @@ def _sha_mismatch(given: str, head: str) -> Denial:
 
 
 def _head_moved(granted: str, head: str) -> Denial:
-    words = f"**The head has moved** from {code(granted[:12])} to {code(head[:12])} since this was asked for. Nothing was submitted."
+    words = f"**The head has moved.** It was {code(granted[:12])} when this was asked for, and is {code(head[:12])} now."
     return Denial("head-moved", words, "Ask again for the new head.")
 
 
@@ -187,7 +187,7 @@ def _run_granted(command: Run, grant: Grant, policy: Policy) -> Grant | Denial:
     """A grant → the same with everything about the run that the policy has to say yes to."""
     profile = profile_name(command, policy)
     if not profile:
-        words = "**No profile is named**, and `.github/dispatch.yml` has no `default_profile`."
+        words = "**No profile is named.** `.github/dispatch.yml` has no `default_profile`."
         return Denial("no-profile", words, "Name one: `profile=…`.")
     recipe = policy.recipe(command.recipe)
     if isinstance(recipe, UnknownRecipe):
@@ -209,6 +209,7 @@ def _run_granted(command: Run, grant: Grant, policy: Policy) -> Grant | Denial:
 def _unknown_recipe(found: UnknownRecipe) -> Denial:
     known = ", ".join(code(name) for name in found.known) or "none"
     if not found.name:
-        return Denial("no-recipe", "**No recipe is named**, and the policy has no default.", f"Name one: `recipe=…`. There are: {known}.")
+        return Denial("no-recipe", f"**No recipe is named.** The policy has no default. There are: {known}.", "Name one: `recipe=…`.")
     hint = f"Did you mean **{code(found.nearest)}**? " if found.nearest else ""
-    return Denial("unknown-recipe", f"**There is no recipe {code(found.name)}.**", f"{hint}There are: {known}.")
+    words = f"**There is no recipe {code(found.name)}.** {hint}There are: {known}."
+    return Denial("unknown-recipe", words, "Name one of these, or have it added under `recipes:` on the default branch.")

@@ -157,7 +157,10 @@ def _comment(event: CommentEvent, word: str) -> Command:
     for number, rest in lines:
         verb = parse_line(rest)
         if isinstance(verb, Malformed):
-            return verb if len(lines) == 1 else Malformed(verb.reason_code, f"Line {number}: {verb.message}", verb.hint)
+            if len(lines) == 1:
+                return verb
+            hint = f"{verb.hint} None of the comment's {len(lines)} commands was carried out."
+            return Malformed(verb.reason_code, f"Line {number}: {verb.message}", hint)
         commands.append(verb)
     return commands[0] if len(commands) == 1 else Several(tuple(commands))
 

@@ -121,11 +121,7 @@ def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str)
     ]
     plain = [record for record in same if not record.overrides and record.origin == "github"]
     if not plain:
-        note = (
-            "runs with overrides, and runs from a terminal, do not count"
-            if same
-            else f"start it with `profile={requirement.profile} recipe={requirement.recipe}`"
-        )
+        note = "runs with overrides, and runs from a terminal, do not count" if same else ""
         return Line(requirement, None, note=note)
     # By when it was asked for: every record says that, also one that GitHub would not hear of when it was submitted.
     newest = max(plain, key=lambda record: (record.asked_at, record.submitted_at or record.asked_at))

@@ -51,7 +51,9 @@ def title(verdict: Verdict) -> str:
             return f"{plural(len(lines), 'required run')} passed"
         case Pending(lines, missing):
             waiting = len([line for line in lines if line.state is not State.SUCCEEDED])
-            return f"waits for {plural(waiting, 'run')}" + (f", {missing} not started" if missing else "")
+            return f"waits for {plural(waiting, 'run')}" + (
+                f", {missing} of them not started" if 0 < missing < waiting else ": not started" if missing else ""
+            )
         case Waived(_, waiver):
             return f"overridden by {waiver.actor}: {waiver.reason}"[:120]
         case Fail(lines):
@@ -81,7 +83,6 @@ def _row(line: Line, word: str) -> str:
     state = line.state.value.replace("_", " ") if line.state else "not started"
     link = f"[log]({line.log_url})" if line.log_url else f"run `{line.run_key}`" if line.run_key else ""
     because = line.requirement.because
-    asked = (
-        f"`{word} profile={line.requirement.profile} recipe={line.requirement.recipe}`" if not line.state else neutralise(line.note, 200)
-    )
-    return f"| {code(line.requirement.name)} | {code(because)} | {state} | {' · '.join(part for part in (link, asked) if part)} |"
+    start = f"`{word} profile={line.requirement.profile} recipe={line.requirement.recipe}`" if not line.state else ""
+    last = " · ".join(part for part in (link, start, neutralise(line.note, 200)) if part)
+    return f"| {code(line.requirement.name)} | {code(because)} | {state} | {last} |"

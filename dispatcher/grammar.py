@@ -224,7 +224,7 @@ def unknown_word(word: str, known: Sequence[str]) -> Malformed:
     if near:
         hint = f"Did you mean **`{near[0]}`**?"
     elif NAME.fullmatch(word):
-        hint = f"Everything but a verb is `key=value`. For a profile: {code('profile=' + word)}."
+        hint = f"For a profile: {code('profile=' + word)}."
     else:
-        hint = "Everything but a verb is `key=value`, for example `profile=cluster train.iters=200`."
-    return Malformed("unknown-word", f"{code(word)} is not understood.", hint)
+        hint = "For example `profile=cluster train.iters=200`."
+    return Malformed("unknown-word", f"{code(word)} is neither a verb nor `key=value`.", hint)

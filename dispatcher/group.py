@@ -32,11 +32,11 @@ def group_comment(
     """
     first = next(iter(records.values()))
     body = group_lines(members, records, missing, now, voice, unheard)
-    body += [
-        "",
-        f"<sub>Updated {clock(now, now)} · end one with `{voice.word} cancel RUN`, see a log with `{voice.word} logs RUN`"
-        f" · [how this works]({DOCS}/commands.md)</sub>",
-    ]
+    known = [records[member.run_key] for member in members if member.run_key in records]
+    goes_on = bool(unheard) or any(not record.state.ended for record in known)
+    end = f"end one with `{voice.word} cancel RUN`, " if goes_on else ""
+    hint = f"{end}see a log with `{voice.word} logs RUN`"
+    body += ["", f"<sub>Updated {clock(now, now)} · {hint} · [how this works]({DOCS}/commands.md)</sub>"]
     return "\n".join([*body, "", marker(first.trigger), f"{RUN_MARK}{first.run_key} -->"])
 
 
@@ -54,11 +54,13 @@ def group_lines(
     first = known[0]
     commit = f"[`{first.sha[:7]}`]({voice.server_url}/{first.target.repository}/commit/{first.sha})"
     total = sum(record.resources.gpu_hours for record in known)
-    asked = f"asked by {code(first.actor)} {clock(first.asked_at, now)} at {commit}"
+    # Of a sweep over recipes each row names its own.
+    recipe = f"`{first.recipe}` at " if len({record.recipe for record in known}) == 1 else ""
+    asked = f"{recipe}{commit} · asked by {code(first.actor)} {clock(first.asked_at, now)}"
     lines = [
         f"### {_icon(known, absent, len(unheard))} {voice.name} · {plural(len(members), 'run')} · {_tally(known, absent, len(unheard))}",
         "",
-        f"`{first.recipe}` {asked}" + (f" · at most {total:.3g} GPU-hours" if total else ""),
+        asked + (f" · at most {total:.3g} GPU-hours" if total else ""),
         "",
         "| | profile | with | state | job | run | |",
         "|---|---|---|---|---|---|---|",
@@ -71,7 +73,7 @@ def group_lines(
         elif record is None:
             lines.append(f"| 🚫 | `{member.profile}` | | {missing.get(member.run_key, NOT_BEGUN)} | | `{member.run_key[:8]}` | |")
         else:
-            lines.append(_row(record, shared, now))
+            lines.append(_row(record, shared, now, bool(recipe)))
     if shared:
         lines += ["", "All with " + " ".join(code(item) for item in first.overrides if item in shared)]
     failed = [record for record in known if record.state.ended and not _good(record)]
@@ -83,9 +85,9 @@ def group_lines(
     return lines
 
 
-def _row(record: RunRecord, shared: set[str], now: datetime) -> str:
+def _row(record: RunRecord, shared: set[str], now: datetime, same_recipe: bool) -> str:
     own = " ".join(code(item) for item in record.overrides if item not in shared)
-    recipe = "" if record.recipe == "default" else f" / {record.recipe}"
+    recipe = "" if same_recipe else f" / `{record.recipe}`"
     state = neutralise(headline(record, now).replace(f"job {record.job_id} ", "", 1), 200)
     if record.reason and record.state in (State.PENDING, State.QUEUED, State.CANCELLED):
         state += f" ({neutralise(record.reason, 160)})"

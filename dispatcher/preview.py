@@ -31,7 +31,7 @@ def preview(
     where += [f"{asked.nodes} × {plural(asked.gpus_per_node, 'GPU')}" if asked.gpus_per_node else plural(asked.nodes, "node")]
     where += [f"at most {duration(asked.seconds)}{hours}"] if asked.seconds else []
     where += [f"image {code(job.container_image)}"] if job.container_image else []
-    overrides = "".join(" " + code(override.word) for override in job.overrides)
+    overrides = " · " + " ".join(code(override.word) for override in job.overrides) if job.overrides else ""
     package = job.package
     packed = f"{plural(len(package.files), 'file')}, {size(package.size)}" + (f"; to send: {upload}" if upload else "")
     rows = [
@@ -56,7 +56,10 @@ def preview(
     if package.lfs_pointers:
         some = ", ".join(code(path) for path in package.lfs_pointers[:5])
         lines += ["", f"⚠️ {plural(len(package.lfs_pointers), 'Git LFS pointer')} would travel instead of the files they stand for: {some}"]
-    fields = job.profile.model_dump(mode="json", exclude_defaults=True)
+    fields = {
+        "executor": job.profile.executor,
+        **{name: value for name, value in job.profile.model_dump(mode="json").items() if value not in (None, "", [], {}, False)},
+    }
     lines += ["", "<details><summary>The resolved profile</summary>", ""]
     lines += [
         fence("\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()), "yaml"),
@@ -68,7 +71,7 @@ def preview(
     lines += [fence("\n".join(f"{size(max(entry.size, 0)):>10}  {entry.path}" for entry in largest)), "", "</details>"]
     lines += [
         "",
-        "<details open><summary>The script</summary>",
+        "<details><summary>The script</summary>",
         "",
         fence(compiled.script, "bash"),
         "",

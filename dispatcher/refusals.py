@@ -14,23 +14,26 @@ from dispatcher.profile import UnknownProfile
 from dispatcher.untrusted import code, neutralise
 
 
-def denied(denial: Denial, trigger: str) -> Answer:
+def denied(denial: Denial, trigger: str, lead: str = "Not started") -> Answer:
     """A no, with the rule and the next step."""
     title, rest = headed(denial.words)
-    return refusal(title, denial.reason, rest, denial.next_step, trigger, DENIED, Exit.DENIED)
+    return refusal(title, denial.reason, rest, denial.next_step, trigger, DENIED, Exit.DENIED, lead=lead)
 
 
 def malformed(command: Malformed, trigger: str, voice: Voice) -> Answer:
     """A command that cannot be understood, with the nearest thing that could be."""
     title = command.message.rstrip(".")
-    return refusal(title, command.reason_code, "", f"{command.hint} `{voice.help}`", trigger, MALFORMED, Exit.MALFORMED)
+    return refusal(
+        title, command.reason_code, "", f"{command.hint} `{voice.help}`", trigger, MALFORMED, Exit.MALFORMED, lead="Not understood"
+    )
 
 
 def unknown_profile(found: UnknownProfile, trigger: str, voice: Voice) -> Answer:
     """There is no such profile; the nearest one is named."""
     hint = f"Did you mean **{code(found.nearest)}**? " if found.nearest else ""
-    known = ", ".join(code(name) for name in found.known) or "none yet: add `profiles/NAME.yaml` on the default branch"
-    words = f"{hint}Here you can use: {known}."
+    known = ", ".join(code(name) for name in found.known)
+    none = "There is none yet: add `profiles/NAME.yaml` on the default branch, or let `nemotron-dispatch init` write one."
+    words = f"{hint}There are: {known}." if known else none
     return refusal(f"there is no profile {code(found.name)}", "unknown-profile", words, f"`{voice.help}`", trigger, UNUSABLE, Exit.CONFIG)
 
 
@@ -64,9 +67,7 @@ def parked(request: Request, voice: Voice) -> Answer:
     approve = code(f"{voice.word} approve sha={request.sha}", 200)
     if request.why == "fork":
         title = "a fork's commit must be vouched for"
-        words = (
-            f"{code(request.actor)} asked for it. Somebody who may use the profile reads it, then comments {approve}: it runs then."
-        )
+        words = f"{code(request.actor)} asked for it. Somebody who may use the profile reads it, then comments {approve}: it runs then."
     else:
         title = "a second person has to agree"
         words = (
@@ -95,7 +96,7 @@ def nothing_waits(sha: str, trigger: str, voice: Voice) -> Answer:
     """There is nothing to approve on this commit."""
     words = f"Nobody has asked for anything on `{sha[:12]}` that waits for approval."
     step = f"Ask for it yourself: {code(f'{voice.word} profile=… sha={sha}', 200)}."
-    return refusal("nothing waits here", "nothing-waits", words, step, trigger, UNUSABLE, Exit.MALFORMED)
+    return refusal("nothing waits here", "nothing-waits", words, step, trigger, UNUSABLE, Exit.MALFORMED, lead="Not done")
 
 
 def nothing_failed(trigger: str, voice: Voice, any_runs: bool) -> Answer:
@@ -109,7 +110,7 @@ def nothing_to_compare(trigger: str, voice: Voice) -> Answer:
     """Results are not compared with a baseline by this version."""
     words = "The gate judges how runs ended; it does not compare their results with a baseline, so there is none to accept."
     step = f"`{voice.help}` says what there is."
-    return refusal("there are no baselines", "no-baselines", words, step, trigger, UNUSABLE, Exit.CONFIG)
+    return refusal("there are no baselines", "no-baselines", words, step, trigger, UNUSABLE, Exit.CONFIG, lead="Not done")
 
 
 def answered(reason: str, lines: Sequence[str], trigger: str) -> Answer:

@@ -120,7 +120,7 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     failed = bool(record.results_problem) or (record.state.ended and record.state is not State.SUCCEEDED)
     lines = [f"### {icon(record)} {voice.name} · {record.profile} · {neutralise(headline(record, now), 300)}", ""]
     if record.reason and (failed or record.state in (State.PENDING, State.QUEUED)):
-        lines += [f"{'Reason' if failed else 'Waiting for'}: {neutralise(record.reason, 300)}", ""]
+        lines += [f"{_why(record, failed)}{neutralise(record.reason, 300)}", ""]
     if record.results:
         lines += [_metrics_line(record), ""]
     if failed and (step := next_step(record, voice)):
@@ -138,6 +138,13 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     ended = [] if failed or not tail.strip() else ["", "<details><summary>The end of the log</summary>", "", _log(tail), "", "</details>"]
     body = "\n".join([*lines, "", marker(record.trigger), f"{RUN_MARK}{record.run_key} -->"])
     return Report(body, _check(record, now, lines, log_url), "\n".join([*lines, *ended]), outputs(record, log_url), _reaction(record))
+
+
+def _why(record: RunRecord, failed: bool) -> str:
+    """How the reason is introduced: the queue's says itself what it is."""
+    if record.state is State.QUEUED:
+        return "It has " if record.reason.startswith("place ") else ""
+    return "Reason: " if failed else "Waiting for: "
 
 
 def last_lines(tail: str) -> str:
@@ -210,7 +217,8 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     rows = [("What", what), ("Where", " · ".join(where)), ("When", " · ".join(when))]
     if record.job_id:
         rows.append(("Job", f"`{record.job_id}` on {code(record.cluster)}"))
-    rows.append(("Log", f"[open the log]({log_url})" if log_url else code(f"{record.run_dir}/logs")))
+    if record.state is not State.QUEUED:
+        rows.append(("Log", f"[open the log]({log_url})" if log_url else code(f"{record.run_dir}/logs")))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 

@@ -49,11 +49,10 @@ def overridable(overrides: Iterable[Override], profiles: Sequence[str], recipe: 
     for override in overrides:
         refusal = override_refusal(override, policy, profiles, recipe)
         if refusal:
-            words = (
-                f"**{code(override.word)} may not be set** for {_of(profiles[0], recipe)} (rule {code(refusal)} in `.github/dispatch.yml`)."
-            )
+            rule, _, pattern = refusal.partition(": ")
+            why = f"Its value has to match {code(pattern)}" if pattern else f"It is not among the overrides of {_of(profiles[0], recipe)}"
             step = "Leave it out, or have the policy changed on the default branch."
-            return Denial("override-not-allowed", words, step, refusal.partition(":")[0])
+            return Denial("override-not-allowed", f"**{code(override.word)} may not be set.** {why} {by(rule)}.", step, rule)
     return None
 
 
@@ -80,7 +79,7 @@ def may_waive(facts: Facts, policy: Policy, gate: str) -> str | Denial:
         near = difflib.get_close_matches(gate.lower(), GATES, 1, 0.4)
         hint = f"Did you mean **{code(near[0])}**? " if near else ""
         known = ", ".join(code(name) for name in GATES)
-        return Denial("unknown-gate", f"**There is no gate {code(gate)}.**", f"{hint}There is: {known}.")
+        return Denial("unknown-gate", f"**There is no gate {code(gate)}.** {hint}There is: {known}.", f"Name it: {known}.")
     if policy.gate.override is None:
         words = "**There are no exceptions from the gate.** The policy has no `gate.override` in `.github/dispatch.yml`."
         return Denial("override-off", words, "Let the required runs pass, or add `gate.override` on the default branch.", "gate.override")
@@ -143,8 +142,8 @@ def _answer(at: At[Allow], facts: Facts, what: str) -> str | Denial:
     words = f"**{code(facts.actor)} may not {what}.** It takes {_takes(allow)} {by(rule)}."
     if facts.role is None:
         words += " GitHub does not list the account as a collaborator of this repository."
-        return Denial("not-a-collaborator", words, "Somebody who may can run it for this commit with the same command.", rule)
-    step = "Somebody who may can run it with the same command."
+        return Denial("not-a-collaborator", words, "Somebody who may can give the same command.", rule)
+    step = "Somebody who may can give the same command."
     return Denial("role-too-low", f"{words} Its role here is {code(facts.role)}.", step, rule)
 
 

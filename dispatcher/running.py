@@ -86,7 +86,8 @@ def cancel_runs(
     wanted = [item for item in active if item.record.run_key.startswith(command.run or "")]
     several = command.all or command.profile is not None
     if not wanted or (len(wanted) > 1 and not several):
-        return which([item.record for item in wanted], command.run, trigger, world, "cancel")
+        over = [item.record for item in runs if command.run and item.record.run_key.startswith(command.run) and item.record.state.ended]
+        return _ended_already(over[-1], trigger, world) if over and not wanted else _not_one(command, wanted, trigger, world)
     for item in wanted:
         refused = may(item.record) if item.record.actor.lower() != actor.lower() else ""
         if isinstance(refused, Denial):
@@ -96,9 +97,26 @@ def cancel_runs(
         told = end_run(item, f"cancelled by {actor}", policy, world)
         lines.append(f"- `{item.record.run_key[:8]}` ({item.record.profile} / {item.record.recipe}): {told or 'is being ended'}")
         if told is not None and len(wanted) == 1 and told.startswith("could not"):
-            return refusal("the job could not be ended", "cancel-refused", told, "", trigger, BROKEN, Exit.CLUSTER)
-    title = f"### 🛑 {'Runs are' if len(wanted) > 1 else f'Run `{wanted[0].record.run_key[:8]}` is'} being ended"
-    return answered("cancelled", [title, "", *lines, "", "Their own comments will say so at the next look."], trigger)
+            return refusal("the job could not be ended", "cancel-refused", told, "", trigger, BROKEN, Exit.CLUSTER, lead="Not done")
+    if len(wanted) == 1:
+        record = wanted[0].record
+        title = f"### 🛑 Run `{record.run_key[:8]}` ({record.profile} / {record.recipe}) {told or 'is being ended'}"
+        return answered("cancelled", [title, *(["", "Its own comment says so as soon as it has ended."] if told is None else [])], trigger)
+    words = "Each run's own comment says so as soon as it has ended."
+    return answered("cancelled", [f"### 🛑 {len(wanted)} runs are being ended", "", *lines, "", words], trigger)
+
+
+def _ended_already(record: RunRecord, trigger: str, world: World) -> Answer:
+    """There is nothing left to end."""
+    title = f"run {code(record.run_key[:8])} has ended: it {headline(record, world.clock.now())}"
+    step = f"`{world.settings.voice.word} status` lists the runs."
+    return refusal(title, "no-such-run", "", step, trigger, UNUSABLE, Exit.MALFORMED, lead="Not done")
+
+
+def _not_one(command: Cancel, wanted: Sequence[Found], trigger: str, world: World) -> Answer:
+    """None of the active runs is meant, or more than one."""
+    of = f"profile {code(command.profile)}" if command.profile is not None else ""
+    return which([item.record for item in wanted], command.run, trigger, world, "cancel", of)
 
 
 def end_run(item: Found, why: str, policy: Policy, world: World) -> str | None:
@@ -116,15 +134,18 @@ def end_run(item: Found, why: str, policy: Policy, world: World) -> str | None:
     return None if said.status == 0 else f"could not be ended: {neutralise(said.stderr or said.stdout, 500)}"
 
 
-def which(found: Sequence[RunRecord], wanted: str | None, trigger: str, world: World, verb: str) -> Answer:
-    """There is no such run, or more than one."""
+def which(found: Sequence[RunRecord], wanted: str | None, trigger: str, world: World, verb: str, of: str = "") -> Answer:
+    """There is no such run, or more than one. `of` says in Markdown whose runs were looked through, where it was not all."""
     word = world.settings.voice.word
-    title = f"{len(found)} runs of this pull request match"
-    step = "Name one: " + ", ".join(f"`{word} {verb} {record.run_key[:8]}` ({record.profile} / {record.recipe})" for record in found[:20])
-    if not found:
-        title = f"no run of this pull request {f'begins with {code(wanted)}' if wanted else 'is active'}"
-        step = f"`{word} status` lists them."
-    return refusal(title, "no-such-run", "", step, trigger, UNUSABLE, Exit.MALFORMED)
+    title, words = f"{len(found)} runs {'begin with ' + code(wanted) if wanted else 'are active'}", ""
+    step = f"Name one{f', or end them all: `{word} cancel all`' if verb == 'cancel' and not wanted else ''}."
+    if found:
+        words = "\n".join(f"- `{word} {verb} {record.run_key[:8]}` ({record.profile} / {record.recipe})" for record in found[:20])
+    else:
+        missing = f"begins with {code(wanted)}" if wanted else f"with {of} is active" if of else "is active"
+        title = f"no run of this pull request {missing}" if wanted or verb == "cancel" else "this pull request has no runs yet"
+        step = f"`{word} status` lists the runs."
+    return refusal(title, "no-such-run", words, step, trigger, UNUSABLE, Exit.MALFORMED, lead="Not done")
 
 
 # --------------------------------------------------------------------------- look

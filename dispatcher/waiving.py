@@ -22,7 +22,7 @@ def waive(command: Waive, grant: Grant, facts: Facts, policy: Policy, world: Wor
     """Records the exception in a check, judges the gate again, and labels the pull request."""
     rule = may_waive(facts, policy, command.gate)
     if isinstance(rule, Denial):
-        return denied(rule, grant.trigger)
+        return denied(rule, grant.trigger, lead="Not done")
     assert world.forge is not None and grant.number is not None, "exceptions are made on pull requests"  # noqa: PT018
     assert policy.gate.override is not None, "may_waive has looked"
     now = world.clock.now()

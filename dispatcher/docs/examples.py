@@ -117,7 +117,7 @@ def refused() -> str:
     """Two answers to commands that started nothing."""
     rule = "(rule `profiles.cluster.allow` in `.github/dispatch.yml`)"
     words = f"**`bob` may not use profile `cluster`.** It takes membership of `org/ml-team` {rule}."
-    no = denied(Denial("role-too-low", words, "Somebody who may can run it with the same command."), "comment:2")
+    no = denied(Denial("role-too-low", words, "Somebody who may can give the same command."), "comment:2")
     unknown = unknown_profile(UnknownProfile("clutser", "cluster", ("cluster", "cluster-large", "local")), "comment:3", Voice())
     return f"{no.summary}\n\n{unknown.summary}"
 

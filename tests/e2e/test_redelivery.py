@@ -156,7 +156,7 @@ def test_a_push_in_between_submits_nothing(stage: Stage, slurm: SlurmRig) -> Non
     assert (ended.code, ended.outputs["reason-code"]) == (5, "head-moved"), ended
     checks = [check.name for check in stage.repo.checks_on(before) if check.status != "completed" and check.name != "dispatch/gate"]
     assert checks == []
-    assert re.search(r"Not started: The head has moved", stage.answers[-1])
+    assert re.search(r"Not started: the head has moved", stage.answers[-1])
     assert not list((stage.job_dir / "runs").glob("*/claim.*"))
 
 

@@ -325,7 +325,7 @@ def test_while_it_waits_a_budget_can_run_out() -> None:
     ask(fakes)
     ask(fakes, 100)
     # Nothing is said by itself while others are reserved for: it was refused at once, not queued.
-    assert "Not enough GPU-hours" in fakes.forge.bodies[1]
+    assert "not enough GPU-hours" in fakes.forge.bodies[1]
     fakes.files[".github/dispatch.yml"] = POLICY + "active: { user: 1 }\nbudget: { month: 100 }\n"
     ask(fakes, 101)
     assert of(fakes, 101).state is State.QUEUED

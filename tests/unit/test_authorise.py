@@ -156,7 +156,7 @@ DENIALS: list[tuple[str, str, str, Any, Any, Any, Any]] = [
     ("sha-mismatch", HEAD, "", Run(sha=OTHER), MANUAL, Facts("alice", "write", head_sha=HEAD), POLICY),
     (
         "head-moved",
-        "aaaaaaaaaaaa` to `bbbbbbbbbbbb`",
+        "`aaaaaaaaaaaa` when this was asked for, and is `bbbbbbbbbbbb` now",
         "Ask again",
         Run(),
         LABEL,
@@ -202,11 +202,11 @@ DENIALS: list[tuple[str, str, str, Any, Any, Any, Any]] = [
     ("unknown-ref", "`main`", "", Run(), SCHEDULE, Facts(""), POLICY),
     ("no-profile", "`default_profile`", "`profile=…`", Run(), COMMENT, WRITER, BARE),
     ("no-recipe", "no default", "`recipe=…`", Run(profile="c"), COMMENT, WRITER, BARE),
-    ("unknown-recipe", "`eva`", "Did you mean **`eval`**?", Run(recipe="eva"), COMMENT, WRITER, POLICY),
+    ("unknown-recipe", "`eva`.** Did you mean **`eval`**?", "`recipes:`", Run(recipe="eva"), COMMENT, WRITER, POLICY),
     ("override-not-allowed", "`data.x=1` may not be set", "", Run(overrides=(Override("data.x", "1"),)), COMMENT, WRITER, POLICY),
     (
         "override-not-allowed",
-        "`[1-4]`" and "overrides.values: [1-4]",
+        "Its value has to match `[1-4]` (rule `overrides.values` in",
         "",
         Run(overrides=(Override("run.nodes", "9"),)),
         COMMENT,
@@ -559,8 +559,8 @@ def test_a_gate_that_does_not_exist_names_the_nearest() -> None:
     near, far = may_waive(someone(), RULED, "dispatch/gaet"), may_waive(someone(), RULED, "x")
     assert isinstance(near, Denial)
     assert isinstance(far, Denial)
-    assert "Did you mean **`dispatch/gate`**?" in near.next_step
-    assert "Did you mean" not in far.next_step
+    assert "Did you mean **`dispatch/gate`**?" in near.words
+    assert "Did you mean" not in far.words
     assert "`dispatch/gate`" in far.next_step
 
 

@@ -382,7 +382,7 @@ REFUSED: list[tuple[str, Callable[[Fakes], None], Exit, str, str, str]] = [
     ("/train recipe=evil", unchanged, Exit.DENIED, "denied", "unknown-recipe", "Did you mean **`eval`**?"),
     ("/train run.nodes=4", unchanged, Exit.DENIED, "denied", "override-not-allowed", "`run.nodes=4` may not be set"),
     ("/train profil=x", unchanged, Exit.MALFORMED, "malformed", "bad-key", "Did you mean **`profile=`**?"),
-    ("/train clustr", unchanged, Exit.MALFORMED, "malformed", "unknown-word", "is not understood"),
+    ("/train clustr", unchanged, Exit.MALFORMED, "malformed", "unknown-word", "is neither a verb nor `key=value`"),
     ("/train profile=clutser", unchanged, Exit.CONFIG, "refused", "unknown-profile", "Did you mean **`cluster`**?"),
     ("/train", no_policy, Exit.CONFIG, "refused", "config.missing", ".github/dispatch.yml"),
     ("/train", broken_profile, Exit.CONFIG, "refused", "config.invalid", "`acount`"),
@@ -597,21 +597,29 @@ def with_runs(fakes: Fakes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "exit_code", "reason", "cancelled"),
+    ("body", "exit_code", "reason", "cancelled", "title"),
     [
-        ("/train cancel 1111", Exit.OK, "cancelled", ["cluster.cancel 1111"]),
-        ("/train cancel", Exit.MALFORMED, "no-such-run", []),
-        ("/train cancel 3333", Exit.MALFORMED, "no-such-run", []),
-        ("/train cancel abcd", Exit.MALFORMED, "no-such-run", []),
+        ("/train cancel 1111", Exit.OK, "cancelled", ["cluster.cancel 1111"], "🛑 Run `11110000` (cluster / default) is being ended"),
+        ("/train cancel", Exit.MALFORMED, "no-such-run", [], "🤔 Not done: 2 runs are active"),
+        ("/train cancel 3333", Exit.MALFORMED, "no-such-run", [], "🤔 Not done: run `33330000` has ended: it failed"),
+        ("/train cancel abcd", Exit.MALFORMED, "no-such-run", [], "🤔 Not done: no run of this pull request begins with `abcd`"),
+        (
+            "/train cancel profile=x",
+            Exit.MALFORMED,
+            "no-such-run",
+            [],
+            "🤔 Not done: no run of this pull request with profile `x` is active",
+        ),
     ],
 )
-def test_cancel(body: str, exit_code: Exit, reason: str, cancelled: list[str]) -> None:
+def test_cancel(body: str, exit_code: Exit, reason: str, cancelled: list[str], title: str) -> None:
     fakes = Fakes()
     with_runs(fakes)
     ended = handle(comment_event(body), fakes.world)
     assert (ended.exit, ended.outputs["reason-code"]) == (exit_code, reason)
     assert fakes.trace.of("cluster.cancel") == cancelled
-    assert len(fakes.forge.bodies) == 1
+    [body] = fakes.forge.bodies
+    assert body.splitlines()[0].startswith(f"### {title}")
 
 
 def test_cancel_that_the_scheduler_refuses() -> None:

@@ -284,7 +284,7 @@ def line(state: State | None, **fields: object) -> Line:
     [
         (Pass(()), "no run is required for this change"),
         (Pass((line(State.SUCCEEDED),)), "1 required run passed"),
-        (Pending((line(None), line(State.RUNNING), line(State.SUCCEEDED)), 1), "waits for 2 runs, 1 not started"),
+        (Pending((line(None), line(State.RUNNING), line(State.SUCCEEDED)), 1), "waits for 2 runs, 1 of them not started"),
         (Pending((line(State.RUNNING),), 0), "waits for 1 run"),
         (Fail((line(State.FAILED), line(State.LOST), line(None))), "2 required runs did not pass"),
     ],

@@ -302,7 +302,8 @@ def test_all_or_none_when_one_is_malformed() -> None:
     ended = handle(comment_event("/train a=1\n/train profil=x\n/train a=3"), fakes.world)
     assert (ended.exit, told(ended)) == (Exit.MALFORMED, ("malformed", "bad-key"))
     assert not fakes.trace.of("connect", "cluster", "forge.create_check")
-    assert "Line 2" in fakes.forge.bodies[0]
+    assert "Not understood: line 2" in fakes.forge.bodies[0]
+    assert "None of the comment's 3 commands was carried out." in fakes.forge.bodies[0]
 
 
 @pytest.mark.parametrize("broken", ["/train recipe=gone", "/train profile=gone", "/train logs abcd", "/train profile=broken"])

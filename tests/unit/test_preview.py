@@ -24,7 +24,7 @@ def test_the_whole_of_it() -> None:
     job = planned(slurm(nodes=2, gpus_per_node=8, container_image="a.sqsh"), Recipe(script="train.py"), "a=1")
     text = preview(job, SCRIPT)
     assert text.splitlines()[0] == "### Preview: default on cluster"
-    assert row(text, "What") == f"| What | `default` (`train.py`) at `{HEAD[:12]}` `a=1` |"
+    assert row(text, "What") == f"| What | `default` (`train.py`) at `{HEAD[:12]}` · `a=1` |"
     assert row(text, "Where") == (
         "| Where | `cluster` on `ci@login.example.com` · partition batch · 2 × 8 GPUs · at most 4h = 64 GPU-hours · image `a.sqsh` |"
     )

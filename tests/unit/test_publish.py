@@ -158,7 +158,7 @@ def test_words_that_look_like_a_runs_mark_protect_nothing() -> None:
     fakes = Fakes()
     fakes.forge.comments[1] = Comment(1, "https://u", f"`{RUN_MARK}x -->`\n\n{marker('comment:99')}")
     publish_answer(fakes.forge, ANSWER, 7, "comment:99", NOON, 99)
-    assert "You may not" in fakes.forge.comments[1].body
+    assert "you may not" in fakes.forge.comments[1].body
 
 
 def test_an_answer_that_was_deleted_in_between_is_written_again() -> None:

@@ -169,6 +169,9 @@ def test_the_schedulers_estimate_while_it_waits() -> None:
     assert "Waiting for: Priority" in said(reason="Priority").comment
     assert "Waiting" not in said(state=State.RUNNING, reason="Priority").comment
     assert "Reason: NonZeroExitCode" in said(state=State.FAILED, reason="NonZeroExitCode").comment
+    queued = said(state=State.QUEUED, reason="place 1 in the queue: alice has 1 of 1 active runs").comment
+    assert "\n\nIt has place 1 in the queue: alice has 1 of 1 active runs\n\n" in queued
+    assert "| Log |" not in queued, "nothing runs, and nothing is written"
 
 
 def test_at_a_terminal_the_commands_are_the_terminals() -> None:
@@ -327,7 +330,7 @@ def test_the_marker() -> None:
         ),
         (
             malformed(Malformed("bad-key", "`x y` is not a key.", "Hint."), "t", Voice()),
-            "### 🤔 Not started: `x y` is not a key",
+            "### 🤔 Not understood: `x y` is not a key",
             "bad-key",
             "malformed",
             Exit.MALFORMED,
