@@ -356,9 +356,9 @@ def corpus(canary: str) -> tuple[Hostile, ...]:
     return tuple(found)
 
 
-def half(items: Sequence[Hostile]) -> tuple[Hostile, ...]:
-    """Every other input, more or less, and always the same: families and positions stay mixed."""
-    return tuple(item for item in items if crc32(item.id.encode()) % 2)
+def some(items: Sequence[Hostile]) -> tuple[Hostile, ...]:
+    """Two inputs of five, more or less, and always the same: families and positions stay mixed."""
+    return tuple(item for item in items if crc32(item.id.encode()) % 5 < 2)
 
 
 def _chosen() -> Iterator[tuple[str, str, str]]:

@@ -1,7 +1,7 @@
 """The hostile corpus through every way in: GitHub over real HTTP, one real sshd, a real Slurm, and a policy that allows all it can.
 
 What is legal runs as a job whose script writes down its arguments and its environment; legal arguments and variables travel many in one
-command, and of what travels alone every other input does (`tests/unit/test_hostile.py` has them all). Afterwards the tests look at what
+command, and of what travels alone two inputs of five do (`tests/unit/test_hostile.py` has them all). Afterwards the tests look at what
 is left: everything is done once, in the fixture `story`.
 """
 
@@ -42,7 +42,7 @@ from dispatcher.watching import watch
 from dispatcher.world import Outcome, World
 from tests.github_model import Comment, File, Pull
 from tests.github_server import GitHubServer
-from tests.hostile import ARGUMENTS, FAMILIES, POSITIONS, REASON, VARIABLE, Hostile, bare, corpus, half
+from tests.hostile import ARGUMENTS, FAMILIES, POSITIONS, REASON, VARIABLE, Hostile, bare, corpus, some
 from tests.powerless import acting
 from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
@@ -283,7 +283,7 @@ def story(server: GitHubServer, slurm: SlurmRig, cluster_sshd: Sshd, tmp_path_fa
             told.command(bundle, "/train " + " ".join(item.words for item in bundle))
         for part in range(PARTS):
             told.command(items[:1], f"/train recipe=loud part={part}")
-        for item in half(alone):
+        for item in some(alone):
             told.deliver(item)
         deadline = time.monotonic() + 60
         while told.waiting and time.monotonic() < deadline:
@@ -412,7 +412,7 @@ def test_a_run_has_in_its_folder_what_it_should_and_no_more(story: Story) -> Non
 def test_every_input_was_answered_with_a_reason_in_time(story: Story) -> None:
     assert story.crashes == []
     inputs = {item.id for one in story.told for item in one.items}
-    assert len(inputs) > 1000
+    assert len(inputs) > 900
     assert {item.position for one in story.told for item in one.items} == set(POSITIONS)
     for one in story.told:
         assert set(one.outputs) == set(OUTPUTS), one.id
@@ -455,7 +455,7 @@ def test_nothing_that_was_written_on_github_acts(story: Story) -> None:
     marks = {marker(one.trigger + line) for line in ("", *lines) for one in story.told}
     own = marks | {f"{RUN_MARK}{key} -->" for key in story.runs}
     links = (DOCS, f"{story.stage.server.url}/", "https://ondemand.example.com/files/")
-    assert len(story.comments) > 500
+    assert len(story.comments) > 300
     for comment in story.comments:
         assert acting(comment.body, own, links) == [], comment.body
         assert len([line for line in comment.body.splitlines() if line in marks]) == 1, comment.body
