@@ -9,6 +9,7 @@ REASONS: Mapping[str, str] = {
     "not-a-collaborator": "GitHub does not list the account as a collaborator, or did not answer.",
     "role-too-low": "The account's role on the repository is not among those that the rule admits.",
     "denied-user": "The account stands under `deny`.",
+    "rerun-by-another": "Somebody else had the command's old workflow run done once more, which would be in its author's name.",
     "pull-gone": "The pull request cannot be read, or GitHub does not say which one it is.",
     "pull-closed": "The pull request is closed.",
     "fork-off": "The policy runs nothing from forks.",

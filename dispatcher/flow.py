@@ -28,8 +28,8 @@ from dispatcher.command import (
     parse_command,
 )
 from dispatcher.configuration import read_policy
-from dispatcher.errors import DispatchError
-from dispatcher.event import CheckEvent, CommentEvent, Event, LabelEvent
+from dispatcher.errors import DispatchError, Exit
+from dispatcher.event import CheckEvent, CommentEvent, Event, LabelEvent, ManualEvent
 from dispatcher.grammar import Malformed, Run, Sweep
 from dispatcher.lifecycle import gate_again, head_moved, merge_queued, pull_closed, pull_drafted
 from dispatcher.limits import too_many
@@ -46,12 +46,34 @@ def handle(event: Event, world: World) -> Outcome:
         return outcome("ignored", command.reason)
     if isinstance(event, CheckEvent) and event.app_slug != world.settings.app_slug:
         return outcome("ignored", "other-check")
+    if _is_anothers(command, event, world):
+        told = "Somebody else's command is not given again by re-running its workflow: what it means now, they have not seen."
+        return outcome("denied", "rerun-by-another", Exit.DENIED, f"{told} Give the command yourself.")
     if isinstance(command, Run | Sweep | Retry | Approve):
         world.compiler.start()  # the longest step of all, so it begins before anything is asked
     try:
         return _tidied(_answered(command, event, _marked(event, world)), event, world)
     finally:
         world.compiler.close()
+
+
+def _is_anothers(command: Command, event: Event, world: World) -> bool:
+    """Whether this is an old event that somebody else has had handled once more, which GitHub lets everybody with write access do.
+
+    An approval, an exception or a run would be for the head and the requests of now, in the name of who gave the command back then.
+    Other events name the commit that they are about, or nobody.
+    """
+    by = world.settings.rerun_by.lower()
+    looks = command.commands if isinstance(command, Several) else (command,)
+    if not by or all(isinstance(item, Status | Help | Logs | Malformed) for item in looks):
+        return False
+    match event:
+        case CommentEvent():
+            return event.author.lower() != by
+        case ManualEvent():
+            return event.sender.lower() != by
+        case _:
+            return False
 
 
 def _marked(event: Event, world: World) -> World:

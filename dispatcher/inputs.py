@@ -37,6 +37,12 @@ class GitHubInputs:
     app_slug: str
     app_id: str
     app_private_key: str = field(repr=False)
+    triggering_actor: str = ""
+
+    @property
+    def rerun_by(self) -> str:
+        """Who had this workflow run done once more; empty on the first attempt. The event is the old one, and names whoever gave it."""
+        return self.triggering_actor if self.run_attempt != "1" else ""
 
     @property
     def speaks(self) -> bool:
@@ -122,6 +128,7 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
         app_slug=app_slug,
         app_id=get("DISPATCH_APP_ID"),
         app_private_key=get("DISPATCH_APP_PRIVATE_KEY"),
+        triggering_actor=get("GITHUB_TRIGGERING_ACTOR"),
     )
     ssh = SshInputs(
         key=given.get("DISPATCH_SSH_KEY"),

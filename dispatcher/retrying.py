@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from dispatcher.answer import Answer
 from dispatcher.asking import granted
 from dispatcher.authorise import AskedBy, Denial, Facts, Grant, needed_teams
+from dispatcher.event import CommentEvent
 from dispatcher.grammar import Override, Run
 from dispatcher.lookups import with_teams
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
-from dispatcher.refusals import denied, nothing_failed
+from dispatcher.refusals import denied, nothing_failed, told
 from dispatcher.running import Found, which
 from dispatcher.slurm import State
 from dispatcher.starting import start_runs
 from dispatcher.verbs import Retry
 from dispatcher.world import Outcome, World
+
+# GitHub's clock and ours may differ by this much.
+CLOCKS = timedelta(minutes=2)
 
 
 def retry(
@@ -25,7 +30,7 @@ def retry(
 ) -> Outcome | Answer:
     """Starts again what failed (or all, or one), if whoever asks may use its profile. Several become one command's runs."""
     # What this very command has started is left out: delivered again, it means the same runs as before.
-    runs = [item for item in runs if item.record.trigger != grant.trigger]
+    runs = [item for item in runs if item.record.trigger != grant.trigger and not (command.run is None and _came_later(item.record, event))]
     chosen = chosen_runs(command, [item.record for item in runs], grant.sha)
     if not chosen:
         if command.run:
@@ -42,6 +47,12 @@ def retry(
         return denied(grants, grant.trigger)
     numbered = [replace(item, attempt=record.attempt + 1, retry_of=record.run_key) for item, record in zip(grants, chosen, strict=True)]
     return start_runs(numbered, facts, event, policy, world)
+
+
+def _came_later(record: RunRecord, event: AskedBy) -> bool:
+    """Whether the run was asked for when the command had long been given: an old event that is delivered again means no newer runs."""
+    given = told(event.created_at) if isinstance(event, CommentEvent) else None
+    return given is not None and record.asked_at > given + CLOCKS
 
 
 def chosen_runs(command: Retry, records: Sequence[RunRecord], head: str) -> list[RunRecord]:

@@ -23,6 +23,8 @@ class Settings:
     run_attempt: int = 1
     first_delivery: bool = False
     """This delivery is the first of its event, for sure: nothing that we would make can exist yet."""
+    rerun_by: str = ""
+    """Who pressed "Re-run" on an event of before; empty on the first attempt."""
     run_id: str = ""
     config_ref: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -203,6 +203,7 @@ def _world(
             voice=Voice(inputs.word, github.server_url, github.run_url, at_terminal=forge is None),
             wait=inputs.wait,
             run_attempt=int(github.run_attempt) if github.run_attempt.isdigit() else 1,
+            rerun_by=github.rerun_by,
             environment=inputs.environment,
             to_hide=inputs.to_hide,
             local_job_dir=local_job_dir,

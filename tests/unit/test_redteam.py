@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from dispatcher.approval import APPROVAL_NAME
-from dispatcher.event import CheckEvent
+from dispatcher.configuration import read_policy
+from dispatcher.event import CheckEvent, ManualEvent
 from dispatcher.flow import handle
 from dispatcher.ports import Check, PullRequest
 from dispatcher.record import RunRecord, parse_record
+from dispatcher.watching import watch
 from dispatcher.world import Outcome
 from tests.fakes import BASE, HEAD, POLICY, PROFILE, REPOSITORY, Fakes, comment_event
 
@@ -128,3 +130,69 @@ def test_a_label_of_any_command_word_can_wait(word: str) -> None:
     fakes.world = replace(fakes.world, settings=replace(fakes.world.settings, voice=replace(fakes.world.settings.voice, word=word)))
     event = replace(LABEL, label=f"{word.lstrip('/')}:cluster")
     assert told(handle(event, fakes.world)) == ("waiting", "waits-second")
+
+
+# --------------------------------------------------------------------------- "Re-run jobs", by somebody else
+
+WAIVABLE = POLICY.replace("gate:\n", "gate:\n  override: {}\n")
+
+
+def rerun(fakes: Fakes, by: str) -> None:
+    """From now on every delivery is an old one that somebody has had handled once more: GitHub's event is the same."""
+    fakes.world = replace(fakes.world, settings=replace(fakes.world.settings, run_attempt=2, rerun_by=by))
+
+
+def test_an_exception_is_not_made_again_for_a_newer_commit_by_running_its_job_again() -> None:
+    fakes = of_ours(WAIVABLE)
+    fakes.forge.roles["mia"] = "maintain"
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], head_sha="c" * 40)
+    rerun(fakes, "alice")
+    assert say(fakes, '/train override dispatch/gate reason="down until noon"', "mia") == ("denied", "rerun-by-another")
+    assert not fakes.forge.checks
+    assert not fakes.forge.bodies
+    rerun(fakes, "Mia")
+    assert say(fakes, '/train override dispatch/gate reason="down until noon"', "mia") == ("answered", "overridden")
+
+
+@pytest.mark.parametrize("body", ["/train", "/train lr=1,2", "/train retry", APPROVE, "/train cancel all", "/train status\n/train"])
+def test_nobody_speaks_by_running_somebody_elses_job_again(body: str) -> None:
+    fakes = of_ours(POLICY)
+    rerun(fakes, "mallory")
+    assert say(fakes, body) == ("denied", "rerun-by-another")
+    assert fakes.steps == []
+
+
+@pytest.mark.parametrize("body", ["/train help", "/train status", "/train logs", "/train nonsense", "not for us"])
+def test_what_only_looks_may_be_answered_again(body: str) -> None:
+    fakes = of_ours(POLICY)
+    rerun(fakes, "dave")
+    assert say(fakes, body)[1] != "rerun-by-another"
+
+
+def test_a_manual_run_is_its_starters_too() -> None:
+    fakes = of_ours(POLICY)
+    event = ManualEvent(REPOSITORY, {}, "alice", "5", "refs/heads/main", "main")
+    rerun(fakes, "dave")
+    assert told(handle(event, fakes.world)) == ("denied", "rerun-by-another")
+    rerun(fakes, "alice")
+    assert told(handle(event, fakes.world)) == ("run", "submitted")
+
+
+def test_an_old_retry_repeats_nothing_that_was_asked_for_since() -> None:
+    fakes = of_ours(POLICY)
+    say(fakes, "/train", at="13:00:00")
+    fakes.cluster.scheduler["100"] = "FAILED"
+    watch(fakes.world, read_policy(fakes.world))
+    assert say(fakes, "/train retry", comment=51, at="13:10:00") == ("run", "submitted")
+    say(fakes, "/train", comment=52, at="13:30:00")
+    for job in ("101", "102"):
+        fakes.cluster.scheduler[job] = "FAILED"
+    watch(fakes.world, read_policy(fakes.world))
+    # "Re-run jobs" on the retry, after what it started has failed too.
+    say(fakes, "/train retry", comment=51, at="13:10:00")
+    assert len(fakes.cluster.runs) == 3
+    assert sorted((record.trigger, record.attempt) for record in records(fakes)) == [
+        ("comment:50", 1),
+        ("comment:51", 2),
+        ("comment:52", 1),
+    ]
