@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from dispatcher.errors import ConfigError
 from dispatcher.policy import POLICY_PATH, Policy, load_policy
 from dispatcher.profile import ENV_TOML, ResolvedProfile, UnknownProfile, names_in, needed, resolve_profile
+from dispatcher.untrusted import code
 from dispatcher.world import World
+
+_BELOW = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[A-Za-z0-9_.][A-Za-z0-9_.@+=,-]*(?:/[A-Za-z0-9_.@+=,-]+)*", re.ASCII)
 
 
 def read_policy(world: World) -> Policy:
@@ -33,14 +37,15 @@ def read_profile(world: World, policy: Policy, name: str) -> ResolvedProfile | U
     """A profile and what it extends, resolved. Reads no more files than that takes; only an unknown name costs a listing."""
     sources: dict[str, str] = {}
     asked: set[str] = set()
-    while paths := [path for path in needed(name, sources) if path not in asked]:
+    file = env_file(world)
+    while paths := [path for path in needed(name, sources, file) if path not in asked]:
         for path in paths:
             asked.add(path)
             text = world.read_config(path)
             if text is not None:
                 sources[path] = text
                 break
-    resolved = resolve_profile(name, sources, policy.env, world.settings.environment)
+    resolved = resolve_profile(name, sources, policy.env, world.settings.environment, policy.secrets)
     if isinstance(resolved, UnknownProfile):
         return resolved.among(profile_names(world))
     return resolved
@@ -49,6 +54,20 @@ def read_profile(world: World, policy: Policy, name: str) -> ResolvedProfile | U
 def profile_names(world: World) -> tuple[str, ...]:
     """Every profile there is: files in `profiles/`, then sections of `env.toml`."""
     files = sorted(file.removesuffix(".yaml") for file in world.list_config("profiles") if file.endswith(".yaml"))
-    text = world.read_config(ENV_TOML)
-    sections = names_in({ENV_TOML: text}) if text is not None else ()
+    file = env_file(world)
+    text = world.read_config(file)
+    sections = names_in({file: text}) if text is not None else ()
     return tuple(dict.fromkeys([*files, *sections]))
+
+
+def env_file(world: World) -> str:
+    """Nemotron's file of profiles: `env.toml` in the root, or what `NEMOTRON_ENV_FILE` names below it.
+
+    Raises:
+        ConfigError: `config.invalid` for a name that cannot be one.
+    """
+    given = world.settings.environment.get("NEMOTRON_ENV_FILE", "") or ENV_TOML
+    if not given.endswith(".toml") or not _BELOW.fullmatch(given):
+        words = f"`NEMOTRON_ENV_FILE` is {code(given)}, which is no path of a `.toml` file below the repository's root."
+        raise ConfigError("config.invalid", words, "Name it as it is called in the repository, for example `env.slurm.toml`.")
+    return given

@@ -36,10 +36,11 @@ Value = Any
 
 @dataclass(frozen=True)
 class Place:
-    """A line of a file."""
+    """A line of a file; `holder` is whose it is, where a file holds several things (a profile of env.toml)."""
 
     path: str
     line: int
+    holder: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"

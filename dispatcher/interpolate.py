@@ -50,7 +50,8 @@ def interpolate(document: Document, allowed: Collection[str], env: Mapping[str, 
     def _value(name: str, default: str | None, loc: Loc) -> str:
         place = document.place(loc)
         if name not in allowed:
-            raise ConfigError("config.env-not-listed", f"`{place}`: {code(name)} is not listed under `env:` in the policy.")
+            step = "Add the name to `env:` in `.github/dispatch.yml`, or to `secrets:` when it is one."
+            raise ConfigError("config.env-not-listed", f"`{place}`: {code(name)} is not listed under `env:` in the policy.", step)
         found = env.get(name, "")
         if found:
             return found

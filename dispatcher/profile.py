@@ -9,27 +9,34 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from dispatcher.document import Document, Loc, Place, check, explain, known_keys, load_document, refuse
+from dispatcher.counterparts import ALIASES, REFUSED
+from dispatcher.document import Document, Loc, check, explain, known_keys, load_document, refuse
 from dispatcher.errors import ConfigError
 from dispatcher.executor import EXECUTORS, LocalProfile, Profile, SlurmProfile
 from dispatcher.grammar import NAME, Malformed, Override
 from dispatcher.interpolate import interpolate
 from dispatcher.recipe import Recipe
+from dispatcher.spelling import (
+    IGNORED_SECTIONS,
+    RESERVED_SECTIONS,
+    Note,
+    normalised,
+    refuse_what_is_elsewhere,
+    without_blanks,
+    without_secrets,
+)
 from dispatcher.untrusted import code
 
-__all__ = ["LocalProfile", "Profile", "ResolvedProfile", "SlurmProfile", "UnknownProfile", "apply_overrides", "needed", "profile_paths"]
-__all__ += ["names_in", "resolve_profile", "with_recipe"]
+__all__ = ["ALIASES", "RESERVED_SECTIONS", "LocalProfile", "Note", "Profile", "ResolvedProfile", "SlurmProfile", "UnknownProfile"]
+__all__ += ["apply_overrides", "merged_profile", "names_in", "needed", "profile_paths", "resolve_profile", "with_recipe"]
 
 ENV_TOML = "env.toml"
-RESERVED_SECTIONS = frozenset({"wandb", "cli", "cache", "artifacts"})
 CHAIN_LIMIT = 10
-
-ALIASES = {"container": "container_image", "container_mounts": "mounts", "remote_job_dir": "job_dir"}
 
 TABLES = frozenset({"env_vars", "wandb", "additional_parameters"})
 
@@ -45,7 +52,8 @@ FIXED_FIELDS = frozenset(
 class ResolvedProfile:
     """A profile that can be used. `document` holds the merged table and, for messages, where each value stands.
 
-    `lineage` are the names of the profile and of what it extends, in this order.
+    `lineage` are the names of the profile and of what it extends, in this order. `written` is `document` before variables were put in;
+    `notes` say what in its files has no effect.
     """
 
     name: str
@@ -53,6 +61,8 @@ class ResolvedProfile:
     document: Document
     sources: tuple[str, ...]
     lineage: tuple[str, ...]
+    written: Document
+    notes: tuple[Note, ...]
 
     def where(self, key: str) -> str:
         """`file:line` of a field, or of the profile when the field was left out."""
@@ -74,25 +84,27 @@ class UnknownProfile:
         return UnknownProfile(self.name, near[0] if near else None, known)
 
 
-def profile_paths(name: str) -> tuple[str, ...]:
+def profile_paths(name: str, env_file: str = ENV_TOML) -> tuple[str, ...]:
     """The files that may define a profile, the first that does wins; none for what cannot be a name."""
-    return (f"profiles/{name}.yaml", ENV_TOML) if NAME.fullmatch(name) else ()
+    return (f"profiles/{name}.yaml", env_file) if NAME.fullmatch(name) else ()
 
 
-def needed(name: str, sources: Mapping[str, str]) -> tuple[str, ...]:
+def needed(name: str, sources: Mapping[str, str], env_file: str = ENV_TOML) -> tuple[str, ...]:
     """Which files to look for next, most likely first; empty when the profile and everything it extends is among `sources`.
 
     The same paths come again while none of them is found: the caller stops when it has asked for all of them.
     Raises `ConfigError` for files that cannot be parsed and for circles.
     """
     _, missing = _chain(name, sources)
-    return tuple(path for path in profile_paths(missing) if path not in sources) if missing else ()
+    return tuple(path for path in profile_paths(missing, env_file) if path not in sources) if missing else ()
 
 
 def resolve_profile(
-    name: str, sources: Mapping[str, str], env_names: Collection[str], env: Mapping[str, str]
+    name: str, sources: Mapping[str, str], env_names: Collection[str], env: Mapping[str, str], secrets: Collection[str] = ()
 ) -> ResolvedProfile | UnknownProfile:
-    """The files' texts by path → the profile. `env` is looked into only for names in `env_names`.
+    """The files' texts by path → the profile. The only path that ends in `.toml` is Nemotron's file, whatever its name.
+
+    `env` is looked into only for names in `env_names`; `secrets` are names that the job gets without a profile's doing.
 
     Raises `ConfigError`: `config.syntax`, `config.invalid`, `config.extends-cycle`, `config.env-not-listed`, `config.env-unset`.
     """
@@ -100,18 +112,25 @@ def resolve_profile(
     if missing == name:
         return UnknownProfile(name, None, ()).among(names_in(sources))
     if missing:
-        child = chain[-1]
+        child = chain[-1].document
         near = UnknownProfile(missing, None, ()).among(names_in(sources)).nearest
         meant = f"; did you mean `{near}`?" if near else ""
         raise refuse(child, [(("extends",), f"there is no profile {code(missing)}{meant}")])
-    merged = _wandb_defaults(chain[-1], sources) if chain[0].path == ENV_TOML else Document(chain[0].path, {}, {})
-    for document in reversed(chain):
-        merged = _merge(merged, document)
-    merged = interpolate(merged, env_names, env)
+    merged, known = without_secrets(merged_profile(chain, sources), secrets)
+    document = without_blanks(interpolate(merged, env_names, env))
+    paths = tuple(dict.fromkeys(member.document.path for member in chain))
+    lineage = tuple(member.name for member in chain)
+    notes = (*(note for member in chain for note in member.notes), *known, *_section_notes(chain, sources))
+    return ResolvedProfile(name, _checked(document), document, paths, lineage, merged, notes)
+
+
+def merged_profile(chain: Sequence[Member], sources: Mapping[str, str]) -> Document:
+    """A profile laid over what it extends, and all that over env.toml's `[wandb]`; variables are still questions."""
+    merged = _wandb_defaults(sources) if any(_is_toml(member.document.path) for member in chain) else Document("", {}, {})
+    for member in reversed(chain):
+        merged = _merge(merged, member.document)
     table = {key: value for key, value in merged.value.items() if key != "extends" and value is not None}
-    merged = Document(chain[0].path, table, merged.places)
-    paths = tuple(dict.fromkeys(document.path for document in chain))
-    return ResolvedProfile(name, _checked(merged), merged, paths, (name, *(str(document.value["extends"]) for document in chain[:-1])))
+    return Document(chain[0].document.path, table, merged.places)
 
 
 def with_recipe(profile: Profile, recipe: Recipe) -> Profile:
@@ -142,46 +161,65 @@ def apply_overrides(profile: Profile, overrides: Sequence[Override]) -> Profile 
 # --------------------------------------------------------------------------- files
 
 
-def _chain(name: str, sources: Mapping[str, str]) -> tuple[list[Document], str | None]:
+@dataclass(frozen=True)
+class Member:
+    """One profile of a chain of `extends`: its own table, and what of it has no effect."""
+
+    name: str
+    document: Document
+    notes: tuple[Note, ...]
+
+
+def _chain(name: str, sources: Mapping[str, str]) -> tuple[list[Member], str | None]:
     """The profile and what it extends, child first, as far as `sources` go; and the name that was not found, if any."""
-    chain: list[Document] = []
+    chain: list[Member] = []
     seen: list[str] = []
     wanted: str | None = name
     while wanted is not None:
         if wanted in seen or len(seen) > CHAIN_LIMIT:
             circle = " → ".join(f"`{step}`" for step in [*seen[seen.index(wanted) if wanted in seen else 0 :], wanted])
-            raise ConfigError("config.extends-cycle", f"`{chain[-1].place(('extends',))}`: {circle}.")
-        document = _find(wanted, sources, toml_first=any(found.path == ENV_TOML for found in chain))
-        if document is None:
+            raise ConfigError("config.extends-cycle", f"`{chain[-1].document.place(('extends',))}`: {circle}.")
+        found = _find(wanted, sources, toml_first=any(_is_toml(member.document.path) for member in chain))
+        if found is None:
             return chain, wanted
         seen.append(wanted)
-        chain.append(document)
+        document, notes = normalised(_held(found, wanted))
+        chain.append(Member(wanted, document, notes))
         wanted = document.value.get("extends")
         if wanted is not None and not (isinstance(wanted, str) and NAME.fullmatch(wanted)):
             raise refuse(document, [(("extends",), "`extends` is not the name of one profile")])
     return chain, None
 
 
+def _is_toml(path: str) -> bool:
+    return path.endswith(".toml")
+
+
+def _toml(sources: Mapping[str, str]) -> Document | None:
+    """Nemotron's file, if there is one."""
+    path = next((path for path in sources if _is_toml(path)), None)
+    return load_document(sources[path], path) if path is not None else None
+
+
 def _find(name: str, sources: Mapping[str, str], toml_first: bool) -> Document | None:
     """The table that defines a profile. What extends a section of env.toml is looked for there first."""
-    paths = profile_paths(name)
-    for path in sorted(paths, key=lambda path: path != ENV_TOML) if toml_first else paths:
-        if path not in sources:
-            continue
-        document = load_document(sources[path], path)
-        if path != ENV_TOML:
-            return _normalised(document)
-        if name not in RESERVED_SECTIONS and isinstance(document.value.get(name), dict):
-            return _normalised(_section(document, name))
-    return None
+    if not NAME.fullmatch(name):
+        return None
+    path = f"profiles/{name}.yaml"
+    if path in sources and not toml_first:
+        return load_document(sources[path], path)
+    whole = _toml(sources)
+    if whole is not None and name not in RESERVED_SECTIONS and isinstance(whole.value.get(name), dict):
+        return _section(whole, name)
+    return load_document(sources[path], path) if path in sources else None
 
 
 def names_in(sources: Mapping[str, str]) -> tuple[str, ...]:
     """The profiles that the texts define."""
     names = [match[1] for path in sources if (match := re.fullmatch(r"profiles/(.+)\.yaml", path))]
-    if ENV_TOML in sources:
-        sections = load_document(sources[ENV_TOML], ENV_TOML).value
-        names += [name for name, table in sections.items() if isinstance(table, dict) and name not in RESERVED_SECTIONS]
+    whole = _toml(sources)
+    if whole is not None:
+        names += [name for name, table in whole.value.items() if isinstance(table, dict) and name not in RESERVED_SECTIONS]
     return tuple(names)
 
 
@@ -191,57 +229,29 @@ def _section(document: Document, name: str) -> Document:
     return Document(document.path, document.value[name], places)
 
 
-def _wandb_defaults(document: Document, sources: Mapping[str, str]) -> Document:
+def _held(document: Document, holder: str) -> Document:
+    """The same, its places saying whose they are."""
+    return Document(document.path, document.value, {loc: replace(place, holder=holder) for loc, place in document.places.items()})
+
+
+def _wandb_defaults(sources: Mapping[str, str]) -> Document:
     """env.toml's `[wandb]`, which holds for every profile there."""
-    whole = load_document(sources[ENV_TOML], ENV_TOML)
-    if not isinstance(whole.value.get("wandb"), dict):
-        return Document(document.path, {}, {})
+    whole = _toml(sources)
+    if whole is None or not isinstance(whole.value.get("wandb"), dict):
+        return Document("", {}, {})
     places = {loc: place for loc, place in whole.places.items() if loc[:1] == ("wandb",)}
-    return Document(ENV_TOML, {"wandb": whole.value["wandb"]}, places)
+    return _held(Document(whole.path, {"wandb": whole.value["wandb"]}, places), "[wandb]")
+
+
+def _section_notes(chain: Sequence[Member], sources: Mapping[str, str]) -> tuple[Note, ...]:
+    """Sections of env.toml without an effect, where a profile comes from there."""
+    whole = _toml(sources) if any(_is_toml(member.document.path) for member in chain) else None
+    if whole is None:
+        return ()
+    return tuple(Note(f"[{name}]", words, whole.place((name,))) for name, words in IGNORED_SECTIONS.items() if name in whole.value)
 
 
 # --------------------------------------------------------------------------- tables
-
-
-def _normalised(document: Document) -> Document:
-    """One name for every field, and `env_vars` as a table, so that what is merged is alike."""
-    value, places = dict(document.value), dict(document.places)
-    if "identity" in value:
-        hint = "`identity` is not read: the key comes from the environment, `DISPATCH_SSH_KEY` (or an SSH agent)"
-        raise refuse(document, [(("identity",), hint)])
-    for alias, name in ALIASES.items():
-        if alias not in value:
-            continue
-        if name in value:
-            raise refuse(document, [((alias,), f"`{alias}` and `{name}` mean the same: keep one")])
-        value[name] = value.pop(alias)
-        places.update({(name, *loc[1:]): place for loc, place in document.places.items() if loc[:1] == (alias,)})
-    if "detach" in value:  # Nemotron's guide has it the other way round
-        if not isinstance(value["detach"], bool) or "attach" in value:
-            raise refuse(document, [(("detach",), "`detach` is `true` or `false`, and excludes `attach`")])
-        value["attach"] = not value.pop("detach")
-        places[("attach",)] = document.place(("detach",))
-    if isinstance(value.get("env_vars"), list):
-        value["env_vars"] = _env_table(Document(document.path, value, places), value["env_vars"], places)
-    return Document(document.path, value, places)
-
-
-def _env_table(document: Document, items: Sequence[Any], places: dict[Loc, Place]) -> dict[str, Any]:
-    """`[NAME=value, …]` or `[{name: …, value: …}, …]` → a table."""
-    table: dict[str, Any] = {}
-    for index, item in enumerate(items):
-        place = document.place(("env_vars", index))
-        if isinstance(item, str) and "=" in item:
-            name, _, value = item.partition("=")
-        elif isinstance(item, dict) and set(item) == {"name", "value"} and isinstance(item["name"], str):
-            name, value = item["name"], item["value"]
-        else:
-            raise refuse(document, [(("env_vars", index), "an entry of `env_vars` is `NAME=value` or `{name: …, value: …}`")])
-        if name in table:
-            raise refuse(document, [(("env_vars", index), f"{code(name)} stands there twice")])
-        table[name] = value
-        places[("env_vars", name)] = place
-    return table
 
 
 def _merge(under: Document, over: Document, loc: Loc = ()) -> Document:
@@ -263,6 +273,7 @@ def _merge(under: Document, over: Document, loc: Loc = ()) -> Document:
 
 def _checked(document: Document) -> Profile:
     """The merged table → the model that its `executor` names."""
+    refuse_what_is_elsewhere(document)
     executor = document.value.get("executor")
     if not isinstance(executor, str) or executor not in EXECUTORS:
         words = "`executor` is missing" if executor is None else f"`executor` {code(str(executor))} is not known here"
@@ -280,6 +291,8 @@ def _set(table: dict[str, Any], override: Override) -> Malformed | None:
     if first in FIXED_FIELDS:
         hint = "It is set in the profile, on the default branch."
         return Malformed("not-here", f"{code(override.key)} cannot be set by an override.", hint)
+    if first in REFUSED:
+        return Malformed("not-here", f"{code(override.key)} cannot be set: {REFUSED[first]}.", "Leave it out.")
     if "[" in override.field or len(rest) > 1:
         return Malformed("bad-key", f"{code(override.key)} is not a field of the profile.", "Give the whole field a value.")
     if not rest:
