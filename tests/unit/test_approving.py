@@ -387,3 +387,32 @@ def test_what_could_not_be_started_waits_still() -> None:
     fakes.trace.fail.clear()
     assert approve(fakes, comment=61) == ("run", "approved")
     assert only_record(fakes).state is State.PENDING
+
+
+# --------------------------------------------------------------------------- what an approval means
+
+
+def test_an_approval_is_not_for_what_was_asked_after_it() -> None:
+    """The comment was written, then somebody asked for something else on the same commit, then the delivery arrived."""
+    fakes = of_fork()
+    handle(comment_event("/train a=9", "alice", comment_id=51, created_at="2024-05-06T16:00:00Z"), fakes.world)
+    assert approve(fakes) == ("refused", "nothing-waits")
+    assert not fakes.cluster.runs
+
+
+def test_the_button_approves_only_what_it_stands_beside() -> None:
+    fakes = of_fork(app_slug="our-app")
+    ask(fakes)
+    ask(fakes, "/train a=2", "alice", 51)
+    [(number, check), _] = [(key, one) for key, one in fakes.forge.checks.items() if one.name == APPROVAL_NAME]
+    event = CheckEvent(REPOSITORY, number, APPROVAL_NAME, check.external_id, HEAD, 7, "approve", "our-app", "dave", "77", "main")
+    assert told(handle(event, fakes.world)) == ("run", "approved")
+    assert only_record(fakes).overrides == ("a=1",)
+
+
+def test_one_person_with_rights_and_an_account_that_anybody_can_make_are_not_two() -> None:
+    fakes = of_fork(ABOVE_ONE_NODE)
+    ask(fakes, author="bob")
+    assert approve(fakes, "alice") == ("waiting", "waits-second")
+    assert not fakes.cluster.runs
+    assert approve(fakes, "carol", comment=61) == ("run", "approved")

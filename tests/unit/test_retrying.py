@@ -162,7 +162,8 @@ def test_above_the_threshold_a_retry_waits_too_and_remembers_what_it_repeats() -
     fakes.files["profiles/cluster.yaml"] += "nodes: 2\n"
     fakes.forge.roles["carol"] = "write"
     assert retry(fakes) == ("waiting", "waits-second")
-    handle(comment_event(f"/train approve sha={HEAD}", "carol", comment_id=100), fakes.world)
+    later = {"comment_id": 100, "created_at": "2024-05-06T16:00:00Z"}
+    handle(comment_event(f"/train approve sha={HEAD}", "carol", **later), fakes.world)
     [record] = new(fakes)
     assert (record.retry_of, record.approved_by) == ("1111" + "0" * 12, "carol")
 
