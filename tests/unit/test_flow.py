@@ -677,3 +677,53 @@ def test_help_names_profiles_and_recipes() -> None:
     for words in ("`cluster` (default)", "`default` (default)", "`eval`"):
         assert words in fakes.forge.bodies[0]
     assert fakes.forge.reactions[-1] == (99, "+1")
+
+
+# --------------------------------------------------------------------------- two at once
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "forge.react",
+        "forge.role",
+        "forge.pull",
+        "archive.describe",
+        "cluster.claim",
+        "forge.create_check",
+        "compiler.compile",
+        "cluster.submit",
+    ],
+)
+@pytest.mark.parametrize("body", ["/train a=1", "/train a=1,2"])
+def test_the_same_delivery_twice_in_parallel_is_one_job(body: str, step: str) -> None:
+    """At each step of the first the whole of the second happens."""
+    fakes = Fakes()
+    second: list[Outcome] = []
+
+    def meanwhile() -> None:
+        claims = dict(fakes.cluster.claims)
+        fakes.cluster.busy = bool(claims)
+        second.append(handle(comment_event(body), fakes.world))
+        # Another process's connection gives back no claim but its own when it ends.
+        fakes.cluster.claims.update(claims)
+        fakes.cluster.busy = False
+
+    fakes.trace.at[step] = meanwhile
+    first = handle(comment_event(body), fakes.world)
+    runs = body.count(",") + 1
+    assert first.outputs["decision"] == "run"
+    assert second[0].outputs["decision"] in ("run", "duplicate")
+    assert (len(fakes.cluster.runs), fakes.steps.count("cluster.submit")) == (runs, runs)
+    assert (len(fakes.forge.comments), len(fakes.forge.checks)) == (1, runs)
+    assert not fakes.cluster.claims
+
+
+@pytest.mark.parametrize("step", ["archive.describe", "connect", "cluster.claim", "forge.create_check", "compiler.compile"])
+def test_a_push_at_any_moment_before_the_submission_stops_it(step: str) -> None:
+    fakes = Fakes()
+    fakes.trace.at[step] = lambda: fakes.forge.pulls.update({7: replace(fakes.forge.pulls[7], head_sha=OTHER)})
+    assert told(handle(comment_event(), fakes.world)) == ("denied", "head-moved")
+    assert not fakes.cluster.runs
+    assert not fakes.cluster.claims
+    assert [check.conclusion for check in fakes.forge.checks.values()] == ["cancelled"]
