@@ -30,6 +30,12 @@ GITHUB = {
 }
 
 
+@pytest.mark.parametrize(("attempt", "by"), [("1", ""), ("2", "carol"), ("17", "carol")])
+def test_who_had_it_run_again_is_nobody_on_the_first_attempt(attempt: str, by: str) -> None:
+    github = read_inputs({**GITHUB, "GITHUB_RUN_ATTEMPT": attempt, "GITHUB_TRIGGERING_ACTOR": "carol"}).github
+    assert github.rerun_by == by
+
+
 def test_what_github_sets() -> None:
     github = read_inputs(GITHUB).github
     assert (github.event_name, github.event_path, github.repository, github.sha) == ("issue_comment", "/event.json", "org/repo", "a" * 40)

