@@ -64,15 +64,25 @@ def reserved(record: RunRecord, now: datetime) -> str:
 
 
 def used(record: RunRecord) -> str | None:
-    """The line for an end: what was used, 0 where it never started; None while the run has not ended."""
+    """The line for an end: what was used, 0 where it never started; None while the run has not ended.
+
+    Where nobody saw it start (without accounting, between two sweeps), it counts from its submission on.
+    """
     if not record.state.ended:
         return None
-    seconds = record.elapsed_seconds or 0
+    seconds, seen = record.elapsed_seconds or 0, record.elapsed_seconds is not None
+    if not seen and _has_run(record) and record.submitted_at and record.ended_at:
+        seconds = max(0, round((record.ended_at - record.submitted_at).total_seconds()))
     # The end of a lost run is when it was missed, which may be days later: it cannot have had more than its time limit.
-    if record.state is State.LOST and record.resources.seconds:
+    if (record.state is State.LOST or not seen) and record.resources.seconds:
         seconds = min(seconds, record.resources.seconds)
     hours = seconds * record.resources.nodes * record.resources.gpus_per_node / 3600
     return _line(record, record.submitted_at or record.asked_at, hours)
+
+
+def _has_run(record: RunRecord) -> bool:
+    """Whether a run whose start nobody saw may have had its GPUs: not when it was cancelled while it waited, or never had a job."""
+    return bool(record.job_id) and (record.state is not State.CANCELLED or record.evidence == "exit file")
 
 
 def spent(journal: str, repository: str, leave_out_run_key: str = "") -> Spent:

@@ -42,7 +42,7 @@ def record(**more: object) -> RunRecord:
 def ended(seconds: float | None, state: State = State.SUCCEEDED, **more: object) -> RunRecord:
     end = SUBMITTED + timedelta(hours=9)
     start = None if seconds is None else end - timedelta(seconds=seconds)
-    return record(state=state, submitted_at=SUBMITTED, started_at=start, ended_at=end, **more)
+    return record(**{"state": state, "submitted_at": SUBMITTED, "started_at": start, "ended_at": end, **more})
 
 
 def test_a_submission_reserves_what_it_asks_for() -> None:
@@ -64,6 +64,11 @@ def test_a_submission_reserves_what_it_asks_for() -> None:
         (ended(9 * 3600, State.LOST), "64.0000"),
         (ended(60, State.LOST), "0.2667"),
         (ended(None, State.LOST), "0.0000"),
+        (ended(None, State.LOST, job_id="7"), "64.0000"),
+        (ended(None, State.SUCCEEDED, job_id="7", evidence="exit file"), "64.0000"),
+        (ended(None, State.FAILED, job_id="7", evidence="exit file", submitted_at=SUBMITTED + timedelta(hours=8)), "16.0000"),
+        (ended(None, State.CANCELLED, job_id="7", evidence="exit file", submitted_at=SUBMITTED + timedelta(hours=8)), "16.0000"),
+        (ended(None, State.CANCELLED, job_id="7", evidence="squeue"), "0.0000"),
         (ended(3600, resources=Resources(nodes=2, seconds=60)), "0.0000"),
     ],
 )
