@@ -41,9 +41,10 @@ def trigger_of(event: Event) -> str:
 def _is_insider(event: CommentEvent | LabelEvent, world: World) -> bool:
     """Whether whoever is refused may give commands at all, or the policy answers everybody.
 
-    Labels can only be set by people with rights. What cannot be looked up is a no: one more silence, not one more comment.
+    Labels can only be set by people with rights; but a standing one is acted on for whoever pushed, who may be anybody. What cannot be
+    looked up is a no: one more silence, not one more comment.
     """
-    if isinstance(event, LabelEvent):
+    if isinstance(event, LabelEvent) and not event.of_a_push:
         return True
     try:
         policy = read_policy(world)
@@ -51,7 +52,8 @@ def _is_insider(event: CommentEvent | LabelEvent, world: World) -> bool:
             return True
         return not isinstance(admitted("", "", gather_facts((Help(),), event, policy, world), policy), Denial)
     except DispatchError as error:
-        world.say(f"Whether {event.author} may give commands could not be looked up: {error.cause}")
+        who = event.author if isinstance(event, CommentEvent) else event.sender
+        world.say(f"Whether {who} may give commands could not be looked up: {error.cause}")
         return False
 
 

@@ -49,6 +49,8 @@ class LabelEvent:
     from_fork: bool
     default_branch: str
     event_name: str
+    of_a_push: bool = False
+    """The label stood there before; `sender` has pushed the head, and not set it."""
 
     @property
     def trigger(self) -> str:

@@ -116,6 +116,7 @@ def _as_labelled(event: PushEvent, label: str) -> LabelEvent:
         from_fork=event.from_fork,
         default_branch=event.default_branch,
         event_name="pull_request_target",
+        of_a_push=True,
     )
 
 

@@ -8,13 +8,14 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dispatcher.answer import DOCS
+from dispatcher.command import GATE_OVERRIDDEN
 from dispatcher.phrases import clock
 from dispatcher.ports import Check, CheckRef, Label
 from dispatcher.untrusted import code, neutralise
 
 WAIVER_NAME = "dispatch/override"
 # By this label the sweep finds the pull requests whose exception may have expired. It decides nothing.
-WAIVED = Label("dispatch: gate overridden", "d93f0b", "The merge gate was overridden by hand for one commit of this pull request.")
+WAIVED = Label(GATE_OVERRIDDEN, "d93f0b", "The merge gate was overridden by hand for one commit of this pull request.")
 
 
 class WaiverRecord(BaseModel):

@@ -8,13 +8,14 @@ import pytest
 
 from dispatcher.approval import APPROVAL_NAME
 from dispatcher.configuration import read_policy
-from dispatcher.event import CheckEvent, ManualEvent
+from dispatcher.event import CheckEvent, ManualEvent, PushEvent
 from dispatcher.flow import handle
 from dispatcher.ports import Check, PullRequest
 from dispatcher.record import RunRecord, parse_record
+from dispatcher.waiver import WAIVED
 from dispatcher.watching import watch
 from dispatcher.world import Outcome
-from tests.fakes import BASE, HEAD, POLICY, PROFILE, REPOSITORY, Fakes, comment_event
+from tests.fakes import BASE, HEAD, OTHER, POLICY, PROFILE, REPOSITORY, Fakes, comment_event
 
 ABOVE_ONE_NODE = POLICY + "approval: { nodes: 1 }\n"
 TWO_NODES = {"cluster": PROFILE + "nodes: 2\n"}
@@ -191,3 +192,27 @@ def test_an_old_retry_repeats_nothing_that_was_asked_for_since() -> None:
         ("comment:51", 2),
         ("comment:52", 3),
     ]
+
+
+# --------------------------------------------------------------------------- labels
+
+STANDING = POLICY + "pulls: { labels: standing }\n"
+PUSHED = PushEvent(REPOSITORY, 7, HEAD, OTHER, "main", "synchronize", "main", "bob/repo", True, False, "bob", ("train:cluster",))
+
+
+def test_our_own_label_is_no_command_whatever_the_word_is() -> None:
+    """Acted upon it would be malformed, answered and taken off; then the sweep could not find the exception when it expires."""
+    from tests.unit.test_flow import LABEL
+
+    fakes = of_ours(POLICY)
+    fakes.world = replace(fakes.world, settings=replace(fakes.world.settings, voice=replace(fakes.world.settings.voice, word="/dispatch")))
+    assert told(handle(replace(LABEL, label=WAIVED.name), fakes.world)) == ("ignored", "other-label")
+    assert fakes.steps == []
+
+
+@pytest.mark.parametrize(("sender", "comments"), [("bob", 0), ("alice", 1)])
+def test_a_stranger_who_pushes_under_a_standing_label_gets_no_comment_for_each_push(sender: str, comments: int) -> None:
+    fakes = of_fork(STANDING)
+    handle(replace(PUSHED, sender=sender), fakes.world)
+    assert not fakes.cluster.runs
+    assert len(fakes.forge.bodies) == comments
