@@ -68,7 +68,7 @@ def preview(
     ]
     largest = sorted(package.files, key=lambda entry: (-entry.size, entry.path))[:SHOWN_FILES]
     lines += ["", f"<details><summary>The {plural(len(largest), 'largest file')}</summary>", ""]
-    lines += [fence("\n".join(f"{size(max(entry.size, 0)):>10}  {entry.path}" for entry in largest)), "", "</details>"]
+    lines += [fence("\n".join(f"{size(max(entry.size, 0)):>10}  {_in_one_line(entry.path)}" for entry in largest)), "", "</details>"]
     lines += [
         "",
         "<details><summary>The script</summary>",
@@ -80,6 +80,11 @@ def preview(
         "Nothing was submitted.",
     ]
     return "\n".join(lines)
+
+
+def _in_one_line(path: str) -> str:
+    """A file's name may have line ends in it, and a line of its own may be a marker, by which our comments are found."""
+    return " ".join(path.splitlines())
 
 
 def differences(job: JobPlan, last: RunRecord) -> list[str]:

@@ -17,7 +17,12 @@ from dispatcher.world import World
 
 
 def shown(prepared: Prepared, policy: Policy, world: World) -> str:
-    """The preview, as Markdown. A cluster that does not answer leaves out what only it can say, and says that it does."""
+    """The preview, as Markdown, without secrets: a profile's fields and what is read from the runner's variables stand in it."""
+    return redact(_page(prepared, world), world.settings.to_hide)
+
+
+def _page(prepared: Prepared, world: World) -> str:
+    """The preview. A cluster that does not answer leaves out what only it can say, and says that it does."""
     job = prepared.plan
     compiled = compile_job(job, world)
     try:

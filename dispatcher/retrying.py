@@ -10,11 +10,11 @@ from dispatcher.answer import Answer
 from dispatcher.asking import granted
 from dispatcher.authorise import AskedBy, Denial, Facts, Grant, needed_teams
 from dispatcher.event import CommentEvent
-from dispatcher.grammar import Override, Run
+from dispatcher.grammar import Malformed, Override, Run, parse_override
 from dispatcher.lookups import with_teams
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
-from dispatcher.refusals import denied, nothing_failed, told
+from dispatcher.refusals import denied, malformed, nothing_failed, told
 from dispatcher.running import Found, which
 from dispatcher.slurm import State
 from dispatcher.starting import start_runs
@@ -40,6 +40,10 @@ def retry(
         return nothing_failed(grant.trigger, world.settings.voice, bool(runs))
     if command.run and len(chosen) > 1:
         return which(chosen, command.run, grant.trigger, world, "retry")
+    # The ledger lies where a job can write: what stands there is held to the grammar like any other text from outside.
+    wrong = [found for record in chosen for word in record.overrides if isinstance(found := parse_override(word), Malformed)]
+    if wrong:
+        return malformed(wrong[0], grant.trigger, world.settings.voice)
     asked = tuple(again(record, grant.sha) for record in chosen)
     facts = with_teams(facts, [team for run in asked for team in needed_teams(run, facts, policy)], world)
     grants = granted(asked, event, facts, policy, world.settings.voice.word)

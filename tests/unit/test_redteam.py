@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from dispatcher.answer import RUN_MARK, marker
 from dispatcher.approval import APPROVAL_NAME
 from dispatcher.configuration import read_policy
 from dispatcher.event import CheckEvent, ManualEvent, PushEvent
 from dispatcher.flow import handle
 from dispatcher.ports import Check, PullRequest
 from dispatcher.record import RunRecord, parse_record
+from dispatcher.slurm import State
 from dispatcher.waiver import WAIVED
 from dispatcher.watching import watch
 from dispatcher.world import Outcome
-from tests.fakes import BASE, HEAD, OTHER, POLICY, PROFILE, REPOSITORY, Fakes, comment_event
+from tests.fakes import BASE, FILES, HEAD, OTHER, POLICY, PROFILE, REPOSITORY, Fakes, comment_event, entry
 
 ABOVE_ONE_NODE = POLICY + "approval: { nodes: 1 }\n"
 TWO_NODES = {"cluster": PROFILE + "nodes: 2\n"}
@@ -216,3 +218,30 @@ def test_a_stranger_who_pushes_under_a_standing_label_gets_no_comment_for_each_p
     handle(replace(PUSHED, sender=sender), fakes.world)
     assert not fakes.cluster.runs
     assert len(fakes.forge.bodies) == comments
+
+
+# --------------------------------------------------------------------------- what is shown, and what comes back
+
+
+def test_a_file_name_in_a_preview_is_no_marker_and_a_secret_in_a_profile_is_masked() -> None:
+    """By a marker our comments are found: a commit that brings one along would have another command's report written over the preview."""
+    fakes = of_ours(POLICY, to_hide=("hunter2-hunter2",))
+    fakes.files["profiles/cluster.yaml"] = PROFILE + "env_vars: { GREETING: hunter2-hunter2 }\n"
+    fakes.archive.commits[HEAD] = (*FILES, entry(f"a\n{marker('comment:99')}\n{RUN_MARK}0 -->\nb"))
+    assert say(fakes, "/train plan")[1] == "planned"
+    [body] = fakes.forge.bodies
+    assert marker("comment:99") not in body.splitlines()
+    assert not [line for line in body.splitlines() if line.startswith(RUN_MARK)]
+    assert "hunter2" not in body
+    assert "GREETING" in body
+
+
+@pytest.mark.parametrize("word", ["lr=${oc.env:HOME}", "run=1", "no pair", "a=\u202e1", "a=" + "x" * 513])
+def test_an_override_that_somebody_wrote_into_the_ledger_is_not_repeated(word: str) -> None:
+    fakes = of_ours(POLICY)
+    say(fakes, "/train a=1", at="13:00:00")
+    [run] = fakes.cluster.runs.values()
+    run.record = parse_record(run.record).model_copy(update={"overrides": (word,), "state": State.FAILED}).to_json()
+    fakes.cluster.active.clear()
+    assert say(fakes, "/train retry", comment=51)[0] == "malformed"
+    assert len(fakes.cluster.runs) == 1
