@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -17,7 +18,7 @@ from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.watching import watch
 from dispatcher.world import Outcome
-from tests.fakes import HEAD, OTHER, POLICY, PROFILE, REPOSITORY, Fakes, comment_event
+from tests.fakes import HEAD, NOON, OTHER, POLICY, PROFILE, REPOSITORY, Fakes, comment_event
 
 ABOVE_ONE_NODE = POLICY + "approval: { nodes: 1 }\n"
 TWO_NODES = {"cluster": PROFILE + "nodes: 2\n"}
@@ -48,6 +49,8 @@ def ask(fakes: Fakes, body: str = "/train a=1", author: str = "bob", comment: in
 
 
 def approve(fakes: Fakes, author: str = "alice", body: str = APPROVE, comment: int = 60) -> tuple[str, str]:
+    """An hour and a half after it was asked for."""
+    fakes.clock.time = NOON + timedelta(minutes=90)
     return told(handle(comment_event(body, author, comment_id=comment, created_at="2024-05-06T15:30:00Z"), fakes.world))
 
 

@@ -55,7 +55,7 @@ def test_profiles_say_who_and_how_much() -> None:
     assert "yes (`allow.roles`)" in row(text, "cluster")
     assert "(default)" in row(text, "cluster")
     assert "2 nodes, 64 GPU-hours" in row(text, "cluster")
-    assert "no: It takes membership of `org/ml`" in row(text, "large")
+    assert "takes membership of `org/ml`" in row(text, "large")
     assert "4 nodes, 1h, 64 GPU-hours" in row(text, "large")
     assert "yes (`profiles.large.allow.teams`)" in row(words("profiles", teams=frozenset({"org/ml"})), "large")
 

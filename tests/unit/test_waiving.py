@@ -195,6 +195,8 @@ FORGED: list[Callable[[Check], Check]] = [
     lambda check: replace(check, text=check.text[:-1] + ',"more":1}'),
     lambda check: replace(check, external_id="override-x"),
     lambda check: waiver_check(made(expires_at=NOON)),
+    lambda check: replace(waiver_check(made(sha=OTHER)), sha=HEAD),
+    lambda check: waiver_check(made(gate="dispatch/other")),
     lambda check: waiver_check(made(made_at=NOON + timedelta(seconds=1))),
     lambda check: waiver_check(made(expires_at=(NOON + timedelta(hours=1)).replace(tzinfo=None))),
 ]
