@@ -245,3 +245,25 @@ def test_an_override_that_somebody_wrote_into_the_ledger_is_not_repeated(word: s
     fakes.cluster.active.clear()
     assert say(fakes, "/train retry", comment=51)[0] == "malformed"
     assert len(fakes.cluster.runs) == 1
+
+
+# --------------------------------------------------------------------------- what a stranger's comment costs
+
+
+@pytest.mark.parametrize(
+    ("body", "cost"),
+    [
+        ("/train", ["react", "role", "pull", "role", "react"]),
+        ("/train nonsense", ["react", "role", "react"]),
+        ("/train a=1\n" * 40, ["react", "role", "react"]),
+        ("/train cancel all", ["react", "role", "pull", "role", "react"]),
+        ("no command", []),
+    ],
+)
+def test_a_strangers_comment_costs_few_requests_and_no_connection(body: str, cost: list[str]) -> None:
+    """The job's token has a thousand an hour for the whole repository."""
+    fakes = of_ours(POLICY)
+    say(fakes, body, "mallory")
+    assert [step.split()[0].removeprefix("forge.") for step in fakes.trace.of("forge.")] == cost
+    assert not fakes.trace.of("connect")
+    assert not fakes.forge.bodies
