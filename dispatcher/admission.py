@@ -37,11 +37,14 @@ def take_own_turn(record: RunRecord, policy: Policy, world: World, cluster: Clus
             case None:
                 return queued.get(record.run_key, record)
             case Go():
-                return _released(record, world, cluster)
+                outcome = _released(record, world, cluster)
+                if isinstance(outcome, Refused):
+                    _over(record, redact(outcome.words, world.settings.to_hide)[:300], world, cluster, State.FAILED)
+                return outcome
             case Wait():
                 return _waiting(record, mine.words)
             case Over():
-                drop(record, _plain(mine.denial), world, cluster)
+                _over(record, _plain(mine.denial), world, cluster)
                 return mine.denial
             case _:
                 assert_never(mine)
@@ -68,14 +71,20 @@ def take_every_turn(policy: Policy, world: World, cluster: Cluster) -> list[Seen
     return [seen for record in changed if (seen := _said(record, policy, world, cluster)) is not None]
 
 
-def drop(record: RunRecord, why: str, world: World, cluster: Cluster) -> RunRecord | None:
+def drop(record: RunRecord, why: str, world: World, cluster: Cluster, state: State = State.CANCELLED) -> RunRecord | None:
     """Takes a queued run out for good → its record, ended, as the ledger has it now; None when its turn came in the meantime."""
     if not cluster.drop(record.run_key):
         return None
-    ended = record.model_copy(update={"state": State.CANCELLED, "reason": why, "ended_at": world.clock.now()})
+    ended = record.model_copy(update={"state": state, "reason": why, "ended_at": world.clock.now()})
     # Whoever asks for the same again finds this, whatever becomes of the report.
     cluster.save(ended.run_key, ended.to_json(), "")
     return ended
+
+
+def _over(record: RunRecord, why: str, world: World, cluster: Cluster, state: State = State.CANCELLED) -> None:
+    """Takes the run out that this very command asked for: its answer says so, and nothing is left to be said later."""
+    if drop(record, why, world, cluster, state) is not None:
+        cluster.retire(record.run_key)
 
 
 def undecided(record: RunRecord) -> RunRecord:
@@ -115,8 +124,7 @@ def _turned(turn: Turn, record: RunRecord, world: World, cluster: Cluster) -> Ru
         case Go():
             outcome = _released(record, world, cluster)
             if isinstance(outcome, Refused):
-                words = redact(outcome.words, world.settings.to_hide)[:300]
-                return record.model_copy(update={"state": State.FAILED, "reason": words, "ended_at": world.clock.now()})
+                return drop(record, redact(outcome.words, world.settings.to_hide)[:300], world, cluster, State.FAILED)
             return outcome
         case Wait():
             return _waiting(record, turn.words) if turn.words != record.reason else None

@@ -149,6 +149,12 @@ def _adopt(world: World, cluster: Cluster, run: ActiveRun, policy: Policy, tally
     match claim:
         case InProgress():
             return None  # It is still being sent: slow, not interrupted.
+        case AlreadySubmitted() if not claim.job_id:
+            # It was taken out of the queue, and nobody has said so yet.
+            over = (
+                {} if record.state.ended else {"state": State.CANCELLED, "reason": "taken out of the queue", "ended_at": world.clock.now()}
+            )
+            return _said(world, cluster, policy, Seen(record.model_copy(update=over), ""), tally)
         case AlreadySubmitted():
             adopted = record.model_copy(update={"job_id": claim.job_id, "state": State.PENDING})
             return _said(world, cluster, policy, Seen(adopted, ""), tally)

@@ -127,10 +127,12 @@ class Trace:
 
 
 class FakeForge:
-    """GitHub for one repository: pull request 7 by bob at `HEAD`, and alice who may write."""
+    """GitHub for one repository: pull request 7 by bob at `HEAD`, and alice who may write. Comments are as old as the clock says."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, clock: FakeClock | None = None) -> None:
         self.trace = trace
+        self.clock = clock or FakeClock()
+        self.written: dict[int, datetime] = {}
         self.pulls = {7: PullRequest(7, "open", False, HEAD, "topic", REPOSITORY, "main", BASE, REPOSITORY, "bob")}
         self.roles: dict[str, str] = {"alice": "write"}
         self.teams: set[tuple[str, str, str]] = set()
@@ -190,7 +192,8 @@ class FakeForge:
 
     def find_comment(self, number: int, marker: str, since: datetime | None = None) -> Comment | None:
         self.trace.add("forge.find_comment", number)
-        return next((comment for comment in self.comments.values() if marker in comment.body.splitlines()), None)
+        found = [comment for comment in self.comments.values() if marker in comment.body.splitlines()]
+        return next((comment for comment in found if since is None or self.written.get(comment.id, since) >= since), None)
 
     def create_comment(self, number: int, body: str, marker: str) -> Comment:
         self.trace.add("forge.create_comment", number)
@@ -198,6 +201,7 @@ class FakeForge:
         new_id = next(self._ids)
         new = Comment(new_id, f"https://github.com/{REPOSITORY}/pull/{number}#{new_id}", body)
         self.comments[new.id] = new
+        self.written[new.id] = self.clock.now()
         return new
 
     def update_comment(self, comment_id: int, body: str) -> Comment | None:
@@ -256,7 +260,7 @@ class FakeArchive:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.commits = {HEAD: FILES, BASE: FILES, OTHER: FILES}
+        self.commits: dict[str, tuple[FileEntry, ...]] = {HEAD: FILES, BASE: FILES, OTHER: FILES}
 
     def describe(self, sha: str, spec: PackageSpec) -> Package:
         self.trace.add("archive.describe", sha[:4])
@@ -372,10 +376,9 @@ class FakeCluster:
         self.trace.add("cluster.release", run_key[:4])
         if run_key not in self.queue:
             return None
-        self.queue.remove(run_key)
         if self.refuses:
-            del self.runs[run_key]
             return Refused(self.refuses)
+        self.queue.remove(run_key)
         return self._enter(run_key, 100 + sum(run.job_id != "" for run in self.runs.values()))
 
     def _enter(self, run_key: str, number: int) -> Submitted:
@@ -395,6 +398,7 @@ class FakeCluster:
             return False
         self.queue.remove(run_key)
         self.dropped.add(run_key)
+        self.active[run_key] = ""
         return True
 
     def lock(self) -> bool:
@@ -527,7 +531,7 @@ class Fakes:
     def __init__(self, policy: str = POLICY, profiles: Mapping[str, str] | None = None, forge: bool = True, **settings: object) -> None:
         self.trace = Trace()
         self.clock = FakeClock()
-        self.forge = FakeForge(self.trace)
+        self.forge = FakeForge(self.trace, self.clock)
         self.archive = FakeArchive(self.trace)
         self.compiler = FakeCompiler(self.trace)
         self.cluster = FakeCluster(self.trace)

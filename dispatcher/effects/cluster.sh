@@ -505,11 +505,21 @@ run_sbatch() {
     say done submitted "$job"
 }
 refused() {
-    mv "runs/$key" "tmp/gone.$token.$key"
-    unlist "$key"
     case $words in
     '') words="sbatch ended with status $status" ;;
     esac
+    case $ours in
+    turn.*) # it waits as before, until whoever released it has said so and drops it
+        holder "$key"
+        rm -f "runs/$key/answer" "runs/$key/words"
+        enqueue "$key" && mv "runs/$key/commit.$owner" "runs/$key/held" && rm -f "active/$key"
+        text words "$words"
+        say done refused
+        return
+        ;;
+    esac
+    mv "runs/$key" "tmp/gone.$token.$key"
+    unlist "$key"
     text words "$words"
     say done refused
     rm -rf "tmp/gone.$token.$key"
@@ -571,7 +581,9 @@ waiting() { # -> $waiting, keys in the order of the queue with a space around ea
     for entry in queue/*; do
         key=${entry##*.}
         is_hex "$key" || continue
-        if [ ! -e "runs/$key" ] || [ -e "runs/$key/job" ] || [ -e "runs/$key/dropped" ]; then
+        if [ -e "runs/$key/dropped" ]; then
+            enlist "$key" && rm -f "$entry" # its end is still to be said
+        elif [ ! -e "runs/$key" ] || [ -e "runs/$key/job" ]; then
             rm -f "$entry"
         elif [ -e "runs/$key/held" ]; then
             waiting="$waiting$key "
@@ -631,7 +643,7 @@ drop() {
     of_queue || return
     words=$(mv "runs/$key/held" "runs/$key/dropped" 2>&1)
     if [ -e "runs/$key/dropped" ]; then
-        unqueue "$key"
+        enlist "$key" && unqueue "$key" # it is active until its end has been said
         say done dropped
     elif [ -e "runs/$key/held" ]; then
         failed "$words"

@@ -175,11 +175,15 @@ class Cluster(Protocol):
     def release(self, run_key: str) -> Submitted | Refused | None:
         """Hands a queued run to the scheduler, by the same steps as `submit` and as safe against death at any of them.
 
-        None when it is not in the queue any more: somebody else has released or dropped it.
+        None when it is not in the queue any more: somebody else has released or dropped it. What the scheduler refused stays in the
+        queue, until whoever has said so drops it.
         """
 
     def drop(self, run_key: str) -> bool:
-        """Takes a queued run out of the queue for good: its key finds its record from now on, and never gets a job. False: not queued."""
+        """Takes a queued run out of the queue for good: its key finds its record from now on, and never gets a job. False: not queued.
+
+        It stays in active/, without a job, until `retire`: should its end not be said now, the sweep says it.
+        """
 
     def lock(self) -> bool:
         """Takes the ledger's one admission lock, waiting a while for whoever has it; False when it is not to be had.

@@ -158,6 +158,7 @@ def test_the_queue_keeps_its_order(job_dir: Path, opened: Callable[..., LedgerCl
     assert cluster.sweep().queued == tuple(wanted)
     assert cluster.standing().queued == tuple(f'{{"key": "{key}"}}' for key in wanted)
     cluster.drop(wanted[0])
+    cluster.retire(wanted[0])
     cluster.release(wanted[2])
     assert cluster.sweep().queued == tuple(wanted[i] for i in (1, 3, 4))
     standing = cluster.standing()
@@ -223,7 +224,7 @@ def test_many_releasers_and_droppers_at_once(
     assert len(names) == len(set(names))
 
 
-def test_a_refusal_leaves_nothing_and_the_key_may_be_tried_again(
+def test_what_was_refused_waits_until_it_is_dropped(
     job_dir: Path, slurm_like: PretendSlurm, opened: Callable[..., LedgerCluster]
 ) -> None:
     cluster = opened()
@@ -232,11 +233,29 @@ def test_a_refusal_leaves_nothing_and_the_key_may_be_tried_again(
     refused = cluster.release(KEY)
     assert isinstance(refused, Refused)
     assert "Invalid account" in refused.words
-    for folder in ("runs", "active", "queue", "tags/pr-7", "usage"):
+    for folder in ("active", "usage"):
         assert not list((job_dir / folder).iterdir()), folder
+    assert cluster.sweep().queued == (KEY,)
+    assert isinstance(cluster.release(KEY), Refused), "who died before it was said tries again"
     slurm_like.mode("sbatch", "")
-    assert hold(cluster) == Held()
     assert cluster.release(KEY) == Submitted("1000")
+    assert slurm_like.jobs == ["1000"]
+
+
+def test_what_was_dropped_is_active_until_its_end_has_been_said(job_dir: Path, opened: Callable[..., LedgerCluster]) -> None:
+    cluster = opened()
+    hold(cluster)
+    entry = job_dir / "queue" / os.listdir(job_dir / "queue")[0]
+    assert cluster.drop(KEY)
+    assert [(run.run_key, run.job_id) for run in cluster.sweep().runs] == [(KEY, "")]
+    # Killed right after the rename: the entry of the queue is still there.
+    (job_dir / "active" / KEY).unlink()
+    entry.write_text("")
+    assert cluster.sweep().queued == ()
+    assert [run.run_key for run in cluster.sweep().runs] == [KEY]
+    cluster.save(KEY, "{}", "cancelled")
+    cluster.retire(KEY)
+    assert cluster.sweep().runs == ()
 
 
 @pytest.mark.parametrize("mode", ["lost-answer", "kill-after", "chatty"])
@@ -319,7 +338,7 @@ def test_what_a_dead_releaser_left(
         assert not (job_dir / "active" / KEY).exists()
         assert other.release(KEY) == Submitted("1000")
     assert slurm_like.jobs == (["1000"] if found or who != "drop" else [])
-    assert ([run.run_key for run in other.sweep().runs] == [KEY]) is (found or who != "drop")
+    assert [run.run_key for run in other.sweep().runs] == [KEY], "also what was dropped, until its end has been said"
 
 
 def dead() -> str:

@@ -362,8 +362,13 @@ def test_the_scheduler_refuses_when_its_turn_comes_at_once() -> None:
     ended = ask(fakes)
     assert (ended.exit, told(ended)[:2]) == (Exit.CLUSTER, ("refused", "sbatch-refused"))
     assert fakes.forge.check(CHECK).conclusion == "cancelled"
+    assert not fakes.cluster.queue
+    assert not fakes.cluster.active
+    # Delivered again it is still a no, with the scheduler's words; another comment asks again.
     fakes.cluster.refuses = ""
-    assert told(ask(fakes))[2] == "pending"
+    assert told(ask(fakes))[2] == "failed"
+    assert "Invalid account" in fakes.forge.bodies[0]
+    assert told(ask(fakes, 100))[2] == "pending"
 
 
 @pytest.mark.parametrize("body", ["/train", "/train a=1,2"])
@@ -445,3 +450,19 @@ def test_a_record_that_cannot_be_read_holds_nobody_up() -> None:
     fakes = Fakes(ONE)
     fakes.cluster.add(run_record(run_key="1" * 16, state=State.QUEUED, job_id=""), queued=True).record = "not a record"
     assert told(ask(fakes))[2] == "pending"
+
+
+@pytest.mark.parametrize("step", ["forge.update_check", "forge.update_comment"])
+def test_an_end_in_the_queue_that_could_not_be_said_is_said_by_the_next_sweep(step: str) -> None:
+    fakes = Fakes(ONE)
+    ask(fakes)
+    ask(fakes, 100)
+    fakes.fail(step)
+    handle(comment_event(f"/train cancel {of(fakes, 100).run_key[:8]}", comment_id=101), fakes.world)
+    assert of(fakes, 100).state is State.CANCELLED
+    fakes.trace.fail.clear()
+    fakes.cluster.age = 300
+    sweep(fakes)
+    assert "was cancelled" in fakes.forge.bodies[1]
+    assert [check.conclusion for check in fakes.forge.checks.values() if check.name == CHECK] == [None, "cancelled"]
+    assert len(fakes.cluster.active) == 1
