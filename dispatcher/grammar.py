@@ -31,6 +31,9 @@ MANUAL_SETTINGS = (*SETTINGS, "ref", "pr")
 NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}")
 RECIPE_NAME = re.compile(rf"{NAME.pattern}(?:/{NAME.pattern}){{0,3}}")
 KEY = re.compile(r"[A-Za-z_]\w*(?:\.[\w-]+|\[\d{1,6}\])*", re.ASCII)
+# Printable for Python, and yet nothing is to be seen: fillers, joiners, blank Braille, variation selectors.
+# https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 FULL_SHA = re.compile(r"[0-9a-f]{40}")
 # https://git-scm.com/docs/git-check-ref-format; what looks like a SHA or a pull request's ref could name a fork's commit.
 REF = re.compile(r"(?!refs/pull/|pull/|[0-9a-f]{7,64}$|[-/.])(?!.*(?:\.\.|//|@\{|\.lock(?:/|$)|/\.|[/.]$))[^\x00-\x20\x7f~^:?*\[\\]{1,255}")
@@ -208,10 +211,12 @@ def misshapen(setting: str, value: str) -> Malformed | None:
 
 def hidden_in(text: str) -> Malformed | None:
     """Refuses what cannot be seen: it would make the line mean something else than what its reader approved."""
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return None
     for position, ch in enumerate(text, 1):
-        if not ch.isprintable():
+        # An emoji may be followed by the selector of its coloured form.
+        emoji = ch == "\ufe0f" and position > 1 and unicodedata.category(text[position - 2]) == "So"
+        if not ch.isprintable() or (_BLANK.match(ch) and not emoji):
             name = unicodedata.name(ch, "a control character" if unicodedata.category(ch) == "Cc" else "no name")
             where = f"Character {position} is U+{ord(ch):04X} ({name}), which cannot be seen."
             return Malformed("hidden-character", where, "Type the line again instead of pasting it.")
