@@ -15,7 +15,7 @@ from dispatcher.authorise import Denial
 from dispatcher.errors import ClusterError, DispatchError
 from dispatcher.observe import Seen, report
 from dispatcher.policy import Policy
-from dispatcher.ports import Cluster, Refused, Submitted
+from dispatcher.ports import Cluster, PullRequest, Refused, Submitted
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.turns import Go, Over, Turn, Wait, take_turns
@@ -58,10 +58,11 @@ def take_every_turn(policy: Policy, world: World, cluster: Cluster) -> list[Seen
         world.say(f"The queue is left alone: {BUSY}.")
         return []
     changed: list[RunRecord] = []
+    pulls: dict[int, PullRequest | None] = {}
     try:
         queued, turns = _turns(policy, world, cluster)
         for turn in turns:
-            record = _turned(turn, queued[turn.run_key], world, cluster)
+            record = _turned(turn, queued[turn.run_key], pulls, world, cluster)
             changed += [record] if record is not None else []
     except DispatchError as error:
         # What has been dropped already is in no list any more, so it is said now or never.
@@ -111,10 +112,10 @@ def _records(texts: Sequence[str], world: World) -> tuple[RunRecord, ...]:
     return tuple(found)
 
 
-def _turned(turn: Turn, record: RunRecord, world: World, cluster: Cluster) -> RunRecord | None:
-    """What became of one queued run; None when nothing did."""
+def _turned(turn: Turn, record: RunRecord, pulls: dict[int, PullRequest | None], world: World, cluster: Cluster) -> RunRecord | None:
+    """What became of one queued run; None when nothing did. `pulls` are the pull requests that this sweep has read."""
     try:
-        why = _unwanted(record, world)
+        why = _unwanted(record, pulls, world, anew=isinstance(turn, Go))
     except DispatchError as error:
         world.say(f"Run {record.run_key} stays queued: its pull request could not be read. {error.cause}")
         return None
@@ -134,11 +135,18 @@ def _turned(turn: Turn, record: RunRecord, world: World, cluster: Cluster) -> Ru
             assert_never(turn)
 
 
-def _unwanted(record: RunRecord, world: World) -> str:
-    """Why a queued run must not run any more: what runs is the head that was granted. Empty when it may. Raises `ForgeError`."""
-    if world.forge is None or record.target.pull is None:
+def _unwanted(record: RunRecord, pulls: dict[int, PullRequest | None], world: World, anew: bool) -> str:
+    """Why a queued run must not run any more: what runs is the head that was granted. Empty when it may. Raises `ForgeError`.
+
+    `anew`: it would be submitted now, so the head is asked for again. For the others once in a sweep is enough: a long queue would
+    use up the requests that GitHub allows in an hour.
+    """
+    number = record.target.pull
+    if world.forge is None or number is None:
         return ""
-    pull = world.forge.pull(record.target.pull)
+    if anew or number not in pulls:
+        pulls[number] = world.forge.pull(number)
+    pull = pulls[number]
     if pull is None or pull.state != "open":
         return "the pull request was closed while it waited"
     return "" if pull.head_sha == record.sha else "the head moved while it waited"

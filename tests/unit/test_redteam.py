@@ -267,3 +267,25 @@ def test_a_strangers_comment_costs_few_requests_and_no_connection(body: str, cos
     assert [step.split()[0].removeprefix("forge.") for step in fakes.trace.of("forge.")] == cost
     assert not fakes.trace.of("connect")
     assert not fakes.forge.bodies
+
+
+def test_a_long_queue_does_not_use_up_the_requests_of_an_hour() -> None:
+    fakes = of_ours(POLICY + "active: { user: 1 }\n")
+    for number in range(6):
+        say(fakes, f"/train a={number}", comment=50 + number)
+    assert len(fakes.cluster.queue) == 5
+    before = len(fakes.trace.of("forge.pull"))
+    watch(fakes.world, read_policy(fakes.world))
+    assert len(fakes.trace.of("forge.pull")) - before == 1
+
+
+def test_the_head_is_asked_for_again_before_each_release() -> None:
+    """It may move between two releases of one sweep."""
+    fakes = of_ours(POLICY + "active: { user: 1 }\n")
+    for number in range(3):
+        say(fakes, f"/train a={number}", comment=50 + number)
+    fakes.files[".github/dispatch.yml"] = POLICY
+    fakes.trace.at["cluster.release"] = lambda: fakes.forge.pulls.update({7: replace(fakes.forge.pulls[7], head_sha=OTHER)})
+    watch(fakes.world, read_policy(fakes.world))
+    assert len([run for run in fakes.cluster.runs.values() if run.job_id]) == 2
+    assert len(fakes.cluster.dropped) == 1
