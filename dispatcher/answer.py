@@ -42,6 +42,14 @@ class Voice:
         """The command that ends a run."""
         return f"{'nemotron-dispatch' if self.at_terminal else self.word} cancel {run_key[:8]}"
 
+    def logs(self, run_key: str) -> str:
+        """The command that shows a run's log."""
+        return f"{'nemotron-dispatch' if self.at_terminal else self.word} logs {self.key(run_key)}"
+
+    def key(self, run_key: str) -> str:
+        """A run key as it is shown: its beginning is enough in a pull request, where its runs are known."""
+        return run_key if self.at_terminal else run_key[:8]
+
     @property
     def help(self) -> str:
         """The command that explains."""

@@ -70,7 +70,7 @@ def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, p
         for first in filter(None, (request.actor, request.voucher)):
             rule = may_approve(facts, policy, *_names(run, policy), first, request.why == "second", extends)
             if isinstance(rule, Denial):
-                return denied(rule, event.trigger)
+                return denied(rule, event.trigger, lead="Not done")
     # Permission anew: for a fork's commit the approver's, for a second person's word that of the first one with the right.
     first = request.voucher or request.actor
     who = gather_facts(runs, _as_if(event, first), policy, world) if request.why == "second" else facts

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from dispatcher import __version__
-from dispatcher.errors import Exit
+from dispatcher.errors import EXITS, Exit
 
-EXITS = "\n".join(f"  {item.value:>3}  {item.name.lower().replace('_', ' ')}" for item in Exit)
+STATUSES = "\n".join(f"  {item.value:>3}  {EXITS[item]}" for item in Exit)
 
 Add = Callable[[str, str, str], argparse.ArgumentParser]
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse's own, which names the nearest command."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.match(r"argument \w+: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong:
+            import difflib
+
+            known = re.findall(r"[a-z]+", wrong[2])
+            near = difflib.get_close_matches(wrong[1], known, 1, 0.6)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            message = f"there is no command `{wrong[1]}`.{hint} There are: {', '.join(known)}."
+        super().error(message)
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command; `command` in the result is its name."""
-    top = argparse.ArgumentParser(
+    top: argparse.ArgumentParser = _Parser(
         prog="nemotron-dispatch",
         description="Comment /train on a pull request: a NeMo-Run job on Slurm, its log and result in the pull request, a merge gate.",
-        epilog=f"exit status:\n{EXITS}",
+        epilog=f"exit status:\n{STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -31,17 +48,17 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=words,
             description=words[0].upper() + words[1:] + ".",
-            epilog=f"example:\n  nemotron-dispatch {example}",
+            epilog=f"example{'s' if chr(10) in example else ''}:\n  nemotron-dispatch {example}",
             parents=[common],
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    _setting_up(add)
+    _policy(add)
+    _trying(add)
     _starting(add)
     _looking(add)
     _for_github(add)
-    _trying(add)
-    _setting_up(add)
-    _policy(add)
     return top
 
 
@@ -56,15 +73,14 @@ def _common(inner: bool = False) -> argparse.ArgumentParser:
 
 
 def _starting(add: Add) -> None:
-    handle = add("handle", "answer one GitHub event, as the action does", "handle --event event.json")
-    handle.add_argument("--event", metavar="FILE", help="the payload (default: $GITHUB_EVENT_PATH)")
-    handle.add_argument("--event-name", metavar="NAME", help="for example issue_comment (default: $GITHUB_EVENT_NAME)")
     for name, words in (
         ("plan", "show what would run: the resolved profile, the packed files, the script; submits nothing"),
         ("submit", "run a commit of this checkout"),
     ):
-        sub = add(name, words, f"{name} profile=slurm recipe=default train.iters=200")
-        sub.add_argument("words", nargs="*", metavar="KEY=VALUE", help="profile=…, recipe=… and overrides")
+        several = f"{name} profile=cluster lr=1e-3,3e-4"
+        sub = add(name, words, f"{name} profile=cluster recipe=default train.iters=200\n  nemotron-dispatch {several}")
+        takes = "profile=…, recipe=… and overrides; a list of values, lr=1e-3,3e-4, is a run for each"
+        sub.add_argument("words", nargs="*", metavar="KEY=VALUE", help=takes)
         sub.add_argument("--commit", default="HEAD", help="what to run (default: HEAD); uncommitted changes do not travel")
     sub.add_argument("--wait", action=argparse.BooleanOptionalAction, help="follow the run to its end (default: as the profile says)")
     sub.add_argument("--request", metavar="NAME", help="name this request: the same name and words again find the same run")
@@ -72,26 +88,29 @@ def _starting(add: Add) -> None:
 
 def _looking(add: Add) -> None:
     status = add("status", "show one run, or what is active and what ran on this commit", "status 4f1c2d3e4f5a6b7c")
-    status.add_argument("run", nargs="?", help="a run key, or the beginning of an active run's")
+    status.add_argument("run", nargs="?", metavar="RUN", help="a run key, or the beginning of an active run's")
     status.add_argument("--commit", default="HEAD", help="list the runs of this commit (default: HEAD)")
     logs = add("logs", "print a run's log", "logs 4f1c --follow")
-    logs.add_argument("run", help="a run key, or the beginning of an active run's")
+    logs.add_argument("run", metavar="RUN", help="a run key, or the beginning of an active run's")
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the run has ended")
-    logs.add_argument("--lines", "-n", type=int, default=200, help="how many of the last lines (default: 200)")
+    logs.add_argument("--lines", "-n", type=_whole, default=200, metavar="NUMBER", help="how many of the last lines (default: 200)")
     cancel = add("cancel", "end a run's job", "cancel 4f1c2d3e4f5a6b7c")
-    cancel.add_argument("run", help="a run key, or the beginning of an active run's")
+    cancel.add_argument("run", metavar="RUN", help="a run key, or the beginning of an active run's")
 
 
 def _for_github(add: Add) -> None:
+    handle = add("handle", "answer one GitHub event, as the action does", "handle --event event.json")
+    handle.add_argument("--event", metavar="FILE", help="the payload (default: $GITHUB_EVENT_PATH)")
+    handle.add_argument("--event-name", metavar="NAME", help="for example issue_comment (default: $GITHUB_EVENT_NAME)")
     watch = add("watch", "look at every active run once and report what changed", "watch --follow")
     watch.add_argument("--follow", action="store_true", help="look again and again until nothing is active")
-    watch.add_argument("--interval", type=float, default=60.0, metavar="SECONDS", help="between two looks with --follow (default: 60)")
+    watch.add_argument("--interval", type=_seconds, default=60.0, metavar="SECONDS", help="between two looks with --follow (default: 60)")
     gate = add("gate", "judge a pull request's required runs and write the check dispatch/gate", "gate 12")
-    gate.add_argument("number", type=int, nargs="?", help="the pull request (default: the event's)")
+    gate.add_argument("number", type=_whole, nargs="?", metavar="NUMBER", help="the pull request (default: the event's)")
 
 
 def _trying(add: Add) -> None:
-    doctor = add("doctor", "check that a profile works: key, host key, scheduler, account, folder", "doctor --profile slurm")
+    doctor = add("doctor", "check that a profile works: key, host key, scheduler, account, folder", "doctor --profile cluster")
     doctor.add_argument("--profile", help="which one (default: the policy's default)")
     demo = add("demo", "run the whole story here: a small repository, a comment, a training run, a gate", "demo")
     demo.add_argument("--keep", metavar="DIR", type=Path, help="leave the demo's repository and ledger in this folder")
@@ -127,13 +146,15 @@ def _setting_up(add: Add) -> None:
         (
             "--gate",
             "KIND",
-            "what must have passed before a merge: no, check (the check dispatch/gate) or job (a workflow too; default: no)",
+            "what must have passed on a cluster before a merge: no, check (the check dispatch/gate) or job (a workflow too; default: no)",
         ),
         ("--action", "ACTION", "owner/name@<40 hex digits>, with # v1.2.3 behind it (default: what this program was installed from)"),
     ):
         init.add_argument(flag, metavar=takes, help=words)
     either = argparse.BooleanOptionalAction
-    init.add_argument("--cancel-closed", action=either, help="cancel a pull request's runs when it is closed or a draft (default: yes)")
+    init.add_argument(
+        "--cancel-closed", action=either, help="cancel a pull request's runs on a cluster when it is closed or a draft (default: yes)"
+    )
     init.add_argument("--app", action=either, help="speak as a GitHub App of your own (default: no)")
     init.add_argument(
         "--fingerprint",
@@ -181,9 +202,42 @@ def _policy(add: Add) -> None:
     check.add_argument("comment", nargs="?", metavar="COMMENT", help="the comment's text, quoted: '/train profile=cluster'")
     check.add_argument("--actor", metavar="LOGIN", default="somebody", help="who comments (default: somebody)")
     check.add_argument("--role", metavar="ROLE", help="their role on the repository: read, triage, write, maintain, admin or a custom one")
-    check.add_argument("--team", metavar="ORG/TEAM", action="append", default=[], help="a team that they are in; may be given again")
-    check.add_argument("--pr", metavar="NUMBER", type=int, help="the pull request")
-    check.add_argument("--head", metavar="SHA", default="", help="its head (default: the commit that the command names)")
+    check.add_argument(
+        "--team", metavar="ORG/TEAM", type=_team, action="append", default=[], help="a team that they are in; may be given again"
+    )
+    check.add_argument("--pr", metavar="NUMBER", type=_whole, help="the pull request")
+    check.add_argument("--head", metavar="SHA", type=_sha, help="its head (default: the commit that the command names)")
     check.add_argument("--fork", action="store_true", help="it comes from a fork")
     check.add_argument("--draft", action="store_true", help="it is a draft")
     check.add_argument("--closed", action="store_true", help="it is closed")
+
+
+# --------------------------------------------------------------------------- what an option takes
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return found
+
+
+def _sha(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{40}", text.lower()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the full SHA of a commit, 40 hex digits")
+    return text.lower()
+
+
+def _team(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not written ORG/TEAM")
+    return text

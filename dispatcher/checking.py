@@ -16,7 +16,7 @@ from dispatcher.configuration import profile_names, read_policy, read_profile
 from dispatcher.document import Document, load_document
 from dispatcher.errors import ConfigError, Exit, InputError
 from dispatcher.event import CommentEvent
-from dispatcher.explain import Basis, Found, asked_profiles, explain, verbs_in
+from dispatcher.explain import UNKNOWN_SHA, Basis, Found, asked_profiles, explain, verbs_in
 from dispatcher.lookups import gather_facts, with_teams
 from dispatcher.policy import POLICY_PATH, Policy
 from dispatcher.ports import PullRequest
@@ -24,8 +24,6 @@ from dispatcher.profile import ResolvedProfile
 from dispatcher.steps import Explained, Step, one_line, place_of, rendered, verdict
 from dispatcher.untrusted import code, fence
 from dispatcher.world import Outcome, World, outcome
-
-UNKNOWN_SHA = "0" * 40
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,10 @@ def check_command(world: World, supposed: Supposed, body: str) -> Outcome:
         extended = [found.lineage for found in profiles.values() if isinstance(found, ResolvedProfile)]
         facts = with_teams(facts, [team for lineage in extended for team in lineage_teams(lineage, facts, policy)], world)
     explained = explain(command, Basis(event, facts, policy, document, profiles, world.settings.voice))
-    lines = [_known(facts, asks_github), *(line for item in explained for line in ("", *rendered(item)))]
+    lines = [_known(facts, asks_github)]
+    if not asks_github and supposed.role is None:
+        lines.append("`--role write` supposes a role; with GITHUB_TOKEN and `--pr`, GitHub is asked.")
+    lines += [line for item in explained for line in ("", *rendered(item))]
     worst = max(explained, key=lambda item: item.refusal.exit if item.refusal else Exit.OK)
     refusal = worst.refusal
     result = json.dumps({"commands": [_as_json(item) for item in explained]}, ensure_ascii=False)

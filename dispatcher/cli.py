@@ -201,7 +201,7 @@ def _policy(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
         arguments.role,
         tuple(arguments.team),
         arguments.pr,
-        arguments.head,
+        arguments.head or "",
         arguments.fork,
         arguments.draft,
         arguments.closed,

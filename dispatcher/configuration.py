@@ -22,7 +22,8 @@ def read_policy(world: World) -> Policy:
     """
     text = world.read_config(POLICY_PATH)
     if text is None:
-        raise ConfigError("config.missing", f"There is no {POLICY_PATH} on the default branch.")
+        where = "in this checkout" if world.settings.voice.at_terminal else "on the default branch"
+        raise ConfigError("config.missing", f"There is no {POLICY_PATH} {where}.")
     return load_policy(text)
 
 

@@ -6,6 +6,7 @@ Decisions (denied, malformed, pending) are values and live beside what they deci
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -27,6 +28,24 @@ class Exit(IntEnum):
     PENDING = 11
     BUG = 70
     INTERRUPTED = 130
+
+
+EXITS: Mapping[Exit, str] = {
+    Exit.OK: "Done. For a run that was waited for: it passed.",
+    Exit.RUN_FAILED: "The run (or the gate) ended, and did not pass.",
+    Exit.USAGE: "The words, flags, environment or event file cannot be used.",
+    Exit.CONFIG: "Policy, profile or recipe cannot be used; `doctor` found a problem.",
+    Exit.MALFORMED: "The command cannot be understood.",
+    Exit.DENIED: "The command is understood, and not allowed.",
+    Exit.GIT: "The commit could not be fetched, read or packed.",
+    Exit.SSH: "No trusted connection to the login node.",
+    Exit.CLUSTER: "The login node was reached, but its folder or the scheduler refused.",
+    Exit.GITHUB: "GitHub did not do what was asked.",
+    Exit.COMPILE: "NeMo-Run did not render the job.",
+    Exit.PENDING: "The run or the gate that was asked about has not ended yet.",
+    Exit.BUG: "A bug in nemotron-dispatch.",
+    Exit.INTERRUPTED: "Ended from outside (Ctrl-C). A job that was submitted goes on.",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,7 @@ class InputError(DispatchError):
 CATALOGUE: dict[str, Kind] = {
     # policy, profiles, recipes
     "config.missing": Kind(
-        Exit.CONFIG, "A file that is needed does not exist on the default branch.", "Add it; `docs/install.md` shows a minimal one."
+        Exit.CONFIG, "A file that is needed does not exist.", "Add it: `nemotron-dispatch init` writes one, `docs/install.md` explains it."
     ),
     "config.syntax": Kind(Exit.CONFIG, "The file is not valid YAML or TOML.", "Fix the line that is named."),
     "config.invalid": Kind(

@@ -24,13 +24,16 @@ from dispatcher.policy import Policy
 from dispatcher.printing import render
 from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile, apply_overrides, with_recipe
 from dispatcher.recipe import Recipe
-from dispatcher.record import RunRecord, Target
+from dispatcher.record import Resources, RunRecord, Target
 from dispatcher.refusals import unknown_profile
 from dispatcher.steps import Explained, Step, place_of
 from dispatcher.turns import Over, bounds, take_turns
 from dispatcher.untrusted import code
 from dispatcher.usage import Spent
-from dispatcher.verbs import Approve, Cancel, Retry, Verb, Waive
+from dispatcher.verbs import AcceptBaseline, Approve, Cancel, Retry, Verb, Waive
+
+UNKNOWN_SHA = "0" * 40
+"""Stands for a head that nobody has named."""
 
 Found = ResolvedProfile | UnknownProfile | ConfigError
 """What became of a profile's name."""
@@ -139,6 +142,10 @@ def _other_steps(command: Verb, basis: Basis) -> Iterator[Step]:
             yield Step("runs", None, "one's own runs may be ended; another's by whoever may use its profile")
         case Retry():
             yield Step("runs", None, "every run is decided again, as if it were asked for now")
+        case AcceptBaseline():
+            yield Step(
+                "baseline", False, "this version compares no results: there is no baseline to accept", "", "no-baselines", Exit.CONFIG
+            )
         case _:
             pass
 
@@ -155,7 +162,8 @@ def _commit(command: Asked, basis: Basis) -> Step:
     if isinstance(sha, Denial):
         return _no("commit", sha)
     fork = ", vouched for by naming it" if basis.facts.pull and basis.facts.pull.from_fork and isinstance(command, Run) else ""
-    return Step("commit", True, f"the head, {code(sha[:12])}{fork}")
+    known = "" if sha == UNKNOWN_SHA else f", {code(sha[:12])}"
+    return Step("commit", True, f"the head{known}{fork}")
 
 
 def _profile(resolved: Found, command: Run, basis: Basis) -> Step:
@@ -180,8 +188,7 @@ def _amounts(profile: Profile, resolved: ResolvedProfile, name: str, recipe: str
     policy, asked = basis.policy, asked_for(profile)
     wanted = Wanted(resolved.lineage, recipe, asked, image_of(profile))
     exceeded, image = limit_exceeded(wanted, policy), image_refused(wanted, policy)
-    shape = f"{plural(asked.nodes, 'node')} × {plural(asked.gpus_per_node, 'GPU')} × {duration(asked.seconds)}"
-    yield _no("limits", exceeded) if exceeded else Step("limits", True, f"{shape} = {number(asked.gpu_hours)} GPU-hours")
+    yield _no("limits", exceeded) if exceeded else Step("limits", True, _shape(asked))
     if image:
         yield _no("image", image)
     elif wanted.image is not None:
@@ -193,6 +200,15 @@ def _amounts(profile: Profile, resolved: ResolvedProfile, name: str, recipe: str
         yield Step("approval", None, words, rule)
     else:
         yield Step("approval", True, "nobody else has to agree")
+
+
+def _shape(asked: Resources) -> str:
+    """How much it asks for, in words."""
+    time = duration(asked.seconds) if asked.seconds else "no time limit"
+    if not asked.gpus_per_node:
+        return f"{plural(asked.nodes, 'node')}, {time}"
+    hours = f" = {number(asked.gpu_hours)} GPU-hours" if asked.seconds else ""
+    return f"{plural(asked.nodes, 'node')} × {plural(asked.gpus_per_node, 'GPU')} × {time}{hours}"
 
 
 def _turn(record: RunRecord, basis: Basis) -> Step:

@@ -10,7 +10,7 @@ from dispatcher.observe import TAIL_READ, Seen, changed, look, note_absence, rep
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.record import RunRecord, parse_record
-from dispatcher.report import outputs, run_report
+from dispatcher.report import headline, outputs, run_report
 from dispatcher.slurm import Absent, State
 from dispatcher.untrusted import redact
 from dispatcher.world import Outcome, World
@@ -78,7 +78,7 @@ def exit_of(record: RunRecord) -> Exit:
 
 def _said(world: World, cluster: Cluster, policy: Policy, now: Seen) -> Seen:
     """Reports a change. When GitHub does not hear it, the ledger does not remember it as said: the next look, or `watch`, says it."""
-    world.say(f"Job {now.record.job_id} is {now.record.state.value}.")
+    world.say(f"Run {now.record.run_key} {headline(now.record, world.clock.now())}.")
     try:
         return report(world, cluster, policy, now)
     except ForgeError as error:
@@ -97,6 +97,8 @@ def _ended_elsewhere(world: World, cluster: Cluster, seen: Seen, offset: int) ->
 
 
 def _ended(world: World, seen: Seen) -> Outcome:
-    words = run_report(seen.record, seen.tail, world.clock.now(), world.settings.voice)
+    # At a terminal the log has just been shown; only of a failed run its end is worth saying twice.
+    shown = world.settings.voice.at_terminal and exit_of(seen.record) is Exit.OK
+    words = run_report(seen.record, "" if shown else seen.tail, world.clock.now(), world.settings.voice)
     told = {**outputs(seen.record, seen.record.log_url or world.settings.voice.summary_url), "comment-url": seen.comment_url}
     return Outcome(exit_of(seen.record), told, words.summary, seen.record)

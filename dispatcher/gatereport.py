@@ -51,9 +51,9 @@ def title(verdict: Verdict) -> str:
             return f"{plural(len(lines), 'required run')} passed"
         case Pending(lines, missing):
             waiting = len([line for line in lines if line.state is not State.SUCCEEDED])
-            return f"waits for {plural(waiting, 'run')}" + (
-                f", {missing} of them not started" if 0 < missing < waiting else ": not started" if missing else ""
-            )
+            if missing == waiting:
+                return f"{plural(missing, 'required run')} {'has' if missing == 1 else 'have'} not been started"
+            return f"waits for {plural(waiting, 'run')}" + (f", {missing} of them not started" if missing else "")
         case Waived(_, waiver):
             return f"overridden by {waiver.actor}: {waiver.reason}"[:120]
         case Fail(lines):

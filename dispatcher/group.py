@@ -69,23 +69,21 @@ def group_lines(
     for member in members:
         record = records.get(member.run_key)
         if member.run_key in unheard:
-            lines.append(f"| ❓ | `{member.profile}` | | {UNHEARD} | | `{member.run_key[:8]}` | |")
+            lines.append(f"| ❓ | `{member.profile}` | | {UNHEARD} | | `{voice.key(member.run_key)}` | |")
         elif record is None:
-            lines.append(f"| 🚫 | `{member.profile}` | | {missing.get(member.run_key, NOT_BEGUN)} | | `{member.run_key[:8]}` | |")
+            lines.append(f"| 🚫 | `{member.profile}` | | {missing.get(member.run_key, NOT_BEGUN)} | | `{voice.key(member.run_key)}` | |")
         else:
-            lines.append(_row(record, shared, now, bool(recipe)))
+            lines.append(_row(record, shared, now, bool(recipe), voice))
     if shared:
         lines += ["", "All with " + " ".join(code(item) for item in first.overrides if item in shared)]
     failed = [record for record in known if record.state.ended and not _good(record)]
     if failed and not unheard and all(record.state.ended for record in known):
-        lines += [
-            "",
-            f"**Next:** `{voice.word} retry` runs what failed once more; `{voice.word} logs {failed[0].run_key[:8]}` shows a log.",
-        ]
+        retry = "" if voice.at_terminal else f"`{voice.word} retry` runs what failed once more; "
+        lines += ["", f"**Next:** {retry}`{voice.logs(failed[0].run_key)}` shows a log."]
     return lines
 
 
-def _row(record: RunRecord, shared: set[str], now: datetime, same_recipe: bool) -> str:
+def _row(record: RunRecord, shared: set[str], now: datetime, same_recipe: bool, voice: Voice) -> str:
     own = " ".join(code(item) for item in record.overrides if item not in shared)
     recipe = "" if same_recipe else f" / `{record.recipe}`"
     state = neutralise(headline(record, now).replace(f"job {record.job_id} ", "", 1), 200)
@@ -98,7 +96,7 @@ def _row(record: RunRecord, shared: set[str], now: datetime, same_recipe: bool) 
         state += " · **" + ", ".join(metrics) + "**"
     job = f"`{record.job_id}`" if record.job_id else ""
     log = f"[log]({record.log_url})" if record.log_url else ""
-    return f"| {icon(record)} | `{record.profile}`{recipe} | {own} | {state} | {job} | `{record.run_key[:8]}` | {log} |"
+    return f"| {icon(record)} | `{record.profile}`{recipe} | {own} | {state} | {job} | `{voice.key(record.run_key)}` | {log} |"
 
 
 def _good(record: RunRecord) -> bool:
@@ -106,8 +104,9 @@ def _good(record: RunRecord) -> bool:
 
 
 def _icon(records: Sequence[RunRecord], absent: int, unheard: int) -> str:
-    if any(record.state.ended and not _good(record) for record in records) or absent:
-        return "❌"
+    bad = [record.state for record in records if record.state.ended and not _good(record)]
+    if bad or absent:
+        return "🛑" if not absent and len(bad) == len(records) and set(bad) == {State.CANCELLED} else "❌"
     if all(record.state.ended for record in records):
         return "❓" if unheard else "✅"
     return "🏃" if any(record.state is State.RUNNING for record in records) else "⏳"

@@ -18,15 +18,15 @@ from dispatcher.verbs import VERBS
 def help_words(topic: str, policy: Policy, facts: Facts, profiles: Sequence[str], word: str, trigger: str) -> Answer:
     """The answer to `help`, `help <verb>`, `help profiles` or `help recipes`."""
     if topic == "profiles":
-        lines = ["### Profiles that you can use here", "", *_profiles(policy, facts, profiles)]
+        lines = ["### Profiles", "", *_profiles(policy, facts, profiles)]
     elif topic == "recipes":
-        lines = ["### Recipes that you can use here", "", *_recipes(policy, facts)]
+        lines = ["### Recipes", "", *_recipes(policy, facts)]
     elif topic in VERBS:
         verb = VERBS[topic]
         lines = [f"### `{word} {verb.usage}`", "", f"It {verb.does}.", ""]
         lines += [f"- {code(f'{word} {example}')}" for example in verb.examples]
         lines += ["", verb.notes] if verb.notes else []
-        lines += ["", *_note(topic, policy, facts)]
+        lines += ["", *note] if (note := _note(topic, policy, facts)) else []
     else:
         lines = [f"### What you can do here with `{word}`", "", "| command | what it does |", "|---|---|"]
         lines += [f"| {code(f'{word} {verb.usage}')} | {verb.does}{_mark(name, policy, facts)} |" for name, verb in VERBS.items()]
@@ -74,7 +74,7 @@ def _profiles(policy: Policy, facts: Facts, profiles: Sequence[str]) -> list[str
     rows = ["| profile | you | limits |", "|---|---|---|"]
     for name in profiles:
         decided = admitted(name, "", facts, policy)
-        may = f"no: {decided.words.partition('** ')[2]}" if isinstance(decided, Denial) else f"yes (`{decided}`)"
+        may = f"no: {_why(decided)}" if isinstance(decided, Denial) else f"yes (`{decided}`)"
         rule = policy.profiles.get(name)
         default = " (default)" if name == policy.default_profile else ""
         rows.append(f"| {code(name)}{default} | {may} | {_limits(rule.limits if rule else Limits(), policy.limits)} |")
@@ -85,10 +85,15 @@ def _recipes(policy: Policy, facts: Facts) -> list[str]:
     rows = ["| recipe | runs | you |", "|---|---|---|"]
     for name, recipe in sorted(policy.recipes.items()):
         decided = admitted("", name, facts, policy)
-        may = f"no: {decided.words.partition('** ')[2]}" if isinstance(decided, Denial) else "yes"
+        may = f"no: {_why(decided)}" if isinstance(decided, Denial) else "yes"
         default = " (default)" if name == policy.default_recipe else ""
         rows.append(f"| {code(name)}{default} | {code(recipe.program)} | {may} |")
     return rows if policy.recipes else ["There is none yet: add `recipes:` to `.github/dispatch.yml`."]
+
+
+def _why(denial: Denial) -> str:
+    words = denial.words.partition("** ")[2]
+    return words[:1].lower() + words[1:]
 
 
 def _limits(own: Limits, general: Limits) -> str:

@@ -67,13 +67,13 @@ def parked(request: Request, voice: Voice) -> Answer:
     approve = code(f"{voice.word} approve sha={request.sha}", 200)
     if request.why == "fork":
         title = "a fork's commit must be vouched for"
-        words = f"{code(request.actor)} asked for it. Somebody who may use the profile reads it, then comments {approve}: it runs then."
+        step = f"Somebody who may use the profile reads the change, then comments {approve}: it runs then."
+        words = f"{code(request.actor)} asked for it."
     else:
         title = "a second person has to agree"
-        words = (
-            f"It is above what one person may start alone (rule {code(request.rule, 500)}). Somebody else comments {approve}: it runs then."
-        )
-    step = "A new commit has to be asked for, and approved, again."
+        step = f"Somebody else comments {approve}: it runs then."
+        words = f"{code(request.actor)} asked for more than one person may start alone (rule {code(request.rule, 500)})."
+    words += " A newer commit has to be asked for, and approved, again."
     return refusal(title, f"waits-{request.why}", words, step, request.trigger, WAITING, Exit.OK)
 
 

@@ -217,7 +217,7 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     rows = [("What", what), ("Where", " · ".join(where)), ("When", " · ".join(when))]
     if record.job_id:
         rows.append(("Job", f"`{record.job_id}` on {code(record.cluster)}"))
-    if record.state is not State.QUEUED:
+    if record.state is not State.QUEUED and (record.job_id or record.state is not State.CANCELLED):
         rows.append(("Log", f"[open the log]({log_url})" if log_url else code(f"{record.run_dir}/logs")))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 

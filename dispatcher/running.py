@@ -174,7 +174,7 @@ def _row(record: RunRecord, world: World) -> str:
     log = f"[log]({record.log_url})" if record.log_url else ""
     asked = f"{clock(record.asked_at, now)} by {code(record.actor)}"
     return (
-        f"| {icon(record)} | `{record.run_key[:8]}` | {what} | `{record.sha[:7]}` "
+        f"| {icon(record)} | `{world.settings.voice.key(record.run_key)}` | {what} | `{record.sha[:7]}` "
         f"| {neutralise(headline(record, now))}{waits} | {asked} | {log} |"
     )
 

@@ -22,7 +22,7 @@ from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import denied, malformed, unknown_profile
-from dispatcher.report import outputs, run_report
+from dispatcher.report import headline, outputs, run_report
 from dispatcher.running import runs_table, watched_profiles
 from dispatcher.slurm import Absent, Observation, State
 from dispatcher.starting import start_runs
@@ -121,7 +121,11 @@ def cancel(world: World, policy: Policy, run_key: str) -> Outcome:
 
     Raises `ClusterError`: `cluster.failed` when the scheduler says no, `cluster.run-unknown` where there is no job to end.
     """
-    profile, record = find_run(world, policy, run_key)
+    profile, found = find_run(world, policy, run_key)
+    record = found if found.state is State.QUEUED else _as_it_is(world, policy, profile, found)
+    if record.state.ended:
+        told = {**outputs(record, record.log_url), "decision": "answered", "reason-code": "nothing-active", "comment-url": ""}
+        return Outcome(Exit.OK, told, f"Run {record.run_key} has ended already: it {headline(record, world.clock.now())}.", record)
     cluster = world.connect(profile)
     try:
         if record.state is State.QUEUED:

@@ -73,7 +73,7 @@ VERBS: Mapping[str, VerbHelp] = {
     ),
     "baseline": VerbHelp(
         "baseline accept [RUN]",
-        "makes a run's results what later ones are compared with",
+        "will make a run's results what later ones are compared with; this version compares nothing yet",
         ("baseline accept", "baseline accept 4f1c2d3e"),
         "Without RUN, those of the newest run.",
     ),

@@ -15,28 +15,11 @@ from dispatcher.authorise import REASONS
 from dispatcher.docs import examples
 from dispatcher.docs.fields import fields_table
 from dispatcher.docs.pages import quoted, table
-from dispatcher.errors import CATALOGUE, Exit
+from dispatcher.errors import CATALOGUE, EXITS
 from dispatcher.recipe import Recipe
 from dispatcher.report import TAIL_LINES
 from dispatcher.slurm import State
 from dispatcher.verbs import VERBS
-
-EXITS: Mapping[Exit, str] = {
-    Exit.OK: "Done. For a run that was waited for: it passed.",
-    Exit.RUN_FAILED: "The run (or the gate) ended, and did not pass.",
-    Exit.USAGE: "The words, flags, environment or event file cannot be used.",
-    Exit.CONFIG: "Policy, profile or recipe cannot be used; `doctor` found a problem.",
-    Exit.MALFORMED: "The command cannot be understood.",
-    Exit.DENIED: "The command is understood, and not allowed.",
-    Exit.GIT: "The commit could not be fetched, read or packed.",
-    Exit.SSH: "No trusted connection to the login node.",
-    Exit.CLUSTER: "The login node was reached, but its folder or the scheduler refused.",
-    Exit.GITHUB: "GitHub did not do what was asked.",
-    Exit.COMPILE: "NeMo-Run did not render the job.",
-    Exit.PENDING: "The run or the gate that was asked about has not ended yet.",
-    Exit.BUG: "A bug in nemotron-dispatch.",
-    Exit.INTERRUPTED: "Ended from outside (Ctrl-C). A job that was submitted goes on.",
-}
 
 STATES: Mapping[State, tuple[str, str]] = {
     State.SUBMITTING: ("pending", "The lock is taken, there is no job yet."),

@@ -11,6 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from dispatcher import rules, values
 from dispatcher.docs.pages import table
+from dispatcher.phrases import duration
 
 # Types that are told apart by what they are called in values.py, because their bare shape says too little.
 _NAMED: tuple[tuple[Any, str], ...] = (
@@ -27,7 +28,7 @@ def fields_table(model: type[BaseModel], leave_out: frozenset[str] = frozenset()
     """The whole table; `leave_out` and `only` choose fields by name."""
     kinds = get_type_hints(model, include_extras=True)
     rows = [
-        (f"`{name}`", _kind(kinds[name]), _default(field), field.description or "")
+        (f"`{name}`", _kind(kinds[name]), _default(field, _kind(kinds[name]).startswith("a duration")), field.description or "")
         for name, field in model.model_fields.items()
         if name not in leave_out and (only is None or name in only)
     ]
@@ -66,7 +67,7 @@ def _annotated(inside: Any, metadata: tuple[Any, ...]) -> str:
     return _kind(inside)
 
 
-def _default(field: FieldInfo) -> str:
+def _default(field: FieldInfo, seconds: bool) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
@@ -76,4 +77,6 @@ def _default(field: FieldInfo) -> str:
         return "–" if not value.model_fields_set else "see there"
     if isinstance(value, tuple):
         return ", ".join(f"`{item}`" for item in value)
+    if seconds and isinstance(value, int):
+        return f"`{duration(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

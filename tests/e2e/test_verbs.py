@@ -93,7 +93,7 @@ def test_several_commands_and_two_people(stage: Stage) -> None:
     """Two nodes take somebody else's word; it is the requester's comment that tells of the run."""
     asked = stage.comment("/train profile=second run.nodes=2\n/train help profiles")
     assert "a second person has to agree" in stage.answers[0]
-    assert "Profiles that you can use here" in stage.answers[1]
+    assert "### Profiles" in stage.answers[1]
     assert asked.code == Exit.OK
     head = stage.pull.head_sha
 

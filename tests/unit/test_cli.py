@@ -12,12 +12,12 @@ import pytest
 
 from dispatcher import __version__
 from dispatcher.action import MODES, OUTPUTS
-from dispatcher.arguments import EXITS, parser
+from dispatcher.arguments import STATUSES, parser
 from dispatcher.cli import main, plain
 from dispatcher.errors import CATALOGUE, Exit
 from tests.stage import read_outputs
 
-COMMANDS = ("handle", "plan", "submit", "status", "logs", "cancel", "watch", "gate", "doctor", "demo", "init", "policy")
+COMMANDS = ("init", "policy", "doctor", "demo", "plan", "submit", "status", "logs", "cancel", "handle", "watch", "gate")
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def test_help_as_a_whole(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     text = capsys.readouterr().out
     assert all(f"    {command} " in text for command in COMMANDS)
-    assert EXITS in text
+    assert STATUSES in text
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +78,19 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["nonsense"], ["handle", "--nonsense"], ["logs"], ["gate", "x"], ["watch", "--interval", "soon"], ["submit", "--wait=maybe"]],
+    [
+        [],
+        ["nonsense"],
+        ["handle", "--nonsense"],
+        ["logs"],
+        ["gate", "x"],
+        ["gate", "0"],
+        ["logs", "4f1c", "-n", "-3"],
+        ["policy", "check", "--head", "123"],
+        ["policy", "check", "--team", "ml"],
+        ["watch", "--interval", "soon"],
+        ["submit", "--wait=maybe"],
+    ],
 )
 def test_what_cannot_be_parsed_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -87,10 +99,17 @@ def test_what_cannot_be_parsed_is_a_usage_error(arguments: list[str], capsys: py
     assert capsys.readouterr().out == ""
 
 
+def test_a_command_that_is_nearly_right_is_answered_with_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, right in (("sumbit", "Did you mean `submit`?"), ("polcy", "Did you mean `policy`?"), ("xyz", "There are: init, policy, ")):
+        with pytest.raises(SystemExit):
+            main([wrong])
+        assert f"there is no command `{wrong}`. {right}" in capsys.readouterr().err
+
+
 def test_exit_statuses_are_unique_and_documented() -> None:
     assert len({item.value for item in Exit}) == len(Exit.__members__)
     assert all(0 <= item.value < 128 or item is Exit.INTERRUPTED for item in Exit)
-    assert len(EXITS.splitlines()) == len(Exit)
+    assert len(STATUSES.splitlines()) == len(Exit)
     page = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
     for item in Exit:
         assert f"| {item.value} |" in page or f"| `{item.value}` |" in page, item
