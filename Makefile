@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 
 PYTEST_ARGS ?=
+# Most of a test's time is waiting for real daemons, so two of them go side by side; each has a rig of its own.
+PYTEST_WORKERS ?= 2
 BENCH_ARGS ?=
 
 help: ## this list
@@ -17,7 +19,7 @@ test: ## every test; as root with real Slurm, sshd and act, otherwise says loudl
 	@.ci/bootstrap dev
 	@if [ "$$(id -u)" = 0 ]; then .ci/rig; else \
 	  printf '\n!! Not root: the tests that need Slurm or other login shells are left out (listed at the end).\n\n' >&2; fi
-	@.venv/bin/pytest $(PYTEST_ARGS)
+	@.venv/bin/pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: ## formatting, types, workflows, lock files; no network once bootstrapped
 	@.ci/bootstrap dev

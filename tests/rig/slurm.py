@@ -263,8 +263,9 @@ class SlurmRig:
         self._running.wait_until("munged", (munge / "socket").exists)
 
     def _start_mariadbd(self) -> None:
-        data = self.folder / "sql"
-        common = ["--no-defaults", f"--datadir={data}", "--user=root", "--innodb-log-file-size=8M"]
+        data, scratch = self.folder / "sql", self.folder / "sql-tmp"
+        scratch.mkdir()  # of its own: two databases that start at once would meet in the system's
+        common = ["--no-defaults", f"--datadir={data}", f"--tmpdir={scratch}", "--user=root", "--innodb-log-file-size=8M"]
         install = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
         done = subprocess.run([find_program(install[0]), *install[1:]], capture_output=True, text=True, timeout=60)
         if done.returncode != 0:
