@@ -15,6 +15,7 @@ from dispatcher.event import CheckEvent, ClosedEvent, DraftEvent, Event, LabelEv
 from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group, required_for_queue
 from dispatcher.grammar import Run
 from dispatcher.policy import Policy
+from dispatcher.ports import PullRequest
 from dispatcher.record import RunRecord
 from dispatcher.refusals import broken
 from dispatcher.running import end_run, runs_of_pull
@@ -30,7 +31,11 @@ def head_moved(event: Event, policy: Policy, world: World) -> Outcome:
         return outcome("ignored", "other-event")
     judged = _gate_answer(evaluate_gate(world, policy, event.number))
     pages = [judged.summary]
-    if policy.pulls.superseded == "cancel" and event.action == "synchronize":
+    if (
+        policy.pulls.superseded == "cancel"
+        and event.action == "synchronize"
+        and _holds(world, event, lambda pull: pull.head_sha == event.head_sha)
+    ):
 
         def older(record: RunRecord) -> bool:
             return record.sha != event.head_sha
@@ -44,14 +49,14 @@ def head_moved(event: Event, policy: Policy, world: World) -> Outcome:
 
 def pull_closed(event: Event, policy: Policy, world: World) -> Outcome:
     """A pull request was closed: its runs end if the policy says so."""
-    if not isinstance(event, ClosedEvent) or policy.pulls.closed != "cancel":
+    if not isinstance(event, ClosedEvent) or policy.pulls.closed != "cancel" or not _holds(world, event, lambda pull: pull.state != "open"):
         return outcome("ignored", "pull-closed")
     return _ended(world, policy, event, "the pull request was closed")
 
 
 def pull_drafted(event: Event, policy: Policy, world: World) -> Outcome:
     """A pull request became a draft: its runs end if the policy says so."""
-    if not isinstance(event, DraftEvent) or policy.pulls.draft != "cancel":
+    if not isinstance(event, DraftEvent) or policy.pulls.draft != "cancel" or not _holds(world, event, lambda pull: pull.draft):
         return outcome("ignored", "draft")
     return _ended(world, policy, event, "the pull request became a draft")
 
@@ -118,6 +123,12 @@ def _as_labelled(event: PushEvent, label: str) -> LabelEvent:
         event_name="pull_request_target",
         of_a_push=True,
     )
+
+
+def _holds(world: World, event: PushEvent | ClosedEvent | DraftEvent, still: Callable[[PullRequest], bool]) -> bool:
+    """Whether what the event says is still so. One that comes late, or is delivered again, must not end what was started since."""
+    pull = world.forge.pull(event.number) if world.forge is not None else None
+    return pull is not None and still(pull)
 
 
 def _ended(world: World, policy: Policy, event: ClosedEvent | DraftEvent, why: str) -> Outcome:

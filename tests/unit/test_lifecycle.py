@@ -56,6 +56,13 @@ def records(fakes: Fakes) -> Iterable[RunRecord]:
 # --------------------------------------------------------------------------- superseded, closed, draft
 
 
+def happens(fakes: Fakes, event: ClosedEvent | DraftEvent) -> Outcome:
+    """The pull request is closed, or becomes a draft, and the event says so."""
+    now = {"state": "closed"} if isinstance(event, ClosedEvent) else {"draft": True}
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], **now)
+    return handle(event, fakes.world)
+
+
 @pytest.mark.parametrize(("superseded", "cancelled"), [("leave", []), ("cancel", ["cluster.cancel 1111", "cluster.cancel 2222"])])
 def test_runs_of_an_older_head(superseded: str, cancelled: list[str]) -> None:
     fakes = world(superseded=superseded)
@@ -67,6 +74,13 @@ def test_runs_of_an_older_head(superseded: str, cancelled: list[str]) -> None:
     assert ("a newer commit was pushed" in ended.summary) == bool(cancelled)
     # The gate is pending before anybody looks for runs to end.
     assert fakes.steps.index("forge.create_check dispatch/gate in_progress") < fakes.steps.index((cancelled or ["compiler.close"])[0])
+
+
+def test_the_event_of_an_older_push_that_comes_late_ends_no_run_of_the_head() -> None:
+    fakes = world(superseded="cancel")
+    with_runs(fakes, ("1111", HEAD, State.RUNNING), ("2222", OTHER, State.RUNNING))
+    handle(replace(PUSH, head_sha=OTHER), fakes.world)
+    assert not fakes.trace.of("cluster.cancel")
 
 
 @pytest.mark.parametrize("action", ["opened", "reopened", "ready_for_review", "edited"])
@@ -85,14 +99,17 @@ def test_only_a_push_supersedes(action: str) -> None:
         (DRAFT, {"draft": "cancel"}, "the pull request became a draft"),
     ],
 )
-def test_the_end_of_a_pull_request_is_the_end_of_its_runs(event: Event, pulls: dict[str, str], reason: str) -> None:
+def test_the_end_of_a_pull_request_is_the_end_of_its_runs(event: ClosedEvent | DraftEvent, pulls: dict[str, str], reason: str) -> None:
     fakes = world(**pulls)
     with_runs(fakes, ("1111", HEAD, State.PENDING), ("2222", OTHER, State.RUNNING), ("3333", HEAD, State.FAILED))
-    ended = handle(event, fakes.world)
+    # An event that comes late, when it is not so (any more), ends nothing.
+    assert told(handle(event, fakes.world))[0] == "ignored"
+    assert not fakes.trace.of("cluster")
+    ended = happens(fakes, event)
     assert fakes.trace.of("cluster.cancel") == ["cluster.cancel 1111", "cluster.cancel 2222"]
     assert (ended.exit, told(ended)) == (Exit.OK, ("answered", "cancelled"))
     assert reason in ended.summary
-    assert told(handle(event, world(**pulls).world)) == ("answered", "nothing-active")
+    assert told(happens(world(**pulls), event)) == ("answered", "nothing-active")
 
 
 @pytest.mark.parametrize(("event", "reason"), [(CLOSED, "pull-closed"), (DRAFT, "draft")])
@@ -107,7 +124,7 @@ def test_a_run_that_cannot_be_ended_does_not_hold_up_the_next() -> None:
     fakes = world(closed="cancel")
     with_runs(fakes, ("1111", HEAD, State.PENDING), ("2222", HEAD, State.RUNNING))
     fakes.fail("cluster.cancel 1111", "cluster.failed")
-    ended = handle(CLOSED, fakes.world)
+    ended = happens(fakes, CLOSED)
     assert fakes.trace.of("cluster.cancel") == ["cluster.cancel 1111", "cluster.cancel 2222"]
     assert "could not be ended" in ended.summary
 
@@ -380,7 +397,7 @@ def test_a_scheduler_that_refuses_to_end_a_job_is_quoted() -> None:
     fakes = world(draft="cancel")
     with_runs(fakes, ("1111", HEAD, State.PENDING))
     fakes.cluster.cancel_says = CommandOutput(1, "", "scancel: error: Access denied @org/x")
-    ended = handle(DRAFT, fakes.world)
+    ended = happens(fakes, DRAFT)
     assert "Access denied" in ended.summary
     assert "@org/x" not in ended.summary
 
