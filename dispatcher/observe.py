@@ -12,7 +12,6 @@ from types import MappingProxyType
 
 from typing_extensions import assert_never
 
-from dispatcher.errors import ClusterError
 from dispatcher.group import group_comment
 from dispatcher.grouping import group_records
 from dispatcher.policy import Policy
@@ -153,7 +152,7 @@ def report(
             words = _with_group(words, record, cluster, policy, world, missing)
         published = publish_run(world.forge, record, words, look_first, with_comment)
         record, url = published.record, published.comment_url
-    _remember(cluster, record, reported_as(record.state, record.reason))
+    cluster.save(record.run_key, record.to_json(), reported_as(record.state, record.reason))
     if record.state.ended:
         spent = used(record)
         if spent is not None and record.resources.gpu_hours:
@@ -162,19 +161,10 @@ def report(
     return Seen(record, seen.tail, url)
 
 
-def _remember(cluster: Cluster, record: RunRecord, reported: str) -> None:
-    """The ledger's part. Of a queued run that the scheduler refused there is no folder any more, so that it can be asked for again."""
-    try:
-        cluster.save(record.run_key, record.to_json(), reported)
-    except ClusterError as error:
-        if error.code != "cluster.run-unknown" or record.job_id or not record.state.ended:
-            raise
-
-
 def _with_group(words: Report, record: RunRecord, cluster: Cluster, policy: Policy, world: World, missing: Mapping[str, str]) -> Report:
     """The report of one of several runs: its comment tells of all. The reaction is the last one's to end, and the worst one's."""
     # Before the others are read: of two that report at once, whoever comes second then knows of both.
-    _remember(cluster, record, UNREPORTED)
+    cluster.save(record.run_key, record.to_json(), UNREPORTED)
     group = group_records(record, cluster, policy, world)
     known = group.records.values()
     comment = group_comment(record.group, group.records, missing, world.clock.now(), world.settings.voice, group.unheard)
