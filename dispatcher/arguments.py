@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
     _setting_up(add)
     _policy(add)
+    _profile(add)
     _trying(add)
     _starting(add)
     _looking(add)
@@ -210,6 +211,31 @@ def _policy(add: Add) -> None:
     check.add_argument("--fork", action="store_true", help="it comes from a fork")
     check.add_argument("--draft", action="store_true", help="it is a draft")
     check.add_argument("--closed", action="store_true", help="it is closed")
+
+
+PROFILE_SHOW = """\
+Everything that the profile says, with what it extends and with the runner's variables put in. Values of secrets are not shown.
+With recipe=… and run.…=… it is what such a run would get.
+"""
+PROFILE_EXAMPLES = ("profile show cluster", "profile show dgx-large recipe=pretrain run.nodes=4 --origin")
+
+
+def _profile(add: Add) -> None:
+    profile = add("profile", "show what a profile resolves to", "\n  nemotron-dispatch ".join(PROFILE_EXAMPLES))
+    actions = profile.add_subparsers(dest="action", required=True, metavar="ACTION", help="`show`")
+    show = actions.add_parser(
+        "show",
+        help="print the resolved profile, and on request where each value came from",
+        description=PROFILE_SHOW,
+        epilog="examples:\n" + "\n".join(f"  nemotron-dispatch {example}" for example in PROFILE_EXAMPLES),
+        parents=[_common(inner=True)],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    show.add_argument("name", metavar="NAME", help="the profile")
+    show.add_argument("words", nargs="*", metavar="KEY=VALUE", help="recipe=… and run.…=…, laid over the profile")
+    show.add_argument(
+        "--origin", action="store_true", help="say for each value where it stands, and which profile, recipe or default it is"
+    )
 
 
 # --------------------------------------------------------------------------- what an option takes

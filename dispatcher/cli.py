@@ -210,6 +210,14 @@ def _policy(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
     return _told(check_command(with_forge(inputs, world) if asks else world, supposed, arguments.comment))
 
 
+def _profile(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.showing import show
+
+    world = for_terminal(inputs, runner, top_folder(arguments.repo))
+    return _told(show(world, arguments.name, arguments.words, arguments.origin))
+
+
 STORIES: Mapping[str, Callable[[argparse.Namespace, Inputs, Runner], Told]] = {
     "handle": _handle,
     "plan": _ask,
@@ -223,6 +231,7 @@ STORIES: Mapping[str, Callable[[argparse.Namespace, Inputs, Runner], Told]] = {
     "demo": _demo,
     "init": _init,
     "policy": _policy,
+    "profile": _profile,
 }
 
 

@@ -37,6 +37,7 @@ def findings(resolved: ResolvedProfile, probes: Sequence[Probe]) -> list[Finding
             found.append(_containers(profile, said))
         case LocalProfile():
             found.append(Finding("none", "scheduler", "runs are started on this machine"))
+    found += [Finding("none", note.key, note.words, str(note.place)) for note in resolved.notes]
     return found
 
 

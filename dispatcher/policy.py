@@ -33,8 +33,13 @@ def _not_reserved(value: str) -> str:
     return value
 
 
+def names_a_secret(name: str) -> bool:
+    """Whether a variable's name sounds like a secret's."""
+    return bool(_NAMES_A_SECRET.fullmatch(name.upper()))
+
+
 def _no_secret(value: str) -> str:
-    if _NAMES_A_SECRET.fullmatch(value.upper()):
+    if names_a_secret(value):
         raise ValueError(f"`{value}` sounds like a secret, and what a profile reads is shown in previews: list it under `secrets:`")
     return value
 

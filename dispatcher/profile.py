@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dispatcher.counterparts import ALIASES, REFUSED
-from dispatcher.document import Document, Loc, check, explain, known_keys, load_document, refuse
+from dispatcher.document import Document, Loc, Place, check, explain, known_keys, load_document, refuse
 from dispatcher.errors import ConfigError
 from dispatcher.executor import EXECUTORS, LocalProfile, Profile, SlurmProfile
 from dispatcher.grammar import NAME, Malformed, Override
@@ -38,6 +38,8 @@ __all__ += ["apply_overrides", "merged_profile", "names_in", "needed", "profile_
 ENV_TOML = "env.toml"
 CHAIN_LIMIT = 10
 
+# What a recipe may set instead of the profile.
+RECIPE_FIELDS = ("container_image", "nodes", "gpus_per_node", "ntasks_per_node", "nproc_per_node")
 TABLES = frozenset({"env_vars", "wandb", "additional_parameters"})
 
 # Where a job goes, who it is and what the login shell runs is never a commenter's choice, whatever the policy's patterns say. Nor are
@@ -136,7 +138,7 @@ def merged_profile(chain: Sequence[Member], sources: Mapping[str, str]) -> Docum
 def with_recipe(profile: Profile, recipe: Recipe) -> Profile:
     """The profile as a recipe wants it: its shape and image win, its environment lies under the profile's. Overrides come after this."""
     table = profile.model_dump(exclude_unset=True)
-    for name in ("container_image", "nodes", "gpus_per_node", "ntasks_per_node", "nproc_per_node"):
+    for name in RECIPE_FIELDS:
         value = getattr(recipe, name)
         if value is not None and name in type(profile).model_fields:
             table[name] = value
@@ -230,8 +232,17 @@ def _section(document: Document, name: str) -> Document:
 
 
 def _held(document: Document, holder: str) -> Document:
-    """The same, its places saying whose they are."""
-    return Document(document.path, document.value, {loc: replace(place, holder=holder) for loc, place in document.places.items()})
+    """The same with a place for everything in it, saying whose it is: what is merged with others must not look like theirs."""
+    places: dict[Loc, Place] = {}
+
+    def walk(value: Any, loc: Loc) -> None:
+        places[loc] = replace(document.place(loc), holder=holder)
+        inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, item in inner:
+            walk(item, (*loc, key))
+
+    walk(document.value, ())
+    return Document(document.path, document.value, places)
 
 
 def _wandb_defaults(sources: Mapping[str, str]) -> Document:

@@ -150,3 +150,11 @@ def test_what_the_login_node_says_is_printable_and_short() -> None:
 
 def test_one_problem_is_one() -> None:
     assert rendered([Finding("problem", "a", "b", "f:1")])[-2:] == ["                   → f:1", "1 problem. Nothing was submitted."]
+
+
+def test_what_has_no_effect_is_named_with_its_line() -> None:
+    text = '[c]\nexecutor = "local"\nidentity = "~/.ssh/id"\n[cli]\ntheme = "dark"\n'
+    found = resolve_profile("c", {"env.toml": text}, (), {})
+    assert isinstance(found, ResolvedProfile)
+    told = {finding.name: (finding.mark, finding.place) for finding in findings(found, ())}
+    assert (told["identity"], told["[cli]"]) == (("none", "env.toml:3"), ("none", "env.toml:4"))
