@@ -123,7 +123,8 @@ def end_run(item: Found, why: str, policy: Policy, world: World) -> str | None:
     """Ends one run: its job, or its place in the queue. None when its job is being ended, else what became of it, in Markdown."""
     try:
         with _open(world, item.profile) as cluster:
-            if item.record.state is State.QUEUED:
+            # Whoever laid it into the queue may have died before the record said so.
+            if item.record.state in (State.QUEUED, State.SUBMITTING):
                 dropped = drop(item.record, why, world, cluster)
                 if dropped is not None:
                     report(world, cluster, policy, Seen(dropped, ""))
@@ -193,7 +194,8 @@ def show_log(world: World, command: Logs, runs: Sequence[Found], trigger: str) -
     shown = "\n".join(lines)
     cut = ""
     if len(shown.encode()) > LOG_BYTES:
-        shown = shown.encode()[-LOG_BYTES:].decode("utf-8", "ignore").partition("\n")[2]
+        end = shown.encode()[-LOG_BYTES:].decode("utf-8", "ignore")
+        shown = end.partition("\n")[2].strip("\n") or end  # whole lines, unless there is only a part of one
         cut = f", as many as a comment holds of the last {command.lines}"
     link = f" · [the whole log]({record.log_url})" if record.log_url else ""
     count = len(shown.splitlines())

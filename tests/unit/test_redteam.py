@@ -289,3 +289,25 @@ def test_the_head_is_asked_for_again_before_each_release() -> None:
     watch(fakes.world, read_policy(fakes.world))
     assert len([run for run in fakes.cluster.runs.values() if run.job_id]) == 2
     assert len(fakes.cluster.dropped) == 1
+
+
+def test_a_log_that_is_one_endless_line_is_not_empty() -> None:
+    fakes = of_ours(POLICY)
+    say(fakes, "/train")
+    [run] = fakes.cluster.runs.values()
+    run.log = b"start\n" + b"x" * 100_000 + b"END\n"
+    assert say(fakes, "/train logs", comment=51) == ("answered", "logs")
+    assert "xEND\n" in fakes.forge.bodies[-1]
+    assert "nothing yet" not in fakes.forge.bodies[-1]
+
+
+def test_a_queued_run_whose_submitter_died_before_it_said_so_can_be_cancelled() -> None:
+    fakes = of_ours(POLICY + "active: { user: 1 }\n")
+    say(fakes, "/train a=1")
+    say(fakes, "/train a=2", comment=51)
+    [key] = fakes.cluster.queue
+    run = fakes.cluster.runs[key]
+    run.record = parse_record(run.record).model_copy(update={"state": State.SUBMITTING}).to_json()
+    assert say(fakes, f"/train cancel {key[:8]}", comment=52) == ("answered", "cancelled")
+    assert fakes.cluster.queue == []
+    assert "taken out of the queue" in fakes.forge.bodies[-1]
