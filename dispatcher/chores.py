@@ -43,7 +43,7 @@ def label_lines(labels: Sequence[Label], place: Place) -> tuple[str, ...]:
     """`gh` commands that make the labels; https://cli.github.com/manual/gh_label_create."""
     at = _at(place)
     return tuple(
-        f'gh label create "{label.name}" --color {label.color} --description "{label.description}" --force{at}' for label in labels
+        f'gh label create "{label.name}" --color {label.color} --force{at} \\\n  --description "{label.description}"' for label in labels
     )
 
 

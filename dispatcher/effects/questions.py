@@ -61,7 +61,12 @@ def change(path: str, old: str, new: str) -> list[str]:
 
 
 def _verdict(text: str) -> str:
-    return text.lower() if text.lower() in (YES, NO, LATER) else read_fingerprint(text)
+    if text.lower() in (YES, NO, LATER):
+        return text.lower()
+    try:
+        return read_fingerprint(text)
+    except ValueError as error:
+        raise ValueError(f"neither `yes` (in full), `no` nor `later`, and {error}") from None
 
 
 class _Checked(PromptBase[Any]):

@@ -317,7 +317,7 @@ def test_at_a_terminal(checkout: Checkout, host: Sshd) -> None:
         terminal.expect(kind)
         terminal.expect(fingerprint)
     terminal.answer("your administrator published?", "perhaps")
-    terminal.expect("That is not a fingerprint")
+    terminal.expect("That is neither `yes`")
     terminal.answer("your administrator published?", "yes")
     terminal.expect("-executor: local")
     terminal.answer("profiles/cluster.yaml is there already. Replace it?", "y")
