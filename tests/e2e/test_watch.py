@@ -205,7 +205,7 @@ def test_a_silent_controller_changes_nothing_and_accounting_still_knows_ends(bro
     fragile.stop_slurmctld()
     try:
         told, counted = swept(broken)
-        assert (told.code, counted) == (0, {"active": 2, "changed": 1, "ended": 1, "failed": 0}), told
+        assert (told.code, counted) == (0, {"active": 2, "changed": 1, "ended": 1, "failed": 0, "queued": 0}), told
     finally:
         fragile.start_slurmctld()
     assert (record_of(broken, key), answers_to(broken, running)) == before
@@ -223,7 +223,7 @@ def test_accounting_is_down_when_a_run_ends(broken: Stage, fragile: SlurmRig) ->
     fragile.stop_slurmdbd()
     try:
         fragile.wait_for_state(ended.outputs["job-id"], "COMPLETED")
-        assert swept(broken)[1] == {"active": 1, "changed": 1, "ended": 1, "failed": 0}
+        assert swept(broken)[1] == {"active": 1, "changed": 1, "ended": 1, "failed": 0, "queued": 0}
     finally:
         fragile.start_slurmdbd()
     the_end(broken, event, ended, "succeeded", "success", "passed")
@@ -299,7 +299,7 @@ def test_without_accounting_the_end_is_known_also_when_the_controller_forgot_it(
     bare.wait_for_state(forgotten.outputs["job-id"], "COMPLETED")
     bare.wait_for_state(failed.outputs["job-id"], "FAILED")
     bare.forget_jobs()
-    assert swept(unaccounted)[1] == {"active": 2, "changed": 2, "ended": 2, "failed": 0}
+    assert swept(unaccounted)[1] == {"active": 2, "changed": 2, "ended": 2, "failed": 0, "queued": 0}
     the_end(unaccounted, again, forgotten, "succeeded", "success", "passed")
     the_end(unaccounted, bad, failed, "failed", "failure", "failed with exit code 3", "ValueError: oops")
     assert record_of(unaccounted, failed.outputs["run-key"])["evidence"] == "exit file"
@@ -323,9 +323,9 @@ def test_github_is_down_when_a_run_ends(stage: Stage, slurm: SlurmRig) -> None:
     assert swept(stage)[1]["failed"] == 1
     assert (stage.job_dir / "active" / key).exists()
     stage.server.faults.clear()
-    assert swept(stage)[1] == {"active": 1, "changed": 1, "ended": 1, "failed": 0}
+    assert swept(stage)[1] == {"active": 1, "changed": 1, "ended": 1, "failed": 0, "queued": 0}
     the_end(stage, event, ended, "succeeded", "success", "passed")
-    assert swept(stage)[1] == {"active": 0, "changed": 0, "ended": 0, "failed": 0}
+    assert swept(stage)[1] == {"active": 0, "changed": 0, "ended": 0, "failed": 0, "queued": 0}
 
 
 def test_a_comment_that_somebody_deleted_is_written_again(stage: Stage, slurm: SlurmRig) -> None:
@@ -409,12 +409,12 @@ def test_the_gate_opens_for_what_has_passed_and_nothing_else(stage: Stage, slurm
     stage.repo.commit("gated", {"train.py": TRAIN + "# gated\n"})
     pull = stage.repo.open_pull("gated")
     stage.repo.required_checks = ["dispatch/gate"]
-    assert gate(stage, pull.number) == (Exit.PENDING, "pending", None, "waits for 1 run, 1 not started")
+    assert gate(stage, pull.number) == (Exit.PENDING, "pending", None, "1 required run has not been started")
     # A run with overrides is no proof of what the policy asks for.
     _, other = deliver(stage, "/train steps=1", pull)
     slurm.wait_for_state(other.outputs["job-id"], "COMPLETED")
     swept(stage)
-    assert gate(stage, pull.number) == (Exit.PENDING, "pending", None, "waits for 1 run, 1 not started")
+    assert gate(stage, pull.number) == (Exit.PENDING, "pending", None, "1 required run has not been started")
     assert stage.repo.unmet_checks(pull.head_sha) == ["dispatch/gate"]
     _, plain = deliver(stage, "/train", pull)
     assert gate(stage, pull.number) == (Exit.PENDING, "pending", None, "waits for 1 run")
