@@ -78,7 +78,7 @@ def exit_of(record: RunRecord) -> Exit:
 
 def _said(world: World, cluster: Cluster, policy: Policy, now: Seen) -> Seen:
     """Reports a change. When GitHub does not hear it, the ledger does not remember it as said: the next look, or `watch`, says it."""
-    world.say(f"Run {now.record.run_key} {headline(now.record, world.clock.now())}.")
+    world.say(f"Run {now.record.run_key}: {headline(now.record, world.clock.now())}.")
     try:
         return report(world, cluster, policy, now)
     except ForgeError as error:

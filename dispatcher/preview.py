@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dispatcher.phrases import duration, plural, size
 from dispatcher.plan import JobPlan
@@ -56,10 +56,7 @@ def preview(
     if package.lfs_pointers:
         some = ", ".join(code(path) for path in package.lfs_pointers[:5])
         lines += ["", f"⚠️ {plural(len(package.lfs_pointers), 'Git LFS pointer')} would travel instead of the files they stand for: {some}"]
-    fields = {
-        "executor": job.profile.executor,
-        **{name: value for name, value in job.profile.model_dump(mode="json").items() if value not in (None, "", [], {}, False)},
-    }
+    fields = _said(job.profile.model_dump(mode="json"))
     lines += ["", "<details><summary>The resolved profile</summary>", ""]
     lines += [
         fence("\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()), "yaml"),
@@ -85,6 +82,12 @@ def preview(
 def _in_one_line(path: str) -> str:
     """A file's name may have line ends in it, and a line of its own may be a marker, by which our comments are found."""
     return " ".join(path.splitlines())
+
+
+def _said(fields: Mapping[str, object]) -> dict[str, object]:
+    """What a profile says: without what is empty, false or not set."""
+    found = {name: _said(value) if isinstance(value, dict) else value for name, value in fields.items()}
+    return {name: value for name, value in found.items() if value not in (None, "", [], {}, False)}
 
 
 def differences(job: JobPlan, last: RunRecord) -> list[str]:

@@ -72,3 +72,11 @@ def test_names_and_scripts_stay_in_their_blocks() -> None:
     text = preview(replace(planned(), package=package(files)), Compiled("```\n@org/everyone\n"))
     assert "````" in text
     assert text.count("<details") == text.count("</details>") == 3
+
+
+def test_the_resolved_profile_says_everything_that_counts() -> None:
+    text = preview(planned(LOCAL), SCRIPT)
+    shown = text.partition("The resolved profile")[2].partition("</details>")[0]
+    assert 'executor: "local"' in shown
+    assert "time: " in shown
+    assert "null" not in shown
