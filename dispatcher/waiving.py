@@ -28,14 +28,15 @@ def waive(command: Waive, grant: Grant, facts: Facts, policy: Policy, world: Wor
     now = world.clock.now()
     until = now + timedelta(seconds=policy.gate.override.expires)
     waiver = WaiverRecord(gate=command.gate, sha=grant.sha, actor=grant.actor, reason=command.reason, made_at=now, expires_at=until)
+    # The label comes first: an exception without it would never be found when it has expired.
+    world.forge.create_label(WAIVED)
+    world.forge.add_label(grant.number, WAIVED.name)
     known = waiver_on(world.forge.find_checks(grant.sha, WAIVER_NAME), command.gate, grant.sha, now)
     if known is None or (known.actor, known.reason) != (waiver.actor, waiver.reason):
         publish_check(world.forge, waiver_check(waiver))
     else:
         waiver = known  # The same words delivered again do not make it hold longer.
     evaluate_gate(world, policy, grant.number)
-    world.forge.create_label(WAIVED)
-    world.forge.add_label(grant.number, WAIVED.name)
     lines = [
         f"### ⚠️ {code(waiver.gate)} is overridden for `{waiver.sha[:12]}`",
         "",

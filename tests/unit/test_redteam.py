@@ -311,3 +311,12 @@ def test_a_queued_run_whose_submitter_died_before_it_said_so_can_be_cancelled() 
     assert say(fakes, f"/train cancel {key[:8]}", comment=52) == ("answered", "cancelled")
     assert fakes.cluster.queue == []
     assert "taken out of the queue" in fakes.forge.bodies[-1]
+
+
+@pytest.mark.parametrize("step", ["forge.create_label", "forge.add_label"])
+def test_there_is_no_exception_that_the_sweep_would_not_find(step: str) -> None:
+    fakes = of_ours(WAIVABLE)
+    fakes.forge.roles["mia"] = "maintain"
+    fakes.fail(step)
+    assert say(fakes, '/train override dispatch/gate reason="down until noon"', "mia") == ("refused", "github.unavailable")
+    assert not fakes.forge.checks
