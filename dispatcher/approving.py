@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from dispatcher.answer import Answer
 from dispatcher.applies import asks_for_approval
@@ -18,6 +19,7 @@ from dispatcher.ports import CheckRef
 from dispatcher.profile import UnknownProfile
 from dispatcher.publish import publish_answer
 from dispatcher.refusals import answered, denied, nothing_waits, told
+from dispatcher.retrying import CLOCKS
 from dispatcher.starting import start_runs
 from dispatcher.verbs import Approve
 from dispatcher.world import Outcome, World
@@ -54,7 +56,10 @@ def _meant(request: Request, event: AskedBy, facts: Facts) -> bool:
     if isinstance(event, CheckEvent):
         return request.external_id == event.external_id
     asked, approved = told(request.asked_at), told(event.created_at) if isinstance(event, CommentEvent) else None
-    return asked is None or approved is None or asked <= approved
+    if asked is None or approved is None:
+        return True
+    # Both are GitHub's times where both are comments; else one of them is by our clock.
+    return asked <= approved + (timedelta() if request.comment is not None else CLOCKS)
 
 
 def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, policy: Policy, world: World) -> Outcome | Answer:

@@ -320,3 +320,12 @@ def test_there_is_no_exception_that_the_sweep_would_not_find(step: str) -> None:
     fakes.fail(step)
     assert say(fakes, '/train override dispatch/gate reason="down until noon"', "mia") == ("refused", "github.unavailable")
     assert not fakes.forge.checks
+
+
+def test_a_clock_that_is_ahead_does_not_keep_a_label_from_being_approved() -> None:
+    from tests.unit.test_flow import LABEL
+
+    fakes = of_ours()
+    assert told(handle(LABEL, fakes.world)) == ("waiting", "waits-second")  # at 14:02:00 by our clock
+    assert say(fakes, APPROVE, "carol", 60, "13:59:00") == ("refused", "nothing-waits")
+    assert say(fakes, APPROVE, "carol", 61, "14:01:30") == ("run", "approved")
