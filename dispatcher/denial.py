@@ -21,6 +21,7 @@ REASONS: Mapping[str, str] = {
     "no-recipe": "No recipe is named, and the policy has no default.",
     "unknown-recipe": "The policy has no such recipe.",
     "override-not-allowed": "The policy does not allow the override, or not this value.",
+    "approval-needed": "A second person must agree, and there is no pull request in which somebody could.",
     "own-request": "A second person must agree, and nobody is a second person to themselves.",
     "override-off": "The policy has no exceptions from its gate.",
     "unknown-gate": "There is no gate of that name.",

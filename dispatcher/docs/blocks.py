@@ -99,6 +99,7 @@ def blocks(root: Path) -> dict[str, str]:
         "comment-help": quoted(examples.helped()),
         "check-overridden": quoted(examples.overridden()),
         "verbs": _verbs(),
+        "verbs-brief": _verbs_brief(),
         "action-inputs": _inputs(action),
         "action-outputs": _outputs(action),
     }
@@ -125,6 +126,12 @@ def _verbs() -> str:
         shown = "<br>".join(f"`/train {example}`".replace("|", "\\|") for example in verb.examples)
         rows.append((f"`/train {verb.usage}`".replace("|", "\\|"), f"{verb.does[0].upper()}{verb.does[1:]}. {verb.notes}".strip(), shown))
     return table(("command", "what it does", "for example"), rows)
+
+
+def _verbs_brief() -> str:
+    """Every verb in one line."""
+    rows = ((f"`/train {verb.usage}`".replace("|", "\\|"), f"{verb.does[0].upper()}{verb.does[1:]}.") for verb in VERBS.values())
+    return table(("comment", "what it does"), rows)
 
 
 def _limits() -> str:
