@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from dispatcher.answer import Answer
-from dispatcher.authorise import Denial, Facts, admitted, needed_teams
+from dispatcher.authorise import Denial, Facts, needed_teams
 from dispatcher.configuration import read_policy
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import CheckEvent, CommentEvent, Event, LabelEvent
 from dispatcher.lookups import with_teams
 from dispatcher.publish import publish_answer
 from dispatcher.refusals import told
+from dispatcher.rights import may_command
 from dispatcher.verbs import Help
 from dispatcher.world import Outcome, World
 
@@ -54,7 +55,7 @@ def _is_insider(event: CommentEvent | LabelEvent, world: World) -> bool:
         # Of a stranger's comment GitHub is asked no more than has to be: the whole repository shares a thousand requests an hour.
         facts = Facts(actor=who, role=world.forge.role(who) if world.forge and who else None)
         facts = with_teams(facts, needed_teams(Help(), facts, policy), world)
-        return not isinstance(admitted("", "", facts, policy), Denial)
+        return not isinstance(may_command(facts, policy), Denial)
     except DispatchError as error:
         world.say(f"Whether {who} may give commands could not be looked up: {error.cause}")
         return False

@@ -15,12 +15,13 @@ from dispatcher.configuration import guarded, profile_names
 from dispatcher.connections import one_connection_each
 from dispatcher.event import CheckEvent, Event
 from dispatcher.grammar import Run
-from dispatcher.helping import help_words, named_teams
+from dispatcher.helping import help_words
 from dispatcher.lookups import gather_facts, with_teams
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
 from dispatcher.refusals import answered, denied, nothing_to_compare
 from dispatcher.retrying import retry
+from dispatcher.rights import named_teams
 from dispatcher.running import Found, cancel_runs, runs_of_pull, runs_table, show_log
 from dispatcher.verbs import AcceptBaseline, Approve, Cancel, Help, Logs, Retry, Status, Waive
 from dispatcher.waiving import waive

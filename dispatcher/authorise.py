@@ -14,7 +14,17 @@ from dispatcher.grammar import Override, Run
 from dispatcher.policy import Policy, UnknownRecipe
 from dispatcher.ports import PullRequest
 from dispatcher.printing import render
-from dispatcher.rights import admitted, also_admitted, approver_teams, lineage_teams, may_approve, may_waive, needed_teams, overridable
+from dispatcher.rights import (
+    admitted,
+    also_admitted,
+    approver_teams,
+    lineage_teams,
+    may_approve,
+    may_command,
+    may_waive,
+    needed_teams,
+    overridable,
+)
 from dispatcher.untrusted import code
 from dispatcher.verbs import Approve, Retry, Waive
 
@@ -65,7 +75,10 @@ def authorise(command: Asked, event: AskedBy, facts: Facts, policy: Policy, sche
     """The decision. For a scheduled run `command` is `Schedule.run` and `schedule` its name; `word` begins what is suggested."""
     via = via_of(event)
     who = (profile_name(command, policy), recipe_name(command, policy))
-    rule = "the policy" if via in ("schedule", "merge_group") else admitted(*who, facts, policy)
+    if via in ("schedule", "merge_group"):
+        rule: str | Denial = "the policy"
+    else:
+        rule = admitted(*who, facts, policy) if isinstance(command, Run) else may_command(facts, policy)
     if isinstance(rule, Denial):
         return rule
     sha = pinned(command, event, facts, policy, word)

@@ -40,13 +40,6 @@ def help_words(topic: str, policy: Policy, facts: Facts, profiles: Sequence[str]
     )
 
 
-def named_teams(policy: Policy) -> tuple[str, ...]:
-    """Every team that the policy admits somewhere: what somebody may do here depends on all of them."""
-    rules = [rule.allow for rule in (*policy.profiles.values(), *policy.recipe_rules.values())]
-    rules += [policy.allow, policy.gate.override.allow if policy.gate.override else None]
-    return tuple(dict.fromkeys(team for allow in rules if allow is not None for team in allow.teams))
-
-
 def _mark(verb: str, policy: Policy, facts: Facts) -> str:
     """What stands in the way of a verb for this person; empty when nothing does."""
     refused = may_waive(facts, policy, GATE_NAME) if verb == "override" else ""

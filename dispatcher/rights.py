@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dispatcher.applies import At, allows, approvals, named, override_refusal
 from dispatcher.denial import Denial, by
 from dispatcher.facts import Asked, Facts, profile_name, recipe_name
-from dispatcher.grammar import Override
+from dispatcher.grammar import Override, Run
 from dispatcher.policy import Policy
 from dispatcher.rules import Allow
 from dispatcher.untrusted import code
@@ -23,6 +23,23 @@ def admitted(profile: str, recipe: str, facts: Facts, policy: Policy) -> str | D
     Where both have a rule of their own both are named, with ` and ` between them.
     """
     return _met(allows(policy, (profile,), recipe), facts, f"use {_of(profile, recipe)}")
+
+
+def may_command(facts: Facts, policy: Policy) -> str | Denial:
+    """The rule that lets the actor give commands that run nothing: the general one, or that of any profile or recipe."""
+    general = admitted("", "", facts, policy)
+    if not isinstance(general, Denial) or general.reason == "denied-user":
+        return general
+    own = [admitted(name, "", facts, policy) for name, rule in policy.profiles.items() if rule.allow is not None]
+    own += [admitted("", name, facts, policy) for name, rule in policy.recipe_rules.items() if rule.allow is not None]
+    return next((rule for rule in own if not isinstance(rule, Denial)), general)
+
+
+def named_teams(policy: Policy) -> tuple[str, ...]:
+    """Every team that the policy admits somewhere: what somebody may do here depends on all of them."""
+    rules = [rule.allow for rule in (*policy.profiles.values(), *policy.recipe_rules.values())]
+    rules += [policy.allow, policy.gate.override.allow if policy.gate.override else None]
+    return tuple(dict.fromkeys(team for allow in rules if allow is not None for team in allow.teams))
 
 
 def also_admitted(names: Sequence[str], facts: Facts, policy: Policy, overrides: Sequence[Override] = ()) -> Denial | None:
@@ -93,6 +110,8 @@ def needed_teams(command: Asked, facts: Facts, policy: Policy, extends: Sequence
     """
     profile, recipe = profile_name(command, policy), recipe_name(command, policy)
     rules = allows(policy, (profile, *extends), recipe)
+    if not isinstance(command, Run) and isinstance(admitted("", "", facts, policy), Denial):
+        return () if policy.allow.denies(facts.actor) else named_teams(policy)
     if isinstance(command, Waive) and policy.gate.override is not None:
         rules = (*rules, _waiver(policy))
     return _undecided(rules, facts)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dispatcher.command import Ignored, Several, parse_command
 from dispatcher.event import CheckEvent, CommentEvent, LabelEvent, ManualEvent
-from dispatcher.grammar import Axis, Malformed, Override, Run, Sweep
+from dispatcher.grammar import Axis, Malformed, Override, Run, Sweep, hidden_in
 from dispatcher.printing import render, render_for_shell, words_of
 from dispatcher.verb_help import TOPICS
 from dispatcher.verbs import AcceptBaseline, Approve, Cancel, Help, Logs, Retry, Status, Waive, parse_line, parse_words
@@ -60,7 +60,7 @@ RECIPES = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 RUN_KEYS = st.from_regex(r"[0-9a-f]{4,16}", fullmatch=True)
 SHAS = st.from_regex(r"[0-9a-f]{40}", fullmatch=True)
 VISIBLE = st.characters(exclude_categories=("C", "Z")) | st.just(" ") | st.sampled_from(",\"'\\[](){}=$“")
-VALUES = st.text(VISIBLE, max_size=60).filter(lambda text: text.isprintable() and "${" not in text)
+VALUES = st.text(VISIBLE, max_size=60).filter(lambda text: hidden_in(text) is None and "${" not in text)
 KEYS = st.from_regex(r"[a-z_][a-z0-9_]{0,8}(\.[a-z0-9_-]{1,6}|\[[0-9]{1,3}\]){1,3}", fullmatch=True)
 OVERRIDES = st.lists(st.builds(Override, KEYS, VALUES), max_size=8, unique_by=lambda item: item.key).map(tuple)
 RUNS = st.builds(
@@ -92,7 +92,7 @@ def sweeps(draw: Any) -> Sweep:
     return Sweep(Run(first.get("profile", run.profile), first.get("recipe", run.recipe), run.sha, None, None, overrides, run.dry_run), axes)
 
 
-REASONS = st.text(VISIBLE, min_size=3, max_size=300).map(str.strip).filter(lambda text: len(text) >= 3 and text.isprintable())
+REASONS = st.text(VISIBLE, min_size=3, max_size=300).map(str.strip).filter(lambda text: len(text) >= 3 and hidden_in(text) is None)
 VERBS = st.one_of(
     RUNS,
     sweeps(),

@@ -7,8 +7,9 @@ import pytest
 from dispatcher.authorise import Facts
 from dispatcher.flow import handle
 from dispatcher.grammar import Malformed
-from dispatcher.helping import help_words, named_teams
+from dispatcher.helping import help_words
 from dispatcher.policy import load_policy
+from dispatcher.rights import named_teams
 from dispatcher.verb_help import TOPICS, VERBS
 from dispatcher.verbs import parse_line
 from tests.fakes import POLICY, PROFILE, Fakes, comment_event

@@ -114,7 +114,7 @@ def expected(cell: Cell) -> Expected:
         return "malformed", "missing-word"
     if cell.verb in ("run", "plan", "sweep"):
         return _asked_for(cell)
-    refused = _no_leave(cell.person) or _no_pull(cell)
+    refused = _no_leave(cell.person, cell.policy) or _no_pull(cell)
     if refused:
         return "denied", refused
     match cell.verb:
@@ -180,11 +180,11 @@ def _approved(cell: Cell) -> Expected:
     return "run", "approved"
 
 
-def _no_leave(person: Person) -> str:
-    """Why somebody may not give commands at all; empty when they may."""
+def _no_leave(person: Person, policy: str) -> str:
+    """Why somebody may not give commands at all; empty when they may, or may use at least one profile or recipe."""
     if person.login == "dora":
         return "denied-user"
-    if person.role in ("admin", "write"):
+    if person.role in ("admin", "write") or (policy == "profile for a team" and person.in_team):
         return ""
     return "not-a-collaborator" if person.role is None else "role-too-low"
 
@@ -275,7 +275,7 @@ def exits(wanted: Expected) -> Exit:
 
 def answered_where(cell: Cell, wanted: Expected) -> int:
     """How many comments there are afterwards: refused outsiders get a reaction; who approves gets one, and the run its comment."""
-    return 0 if wanted[0] in ("denied", "malformed") and _no_leave(cell.person) else 1
+    return 0 if wanted[0] in ("denied", "malformed") and _no_leave(cell.person, cell.policy) else 1
 
 
 def differences(cell: Cell) -> list[str]:
