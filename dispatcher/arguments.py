@@ -218,11 +218,17 @@ Everything that the profile says, with what it extends and with the runner's var
 With recipe=… and run.…=… it is what such a run would get.
 """
 PROFILE_EXAMPLES = ("profile show cluster", "profile show dgx-large recipe=pretrain run.nodes=4 --origin")
+PROFILE_CONVERT = """\
+Between the two forms in which profiles can be written: Nemotron's env.toml, with a section for each, and files profiles/NAME.yaml. Comments
+are kept. It is checked that every profile resolves as before; what has no effect here is left out, and said. No file is replaced.
+"""
+CONVERT_EXAMPLES = ("profile convert", "profile convert env.slurm.toml --out /tmp/profiles", "profile convert --to toml --check")
 
 
 def _profile(add: Add) -> None:
-    profile = add("profile", "show what a profile resolves to", "\n  nemotron-dispatch ".join(PROFILE_EXAMPLES))
-    actions = profile.add_subparsers(dest="action", required=True, metavar="ACTION", help="`show`")
+    examples = "\n  nemotron-dispatch ".join((*PROFILE_EXAMPLES, *CONVERT_EXAMPLES))
+    profile = add("profile", "show what a profile resolves to, or turn env.toml into profiles/*.yaml and back", examples)
+    actions = profile.add_subparsers(dest="action", required=True, metavar="ACTION", help="`show` or `convert`")
     show = actions.add_parser(
         "show",
         help="print the resolved profile, and on request where each value came from",
@@ -236,6 +242,20 @@ def _profile(add: Add) -> None:
     show.add_argument(
         "--origin", action="store_true", help="say for each value where it stands, and which profile, recipe or default it is"
     )
+    convert = actions.add_parser(
+        "convert",
+        help="turn env.toml into profiles/*.yaml, or back",
+        description=PROFILE_CONVERT,
+        epilog="examples:\n" + "\n".join(f"  nemotron-dispatch {example}" for example in CONVERT_EXAMPLES),
+        parents=[_common(inner=True)],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    convert.add_argument("file", nargs="?", type=Path, metavar="ENV_TOML", help="the file to convert (default: the checkout's env.toml)")
+    convert.add_argument(
+        "--to", choices=("yaml", "toml"), help="the form that is wanted (default: yaml, or toml where there is no env.toml)"
+    )
+    convert.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the checkout)")
+    convert.add_argument("--check", action="store_true", help="write nothing, say what would become of it")
 
 
 # --------------------------------------------------------------------------- what an option takes

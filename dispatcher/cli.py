@@ -211,10 +211,17 @@ def _policy(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
 
 
 def _profile(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.configuration import env_file
     from dispatcher.effects.assembly import for_terminal, top_folder
+
+    folder = top_folder(arguments.repo)
+    world = for_terminal(inputs, runner, folder)
+    if arguments.action == "convert":
+        from dispatcher.effects.converting import Job, convert
+
+        return _told(convert(Job(folder, env_file(world), arguments.file, arguments.to, arguments.out, arguments.check)))
     from dispatcher.showing import show
 
-    world = for_terminal(inputs, runner, top_folder(arguments.repo))
     return _told(show(world, arguments.name, arguments.words, arguments.origin))
 
 

@@ -201,7 +201,12 @@ _TOML_PAIR = re.compile(rf"\s*({_TOML_KEY}(?:\s*\.\s*{_TOML_KEY})*)\s*=")
 
 def _toml_places(text: str, path: str) -> dict[Loc, Place]:
     """The lines of sections and of keys at the beginning of a line (the parser does not tell); what is inside a value has its key's."""
-    places: dict[Loc, Place] = {}
+    return {loc: Place(path, first) for loc, (first, _) in toml_value_lines(text).items()}
+
+
+def toml_value_lines(text: str) -> dict[Loc, tuple[int, int]]:
+    """The first and the last line of every pair that begins a line, and of every section's header; of what is there twice, the first."""
+    found: dict[Loc, tuple[int, int]] = {}
     section: Loc = ()
     lines = text.split("\n")
     number = 0
@@ -210,12 +215,13 @@ def _toml_places(text: str, path: str) -> dict[Loc, Place]:
         header, pair = _TOML_HEADER.match(line), _TOML_PAIR.match(line)
         if header:
             section = _toml_key(header[1])
-            places.setdefault(section, Place(path, number + 1))
+            found.setdefault(section, (number + 1, number + 1))
         elif pair:
-            places.setdefault((*section, *_toml_key(pair[1])), Place(path, number + 1))
-            number = _toml_value_end(lines, number, line[pair.end() :])
+            end = _toml_value_end(lines, number, line[pair.end() :])
+            found.setdefault((*section, *_toml_key(pair[1])), (number + 1, end + 1))
+            number = end
         number += 1
-    return places
+    return found
 
 
 def _toml_key(written: str) -> Loc:

@@ -33,7 +33,7 @@ from dispatcher.spelling import (
 from dispatcher.untrusted import code
 
 __all__ = ["ALIASES", "RESERVED_SECTIONS", "LocalProfile", "Note", "Profile", "ResolvedProfile", "SlurmProfile", "UnknownProfile"]
-__all__ += ["apply_overrides", "merged_profile", "names_in", "needed", "profile_paths", "resolve_profile", "with_recipe"]
+__all__ += ["apply_overrides", "names_in", "needed", "profile_paths", "resolve_profile", "uninterpolated", "with_recipe"]
 
 ENV_TOML = "env.toml"
 CHAIN_LIMIT = 10
@@ -118,15 +118,27 @@ def resolve_profile(
         near = UnknownProfile(missing, None, ()).among(names_in(sources)).nearest
         meant = f"; did you mean `{near}`?" if near else ""
         raise refuse(child, [(("extends",), f"there is no profile {code(missing)}{meant}")])
-    merged, known = without_secrets(merged_profile(chain, sources), secrets)
-    document = without_blanks(interpolate(merged, env_names, env))
+    merged, known = without_secrets(_merged(chain, sources), secrets)
+    document = without_blanks(interpolate(merged, env_names, env), merged)
     paths = tuple(dict.fromkeys(member.document.path for member in chain))
     lineage = tuple(member.name for member in chain)
     notes = (*(note for member in chain for note in member.notes), *known, *_section_notes(chain, sources))
     return ResolvedProfile(name, _checked(document), document, paths, lineage, merged, notes)
 
 
-def merged_profile(chain: Sequence[Member], sources: Mapping[str, str]) -> Document:
+def uninterpolated(name: str, sources: Mapping[str, str]) -> Document | None:
+    """A profile with what it extends, variables still being questions; None when one of them is not among `sources`.
+
+    Raises `ConfigError` as `resolve_profile` does for files that cannot be read.
+    """
+    chain, missing = _chain(name, sources)
+    if missing:
+        return None
+    merged = _merged(chain, sources)
+    return without_blanks(merged, merged)
+
+
+def _merged(chain: Sequence[Member], sources: Mapping[str, str]) -> Document:
     """A profile laid over what it extends, and all that over env.toml's `[wandb]`; variables are still questions."""
     merged = _wandb_defaults(sources) if any(_is_toml(member.document.path) for member in chain) else Document("", {}, {})
     for member in reversed(chain):

@@ -117,15 +117,16 @@ def without_secrets(document: Document, secrets: Collection[str]) -> tuple[Docum
     return Document(document.path, {**document.value, "env_vars": left}, document.places), notes
 
 
-def without_blanks(document: Document) -> Document:
-    """In env.toml an empty text means that nothing was given (`lustre_mount = ""`), also when a variable left it empty."""
+def without_blanks(document: Document, written: Document) -> Document:
+    """Without texts that a variable left empty, and in env.toml without any empty text (`lustre_mount = ""`): nothing was given there."""
 
-    def blank(value: Any, loc: Loc) -> bool:
-        return value == "" and document.place(loc).path.endswith(".toml")
+    def blank(value: Any, asked: Any, loc: Loc) -> bool:
+        return value == "" and (document.place(loc).path.endswith(".toml") or (isinstance(asked, str) and "${" in asked))
 
-    table = {key: value for key, value in document.value.items() if not blank(value, (key,))}
+    table = {key: value for key, value in document.value.items() if not blank(value, written.value[key], (key,))}
     if isinstance(table.get("wandb"), dict):
-        table["wandb"] = {key: value for key, value in table["wandb"].items() if not blank(value, ("wandb", key))}
+        asked = written.value["wandb"]
+        table["wandb"] = {key: value for key, value in table["wandb"].items() if not blank(value, asked[key], ("wandb", key))}
     return Document(document.path, table, document.places)
 
 
@@ -135,11 +136,16 @@ def _asks_for(written: Any) -> str | None:
     return found[1] if found else None
 
 
+def ignored(section: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of a section of env.toml that have no effect, with the words that say so."""
+    return {key: words for key, words in IGNORED_FIELDS.items() if key in section and key not in _KNOWN}
+
+
 def _without_ignored(document: Document, value: dict[str, Any]) -> tuple[Note, ...]:
-    ignored = {key: words for key, words in IGNORED_FIELDS.items() if key in value and key not in _KNOWN}
-    for key in ignored:
+    gone = ignored(value)
+    for key in gone:
         del value[key]
-    return tuple(Note(key, words, document.place((key,))) for key, words in ignored.items())
+    return tuple(Note(key, words, document.place((key,))) for key, words in gone.items())
 
 
 def _env_table(document: Document, items: Sequence[Any], places: dict[Loc, Place]) -> dict[str, Any]:

@@ -70,3 +70,61 @@ def test_another_file_of_profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("NEMOTRON_ENV_FILE", "../env.slurm.toml")
     assert main(["profile", "show", "big"]) == Exit.CONFIG
     assert "NEMOTRON_ENV_FILE" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------- convert
+
+
+def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "convert", "--check"]) == Exit.OK
+    assert not (tmp_path / "profiles").exists()
+    assert main(["profile", "convert"]) == Exit.OK
+    assert (tmp_path / "profiles/big.yaml").read_text() == "extends: base\nnodes: 16  # all of them\n"
+    assert (tmp_path / "profiles/base.yaml").read_text().startswith("# Clusters.\n\nexecutor: slurm\n")
+    assert main(["profile", "convert"]) == Exit.OK
+    assert "profiles/big.yaml: is so already" in capsys.readouterr().out
+    (tmp_path / "env.toml").unlink()
+    assert main(["profile", "convert", "--json"]) == Exit.OK
+    told = json.loads(capsys.readouterr().out)["result"]
+    assert (told["to"], told["profiles"], told["files"]) == ("toml", ["base", "big"], {"env.toml": "new"})
+    assert (tmp_path / "env.toml").read_text() == ENV_TOML.replace("16  #", "16 #")
+
+
+def test_nothing_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles/big.yaml").write_text("executor: local\n")
+    assert main(["profile", "convert", "--check"]) == Exit.CONFIG
+    assert "profiles/big.yaml: is there already, and different" in capsys.readouterr().out
+    assert main(["profile", "convert"]) == Exit.USAGE
+    assert (tmp_path / "profiles/big.yaml").read_text() == "executor: local\n"
+    assert not (tmp_path / "profiles/base.yaml").exists()
+    assert main(["profile", "convert", "--out", str(tmp_path / "elsewhere")]) == Exit.OK
+    assert sorted(file.name for file in (tmp_path / "elsewhere/profiles").iterdir()) == ["base.yaml", "big.yaml"]
+    assert main(["profile", "convert", "--to", "toml"]) == Exit.USAGE, "env.toml is there, and different"
+
+
+def test_what_cannot_be_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles/mine.yaml").write_text("extends: base\n")
+    assert main(["profile", "convert", "--to", "toml", "--out", str(tmp_path / "x")]) == Exit.CONFIG
+    assert "`mine`" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+    assert main(["profile", "convert", "nothing.toml"]) == Exit.USAGE
+    assert main(["profile", "convert", "profiles/mine.yaml"]) == Exit.USAGE
+    assert main(["profile", "convert", "env.toml", "--to", "toml"]) == Exit.USAGE
+
+
+def test_a_section_may_extend_a_file_that_stays(tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles/root.yaml").write_text("executor: local\n")
+    (tmp_path / "other.toml").write_text("[child]\nextends = 'root'\ntime = 10\n")
+    assert main(["profile", "convert", "other.toml"]) == Exit.OK
+    assert main(["profile", "show", "child"]) == Exit.OK
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "env.toml").write_text("[cli]\ntheme = 'x'\n[a]\nexecutor = 'local'\nidentity = '~/.ssh/id'\n")
+    assert main(["profile", "convert"]) == Exit.OK
+    shown = capsys.readouterr().out
+    assert "env.toml:1: [cli] is left out: it has no effect" in shown
+    assert "env.toml:5: a.identity is left out: it is not read" in shown
