@@ -26,6 +26,7 @@ from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile, apply_o
 from dispatcher.recipe import Recipe
 from dispatcher.record import Resources, RunRecord, Target
 from dispatcher.refusals import unknown_profile
+from dispatcher.rights import may_command
 from dispatcher.steps import Explained, Step, place_of
 from dispatcher.turns import Over, bounds, take_turns
 from dispatcher.untrusted import code
@@ -124,8 +125,9 @@ def _run_steps(command: Run, basis: Basis) -> Iterator[Step]:
 def _other_steps(command: Verb, basis: Basis) -> Iterator[Step]:
     """The steps of a command that runs nothing itself."""
     assert not isinstance(command, Run | Sweep)
-    yield Step("understood", True, "it runs nothing by itself: the general rule says who may")
-    yield _who("", "", basis)
+    yield Step("understood", True, "it runs nothing by itself: whoever may use something here may give it")
+    rule = may_command(basis.facts, basis.policy)
+    yield _no("who", rule) if isinstance(rule, Denial) else Step("who", True, f"{code(basis.facts.actor)} may", rule)
     yield _commit(command, basis)
     match command:
         case Waive():
