@@ -29,7 +29,6 @@ REFUSED: Mapping[str, str] = {
     "launcher": "the recipe says what starts the processes (`launcher`)",
     "poll_estimated_start_time": "the comment shows the scheduler's own estimate while the job waits",
     "ray_template": "there are no Ray jobs here",
-    **dict.fromkeys(["array"], "array jobs are not built yet"),
     **dict.fromkeys(["heterogeneous", "het_group_indices"], "heterogeneous jobs are not built yet"),
     **dict.fromkeys(["wait_time_for_group_job", "monitor_group_job", "monitor_group_job_wait_time"], "job groups are not built yet"),
     "experiment_id": _INNER,

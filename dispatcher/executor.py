@@ -15,9 +15,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError
+from dispatcher.packager import Packager, PackagerField
 from dispatcher.values import (
     AbsolutePath,
     Account,
+    ArrayTasks,
     Between,
     Constraint,
     EnvName,
@@ -169,7 +171,7 @@ class _Common(Model):
         default=None, description="Processes that torchrun starts on each node."
     )
     dry_run: bool = Field(default=False, description="Only ever show what would be submitted.")
-    packager: Literal["git"] = Field(default="git", description="The commit's files, from git objects; there is no other.")
+    packager: PackagerField = Field(default=Packager(), description="What of the commit travels to the job.")
 
     @property
     def seconds(self) -> int:
@@ -232,6 +234,10 @@ class SlurmProfile(_Common):
     dependencies: OneOrMore[JobId] = Field(default=(), description="Jobs, not of the dispatcher, that this one waits for.")
     dependency_type: Literal["after", "afterany", "aftercorr", "afternotok", "afterok"] = Field(
         default="afterok", description="What it waits for: that they start, end, end well, fail."
+    )
+    array: ArrayTasks | None = Field(
+        default=None,
+        description="An array job: so many tasks, each with all that the profile asks for. All have to pass.",
     )
     container_image: Image | None = Field(
         default=None, description="Image for Pyxis; without it the program runs straight on the nodes. Also: `container`."

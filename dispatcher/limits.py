@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dispatcher.applies import At, hours_approvals, hours_limits, image_rules, nodes_approvals, nodes_limits, time_limits
 from dispatcher.denial import Denial, by
 from dispatcher.executor import Profile, SlurmProfile
+from dispatcher.jobparts import array_tasks, at_once
 from dispatcher.phrases import duration, number, plural
 from dispatcher.policy import Policy
 from dispatcher.record import Resources
@@ -50,8 +51,8 @@ def limit_exceeded(wanted: Wanted, policy: Policy) -> Denial | None:
     """The first of `limits` that the run exceeds. Without a time limit it exceeds every limit on time and, with GPUs, on GPU-hours."""
     asked = wanted.resources
     for nodes in nodes_limits(policy, *wanted.rules):
-        if asked.nodes > nodes.rule:
-            words = f"**{plural(asked.nodes, 'node')} are too many.** At most {plural(nodes.rule, 'node')} {by(nodes.where)}."
+        if asked.most_nodes > nodes.rule:
+            words = f"**{plural(asked.most_nodes, 'node')} are too many.** At most {plural(nodes.rule, 'node')} {by(nodes.where)}."
             return Denial("too-many-nodes", words, _SMALLER, nodes.where)
     for seconds in time_limits(policy, *wanted.rules):
         if wanted.endless:
@@ -85,7 +86,7 @@ def approval_needed(wanted: Wanted, policy: Policy) -> str | None:
     """The rule by which a second person must agree; None when nobody has to."""
     asked = wanted.resources
     for nodes in nodes_approvals(policy, *wanted.rules):
-        if asked.nodes > nodes.rule:
+        if asked.most_nodes > nodes.rule:
             return nodes.where
     for hours in hours_approvals(policy, *wanted.rules):
         if asked.gpu_hours > hours.rule or (_has_gpus(asked) and wanted.endless):
@@ -108,6 +109,7 @@ def too_many(runs: int, commands: int, policy: Policy) -> Denial | None:
 def hours_words(asked: Resources) -> str:
     """`64 GPU-hours (2 nodes × 8 GPUs × 4h)`."""
     parts = f"{plural(asked.nodes, 'node')} × {plural(asked.gpus_per_node, 'GPU')} × {duration(asked.seconds)}"
+    parts = f"{plural(asked.tasks, 'task')} × {parts}" if asked.tasks > 1 else parts
     return f"{number(asked.gpu_hours)} GPU-hours ({parts})"
 
 
@@ -157,6 +159,9 @@ def asked_for(profile: Profile, partition: str = "") -> Resources:
             max(profile.gpus_per_task or 0, _count(more, "gpus-per-task")) * tasks,
             _count(more, "gpus-per-socket") * max(1, _count(more, "sockets-per-node")),
         )
+        if profile.array:
+            tasks, together = len(array_tasks(profile.array)), at_once(profile.array)
+            return Resources(nodes=nodes, gpus_per_node=gpus, seconds=profile.seconds, partition=partition, tasks=tasks, at_once=together)
     return Resources(nodes=nodes, gpus_per_node=gpus, seconds=profile.seconds, partition=partition)
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from dispatcher.authorise import Grant
 from dispatcher.grammar import Override
+from dispatcher.jobparts import array_tasks
 from dispatcher.limits import asked_for, image_of
-from dispatcher.ports import Compiled, CompiledFile, Package, PackageSpec
+from dispatcher.packager import whole_spec
+from dispatcher.ports import AnySpec, Compiled, CompiledFile, Package, PackageSpec
 from dispatcher.profile import Profile, SlurmProfile
 from dispatcher.recipe import Recipe
 from dispatcher.record import JOB_ID, Resources, RunRecord, Target
@@ -36,7 +38,7 @@ _AS_THEY_ARE: tuple[str, ...] = (
     "constraint",
     "exclude",
 )
-_AS_THEY_ARE += ("segment", "network", "signal", "open_mode")
+_AS_THEY_ARE += ("segment", "network", "signal", "open_mode", "array")
 _NEMORUN = Path(__file__).parent / "effects" / "nemorun.py"
 
 
@@ -56,6 +58,10 @@ class JobPlan:
     job_dir: str
     attached: bool
     python: str
+    from_script: tuple[tuple[str, str], ...] = ()
+    """What of `recipe` is the script's own word: keys of its `[tool.runspec]`, and their values."""
+    own_runspec: bool = False
+    """Whether that is not what the script on the default branch says."""
 
     @property
     def runs_dir(self) -> str:
@@ -142,19 +148,10 @@ class JobPlan:
 
     def _setup_lines(self, profile: SlurmProfile) -> list[str]:
         """What runs before the job's first step, in the batch script, with tracing off: NeMo-Run's template turns it on."""
-        started = f"{self.run_dir}/started"
+        results = shlex.quote(f"{self.run_dir}/code/{self.recipe.results}")
         return [
             "{ set +vx; } 2>/dev/null",
-            # The ledger's lock keeps a second job from being submitted; should one be all the same (an sbatch that hung for minutes on
-            # another login node), it ends here. The same job, started again by Slurm, goes on.
-            f'ln -s "$SLURM_JOB_ID" {started} 2>/dev/null || [ "$(readlink {started})" = "$SLURM_JOB_ID" ] || '
-            "{ echo 'Another job of this run has started.'; exit 1; }",
-            # Where there is no accounting, this is all that says how the job ended. bash leaves 0 in `$?` when a signal ends it, so
-            # without the program's own status (NeMo-Run's `exitcode`) a 0 is none.
-            "unset exitcode",
-            f"trap 'ended=$?; [ $ended != 0 ] || ended=${{exitcode:-143}}; echo $ended > {self.run_dir}/exit' EXIT",
-            # A results file that the commit brought along is no result.
-            f"rm -f {self.run_dir}/exit {shlex.quote(f'{self.run_dir}/code/{self.recipe.results}')}",
+            *(_begin_task(self.run_dir, results) if profile.array else _begin(self.run_dir, results)),
             f". {self.run_dir}/env",
             *profile.shell_lines,
         ]
@@ -209,18 +206,26 @@ class JobPlan:
             executor=self.profile.executor,
             cluster=cluster,
             run_dir=self.run_dir,
-            log_template=self.profile.log_link(JOB_ID, self.run_key, log_path(self.run_dir, self.run_key, JOB_ID, self.profile.executor))
-            or "",
+            log_template=self.profile.log_link(JOB_ID, self.run_key, self._log_path) or "",
             results_path=f"code/{self.recipe.results}",
             results_required="results" in self.recipe.model_fields_set,
             resources=self.resources,
+            parts=self.resources.tasks,
             lfs_pointers=self.package.lfs_pointers[:20],
             attempt=self.grant.attempt,
             retry_of=self.grant.retry_of,
             approved_by=self.grant.approved_by or self.grant.vouched_by,
+            own_runspec=self.own_runspec,
             asked_at=now,
             state=State.SUBMITTING,
         )
+
+    @property
+    def _log_path(self) -> str:
+        """The log of the job's first start, of an array that of its first task; `JOB_ID` stands for the id."""
+        array = self.profile.array if isinstance(self.profile, SlurmProfile) else None
+        job = f"{JOB_ID}_{array_tasks(array)[0]}" if array else JOB_ID
+        return log_path(self.run_dir, self.run_key, job, self.profile.executor)
 
     def tags(self) -> tuple[str, ...]:
         """Index names under which the ledger finds this run again: its commit, and its pull request."""
@@ -228,6 +233,43 @@ class JobPlan:
         if self.grant.number is not None:
             tags.append(pull_tag(self.grant.repository, self.grant.number))
         return tuple(tags)
+
+
+# Where there is no accounting, this is all that says how a job ended. bash leaves 0 in `$?` when a signal ends it, so without the
+# program's own status (NeMo-Run's `exitcode`) a 0 is none.
+_ENDED = "ended=$?; [ $ended != 0 ] || ended=${exitcode:-143}"
+_OTHER = "{ echo 'Another job of this run has started.'; exit 1; }"
+
+
+def _begin(run_dir: str, results: str) -> list[str]:
+    """The first lines of a job: its place among others of the same run, its exit status, its results."""
+    started = f"{run_dir}/started"
+    return [
+        # The ledger's lock keeps a second job from being submitted; should one be all the same (an sbatch that hung for minutes on
+        # another login node), it ends here. The same job, started again by Slurm, goes on.
+        f'ln -s "$SLURM_JOB_ID" {started} 2>/dev/null || [ "$(readlink {started})" = "$SLURM_JOB_ID" ] || {_OTHER}',
+        "unset exitcode",
+        f"trap '{_ENDED}; echo $ended > {run_dir}/exit' EXIT",
+        # A results file that the commit brought along is no result.
+        f"rm -f {run_dir}/exit {results}",
+    ]
+
+
+def _begin_task(run_dir: str, results: str) -> list[str]:
+    """The same for a task of an array: all of them share the folder, so only the first one may take results away.
+
+    Each leaves a status of its own, whole or not at all; whoever ends last finds all of them, and leaves the greatest: 0 if all are.
+    """
+    started, task = f"{run_dir}/started", "$SLURM_ARRAY_TASK_ID"
+    own = f'"{run_dir}/exit.{task}"'
+    last = f"set -- {run_dir}/exit.*; [ $# -lt $SLURM_ARRAY_TASK_COUNT ] || cat {run_dir}/exit.* | sort -rn | head -n 1 > {run_dir}/exit"
+    return [
+        f'ln -s "$SLURM_ARRAY_JOB_ID" {started} 2>/dev/null && rm -f {results} || '
+        f'[ "$(readlink {started})" = "$SLURM_ARRAY_JOB_ID" ] || {_OTHER}',
+        "unset exitcode",
+        f'trap \'{_ENDED}; echo $ended > "{run_dir}/.exit.{task}" && mv "{run_dir}/.exit.{task}" {own}; {last}\' EXIT',
+        f"rm -f {run_dir}/exit {own}",
+    ]
 
 
 def commit_tag(sha: str) -> str:
@@ -240,14 +282,16 @@ def pull_tag(repository: str, number: int) -> str:
     return f"pull-{_digest(repository.lower(), str(number))[:32]}"
 
 
-def package_group(repository: str, profile: str, spec: PackageSpec) -> str:
+def package_group(repository: str, profile: str, spec: AnySpec) -> str:
     """Which packages are likely to be alike, so that a difference is sent: those of one repository, packed in one way."""
     return _digest(repository.lower(), repr(spec))[:32]
 
 
-def package_spec(recipe: Recipe) -> PackageSpec:
-    """What of the commit the recipe packs."""
-    return PackageSpec(recipe.subpath, tuple(recipe.include_pattern), recipe.include_submodules)
+def package_spec(recipe: Recipe, profile: Profile) -> AnySpec:
+    """What of the commit is packed: as the recipe's own fields say, else by the packager of the profile (with the recipe laid over it)."""
+    if recipe.chooses:
+        return PackageSpec(recipe.subpath, tuple(recipe.include_pattern), recipe.include_submodules)
+    return whole_spec(profile.packager)
 
 
 def run_key(repository: str, trigger: str, profile: str, recipe: str, overrides: Sequence[Override], attempt: int = 1) -> str:
@@ -260,12 +304,12 @@ def content_key(package: Package, profile: Profile, recipe: Recipe, overrides: S
     """64 hex digits of what determines the result: package, the profile's fields that reach the job, recipe, overrides."""
     fields = {name: value for name, value in profile.model_dump(mode="json").items() if name not in _NOT_CONTENT}
     words = sorted(f"{override.key}={override.value}" for override in overrides)
-    return _digest("content", package.digest, json.dumps(fields, sort_keys=True), recipe.model_dump_json(), *words)
+    return _digest("content", package.digest, json.dumps(fields, sort_keys=True), recipe.model_dump_json(exclude={"runspec"}), *words)
 
 
 def missing_script(recipe: Recipe, package: Package) -> str | None:
-    """The script that the commit does not have, or None when it has it. A module is the job's own business."""
-    if recipe.script is None or recipe.script in {entry.path for entry in package.files}:
+    """The script that the package does not have, or None when it has it. A module, or what is there already, is the job's own business."""
+    if recipe.script is None or recipe.script.startswith("/") or recipe.script in {entry.path for entry in package.files}:
         return None
     return str(recipe.script)
 

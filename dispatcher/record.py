@@ -50,11 +50,20 @@ class Resources(_Frozen):
     gpus_per_node: int = 0
     seconds: int = 0
     partition: str = ""
+    tasks: int = 1
+    """An array's tasks, each of which gets all that."""
+    at_once: int = 1
+    """How many of them may run at the same time."""
+
+    @property
+    def most_nodes(self) -> int:
+        """Nodes that are taken at the same time."""
+        return self.nodes * self.at_once
 
     @property
     def gpu_hours(self) -> float:
         """GPU-hours when the whole time limit is used."""
-        return self.nodes * self.gpus_per_node * self.seconds / 3600
+        return self.tasks * self.nodes * self.gpus_per_node * self.seconds / 3600
 
 
 class Member(_Frozen):
@@ -85,6 +94,8 @@ class RunRecord(_Frozen):
     """The run that this one repeats."""
     approved_by: str = ""
     """Who vouched for the commit, or agreed as second person; empty where nobody had to."""
+    own_runspec: bool = False
+    """What the commit's script says for itself is not what it says on the default branch: no gate counts this run."""
     group: tuple[Member, ...] = ()
     """All runs of the command, this one included, in their order; empty where it is the only one."""
     executor: str
@@ -94,6 +105,10 @@ class RunRecord(_Frozen):
     results_required: bool = False
     log_template: str = Field(default="", pattern=r"^(https?://[^\s<>\"'`()\[\]\\|]+)?$")
     resources: Resources = Resources()
+    parts: int = 1
+    """Tasks of an array job, or components of a heterogeneous one: so many have to end well."""
+    task_seconds: int | None = None
+    """How long an array's tasks ran, all together."""
     asked_at: datetime
     submitted_at: datetime | None = None
     started_at: datetime | None = None
@@ -151,22 +166,23 @@ def advance(record: RunRecord, sight: Sight, now: datetime, lost_after: timedelt
         case Silent():
             return record
         case Absent():
-            since = record.absent_since or now
-            if now - since < lost_after:
-                return record.model_copy(update={"absent_since": since})
-            return record.model_copy(
-                update={
-                    "state": State.LOST,
-                    "absent_since": since,
-                    "ended_at": now,
-                    "evidence": "scheduler",
-                    "reason": "the scheduler no longer knows the job",
-                }
-            )
+            return _absent(record, now, lost_after, "the scheduler no longer knows the job")
+        case Observation() if sight.state is State.SUCCEEDED and sight.parts is not None and sight.parts < record.parts:
+            # What nobody knows of has not ended well.
+            return _absent(record, now, lost_after, f"the scheduler knows the end of {sight.parts} of {record.parts} parts of the job")
         case Observation():
             return _observed(record, sight, now)
         case _:
             assert_never(sight)
+
+
+def _absent(record: RunRecord, now: datetime, lost_after: timedelta, reason: str) -> RunRecord:
+    since = record.absent_since or now
+    if now - since < lost_after:
+        return record.model_copy(update={"absent_since": since})
+    return record.model_copy(
+        update={"state": State.LOST, "absent_since": since, "ended_at": now, "evidence": "scheduler", "reason": reason}
+    )
 
 
 def _observed(record: RunRecord, seen: Observation, now: datetime) -> RunRecord:
@@ -184,6 +200,7 @@ def _observed(record: RunRecord, seen: Observation, now: datetime) -> RunRecord:
             "signal": seen.signal,
             "reason": seen.reason,
             "nodes": seen.nodes or record.nodes,
+            "task_seconds": seen.task_seconds,
             "evidence": seen.source,
             "started_at": started or (record.started_at if seen.state is not State.PENDING else None),
             "ended_at": ended,

@@ -65,7 +65,7 @@ def _waits_for_a_second(grants: Sequence[Grant], rule: str, event: AskedBy, worl
     """Above what one person may start alone."""
     first = grants[0]
     if first.number is None:
-        words = f"**A second person has to agree** (rule {code(rule)} in `.github/dispatch.yml`)."
+        words = f"**A second person has to agree.** It is more than one may start alone (rule {code(rule)} in `.github/dispatch.yml`)."
         return denied(Denial("approval-needed", words, "Ask for it in a pull request, where somebody can.", rule), first.trigger)
     runs = tuple(Run(item.profile, item.recipe, overrides=item.overrides) for item in grants)
     asked = Asked(first.sha, first.trigger, first.actor, first.number, runs, "second", rule, first.retry_of, first.vouched_by)
@@ -139,7 +139,8 @@ def _reported(begun: Begun, policy: Policy, world: World, with_comment: bool, mi
     """The first report of a run, and what it came to."""
     cluster, record = begun.cluster, begun.record
     if record.job_id:
-        path = log_path(record.run_dir, record.run_key, record.job_id, record.executor)
+        one = log_path(record.run_dir, record.run_key, record.job_id, record.executor)
+        path = one if record.parts == 1 else f"{record.run_dir}/logs"
         world.say(f"Run {record.run_key} is job {record.job_id}; its log is {path}.")
     else:
         world.say(f"Run {record.run_key} is queued here: {record.reason}.")

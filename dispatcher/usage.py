@@ -73,9 +73,11 @@ def used(record: RunRecord) -> str | None:
     seconds, seen = record.elapsed_seconds or 0, record.elapsed_seconds is not None
     if not seen and _has_run(record) and record.submitted_at and record.ended_at:
         seconds = max(0, round((record.ended_at - record.submitted_at).total_seconds()))
+    # Of an array's tasks accounting knows how long each ran; else as many as may ran all the time.
+    seconds = seconds * record.resources.at_once if record.task_seconds is None else record.task_seconds
     # The end of a lost run is when it was missed, which may be days later: it cannot have had more than its time limit.
     if (record.state is State.LOST or not seen) and record.resources.seconds:
-        seconds = min(seconds, record.resources.seconds)
+        seconds = min(seconds, record.resources.seconds * record.resources.tasks)
     hours = seconds * record.resources.nodes * record.resources.gpus_per_node / 3600
     return _line(record, record.submitted_at or record.asked_at, hours)
 

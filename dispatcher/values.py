@@ -15,6 +15,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from dispatcher.grammar import FULL_SHA, NAME, RECIPE_NAME, REF
+from dispatcher.jobparts import array_tasks
 
 
 class Model(BaseModel):
@@ -144,6 +145,11 @@ def _slurm_time(value: str) -> str:
     return value
 
 
+def _array(value: str) -> str:
+    array_tasks(value)
+    return value
+
+
 Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_no_nul), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 Line = Annotated[str, BeforeValidator(_as_text), AfterValidator(_one_line), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 Duration = Annotated[int, BeforeValidator(parse_duration), WithJsonSchema({"type": ["string", "integer"], "examples": ["10m", "4h"]})]
@@ -169,6 +175,13 @@ RelativePath = Annotated[
     Shape(
         r"(?!.*(?:^|/)\.\.?(?:/|$))[A-Za-z0-9_.][A-Za-z0-9_.@+=,-]*(?:/[A-Za-z0-9_.@+=,-]+)*",
         "a relative path inside the repository (no `.` or `..` parts, no spaces)",
+    ),
+]
+ScriptPath = Annotated[
+    str,
+    Shape(
+        r"(?!.*(?:^|/)\.\.?(?:/|$))(?:/?[A-Za-z0-9_.][A-Za-z0-9_.@+=,-]*)(?:/[A-Za-z0-9_.@+=,-]+)*",
+        "a relative path inside the repository (no `.` or `..` parts, no spaces), or an absolute path",
     ),
 ]
 GlobPattern = Annotated[str, Shape(r"(?!/?\.\./)[^\x00-\x1f\x7f]+", "a pattern in gitignore's form", 512)]
@@ -212,6 +225,12 @@ Signal = Annotated[
 ]
 Network = Annotated[str, Shape(r"[A-Za-z0-9_][A-Za-z0-9_.,:=+-]*", "network options such as `sharp` or `instances=2,user_space`", 256)]
 JobId = Annotated[str, Shape(r"[1-9][0-9]{0,9}(?:[_+][0-9]{1,7})?", "a Slurm job's id such as `123`, `123_4` or `123+1`", 24)]
+_TASKS = r"[0-9]{1,7}(?:-[0-9]{1,7}(?::[0-9]{1,7})?)?"
+ArrayTasks = Annotated[
+    str,
+    Shape(rf"{_TASKS}(?:,{_TASKS})*(?:%[0-9]{{1,5}})?", "the tasks of an array such as `0-7`, `1,3,5` or `0-31%4`", 256),
+    AfterValidator(_array),
+]
 Program = Annotated[str, Shape(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*", "a program's name or path (no spaces)", 256)]
 Module = Annotated[str, Shape(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", "a Python module's dotted name", 256)]
 

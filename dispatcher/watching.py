@@ -21,7 +21,7 @@ from dispatcher.profile import Profile
 from dispatcher.record import parse_record
 from dispatcher.report import run_report
 from dispatcher.running import watched_profiles
-from dispatcher.slurm import Absent, Sight, State
+from dispatcher.slurm import Sight, State
 from dispatcher.waiving import judge_expired
 from dispatcher.world import Outcome, World, outcome
 
@@ -130,7 +130,7 @@ def _look_after(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, po
     seen = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after))
     if seen is None:
         return None
-    if isinstance(sight, Absent) and not seen.record.state.ended:
+    if seen.record.absent_since is not None and not seen.record.state.ended:
         note_absence(cluster, seen)
         return None
     return _said(world, cluster, policy, seen, tally)

@@ -192,21 +192,22 @@ answered() { # key -> $job from what sbatch printed before everybody was killed 
 }
 look_up() { # key seconds -> $job; 0 found, 1 there is none, 2 nobody can tell ($words)
     answered "$1" && return 0
-    job=$(limited 15 squeue --me --noheader --states=all --name="dispatch-$1" -o %A 2>&1) || { words=$job; return 2; }
+    # %F is what sbatch answered also for the tasks of an array
+    job=$(limited 15 squeue --me --noheader --states=all --name="dispatch-$1" -o %F 2>&1) || { words=$job; return 2; }
     for job in $job; do ! is_number "$job" || return 0; done
     if command -v sacct >/dev/null; then
-        job=$(limited 15 sacct -n -P -X -S now-30days --name="dispatch-$1" --format=JobIDRaw 2>&1)
+        job=$(limited 15 sacct -n -P -X -S now-30days --name="dispatch-$1" --format=JobID 2>&1)
         case $?$job in
-        0*) for job in $job; do ! is_number "$job" || return 0; done ;;
+        0*) for job in $job; do job=${job%%_*}; ! is_number "$job" || return 0; done ;;
         *disabled*) ;;
         # the controller remembers for MinJobAge, usually 300 s; later only accounting knows
         *) [ "$2" -lt 240 ] || { words=$job; return 2; } ;;
         esac
     fi
     for file in "runs/$1/logs"/*_[0-9]*.out; do # a job that wrote a log has run
-        job=${file%.out}
-        job=${job%_[0-9]}
-        job=${job##*_}
+        job=${file##*"dispatch-$1"_} # ID, ID_START, of an array's tasks ID_TASK and ID_TASK_START
+        job=${job%.out}
+        job=${job%%_*}
         [ -e "$file" ] && is_number "$job" && return 0
     done
     job=
@@ -744,8 +745,16 @@ account() {
 
 # ------------------------------------------------------------------ look
 
-log_of() { # key -> $log, the newest log that the job writes
+log_of() { # key -> $log, the newest log that the job writes; of an array that of a task that failed
     log=
+    for file in "runs/$1"/exit.*[0-9]; do
+        { IFS= read -r line <"$file" && [ "$line" != 0 ]; } || continue
+        for file in "runs/$1/logs/log-dispatch-$1"_*_"${file##*.}"_*.out; do
+            case ${file##*/} in *[!A-Za-z0-9._%+-]*) continue ;; esac
+            [ ! -f "$file" ] || log=$file
+        done
+        [ -z "$log" ] || return 0
+    done
     for pattern in 'log-*.out' 'sbatch_*.out' '*.out' '*.log'; do
         for file in "runs/$1/logs"/$pattern; do
             case ${file##*/} in *[!A-Za-z0-9._%+-]*) continue ;; esac
@@ -799,19 +808,19 @@ sweep() {
     [ $# = 0 ] || printf '%s\n' "$@" | xargs stat -L -c '%s %n' >&4
     end sizes
     if [ "$kind" = slurm ] && [ -n "$ids" ]; then
-        SLURM_TIME_FORMAT=%s
-        export SLURM_TIME_FORMAT
+        SLURM_TIME_FORMAT=%s SLURM_BITSTR_LEN=0 # no list of an array's tasks is cut
+        export SLURM_TIME_FORMAT SLURM_BITSTR_LEN
         answer_of squeue squeue --me --noheader --states=all -o '%i|%T|%r|%S|%j|%N|%Q'
-        answer_of sacct sacct -n -P -X -j "${ids#,}" --format=JobIDRaw,State,ExitCode,Start,End,ElapsedRaw,NodeList,Reason
-        unset SLURM_TIME_FORMAT
+        answer_of sacct sacct -n -P -X -j "${ids#,}" --format=JobID,State,ExitCode,Start,End,ElapsedRaw,NodeList,Reason
+        unset SLURM_TIME_FORMAT SLURM_BITSTR_LEN
     fi
     find tmp -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {} +
     say done "$(date +%s)"
 }
 details() { # scontrol for a few jobs that neither squeue nor sacct knows
     IFS= read -r ids <&3 || gone
-    SLURM_TIME_FORMAT=%s
-    export SLURM_TIME_FORMAT
+    SLURM_TIME_FORMAT=%s SLURM_BITSTR_LEN=0
+    export SLURM_TIME_FORMAT SLURM_BITSTR_LEN
     begin scontrol
     words= status=0
     for job in $ids; do
@@ -821,7 +830,7 @@ details() { # scontrol for a few jobs that neither squeue nor sacct knows
         case $status in 124 | 137) break ;; esac
     done
     end scontrol
-    unset SLURM_TIME_FORMAT
+    unset SLURM_TIME_FORMAT SLURM_BITSTR_LEN
     text scontrol.words "$words"
     text scontrol.status "$status"
     say done

@@ -27,6 +27,7 @@ from dispatcher.effects.answers import (
 from dispatcher.effects.channel import Channel, LocalShell
 from dispatcher.effects.conversation import WINDOW, Answer, Conversation, check_name, checked_names, command, words_of
 from dispatcher.errors import ClusterError, DispatchError
+from dispatcher.jobparts import parts_of
 from dispatcher.manifest import is_inside
 from dispatcher.ports import (
     AlreadySubmitted,
@@ -235,7 +236,7 @@ class LedgerCluster:
         squeue, sacct = command_output(answer, "squeue"), command_output(answer, "sacct")
         scontrol: CommandOutput | None = None
         if self._scheduler == "slurm":
-            known = {line.partition("|")[0] for line in (squeue.stdout + "\n" + sacct.stdout).splitlines()}
+            known = {parts_of(line.partition("|")[0].strip())[0] for line in (squeue.stdout + "\n" + sacct.stdout).splitlines()}
             missing = [run.job_id for run in runs if run.job_id.isdigit() and run.job_id not in known]
             if missing:
                 scontrol = command_output(self._request("details", " ".join(missing[:MISSING_CAP])), "scontrol")

@@ -51,7 +51,7 @@ def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
         `{"script": text of the sbatch file, "files": {path in the run folder: text}}`.
     """
     run = import_nemo_run()
-    from dispatcher.effects.tunnel import RunFolderTunnel
+    from dispatcher.effects.tunnel import ArrayDetails, RunFolderTunnel
 
     key, runs_dir = str(job["run_key"]), str(job["runs_dir"])
     executor = run.SlurmExecutor(
@@ -63,6 +63,8 @@ def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
         setup_lines="\n".join(job["setup_lines"]),
         torchrun_nproc_per_node=job.get("torchrun_nproc_per_node"),
     )
+    if executor.array:
+        executor.job_details = ArrayDetails()
     executor.job_details.folder = f"{runs_dir}/{key}/logs"
     with run.Experiment(key, base_dir=str(work), skip_status_at_exit=True, enable_goodbye_message=False, log_level="ERROR") as experiment:
         experiment.add(_script(run, job), executor=executor, name=key)

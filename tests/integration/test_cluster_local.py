@@ -445,7 +445,7 @@ def test_an_interrupted_submission_finds_its_job(source: str, job_dir: Path, slu
         slurm_like.mode("squeue", "forget")
         slurm_like.mode("sacct", "knows" if source == "sacct" else "disabled")
     if source == "log":
-        (run / "logs" / "sbatch_dispatch-x_1000.out").write_text("")
+        (run / "logs" / f"sbatch_dispatch-{KEY}_1000_12.out").write_text("")
     (commit,) = run.glob("commit.*")
     os.utime(commit, (0, time.time() - 1000))
     again = local(job_dir, "slurm", with_path(slurm_like))

@@ -371,6 +371,28 @@ def test_a_setup_line_that_ends_the_script_is_no_success(compiler: CompilerProce
     assert (ran.program, ran.exit_file) == ([], "143\n")
 
 
+def test_the_tasks_of_an_array_share_a_run(compiler: CompilerProcess, bench: Bench) -> None:
+    """Each leaves a status; together they pass only if all do; another array's tasks go away; results of the commit go once."""
+    job = job_of(bench, Recipe(script="train.py"), array="0-2")
+    run_dir = bench.lay_out(job, compiler.compile(job.for_compiler()), {})
+    results = run_dir / "code" / "results.json"
+    results.write_text("{}")
+
+    def task(number: int, status: str, array: str = "70") -> Ran:
+        ids = {"SLURM_JOB_ID": str(71 + number), "SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": str(number)}
+        return bench.ended(run_dir, bench.start(run_dir, SRUN_EXIT=status, SLURM_ARRAY_TASK_COUNT="3", **ids))
+
+    ran = task(0, "0")
+    assert ran.options[ran.options.index("--output") + 1].endswith(f"/logs/log-dispatch-{job.run_key}_%A_%a_0.out")
+    assert not results.exists()
+    results.write_text("{}")
+    assert (task(1, "3").exit_file, results.exists()) == ("", True)
+    assert task(2, "0").exit_file == "3\n"
+    assert task(1, "0").exit_file == "0\n", "started again, it passes"
+    assert "Another job of this run has started" in task(0, "0", array="80").output
+    assert sorted(path.name for path in run_dir.glob("*exit*")) == ["exit", "exit.0", "exit.1", "exit.2"]
+
+
 def test_setup_lines_run_before_the_program_and_see_its_environment(compiler: CompilerProcess, bench: Bench) -> None:
     lines = ['echo "setup $DISPATCH_RUN_KEY"', "export FROM_SETUP=1"]
     job = job_of(bench, Recipe(script="train.py"), setup_lines=lines, startup_commands='echo "later $FROM_SETUP"')
@@ -479,17 +501,19 @@ ALL_FIELDS: dict[str, Any] = {
     "retries": 1,
     "memory_measure": True,
 }
+SOME_FIELDS: dict[str, Any] = {"ntasks_per_node": 2, "nodes": 2, "gpus_per_node": 2, "retries": 1}
 IN_A_CONTAINER: dict[str, Any] = {"container_image": "a.sqsh", "mounts": ["/a:/b:ro"], "container_env": ["NCCL_DEBUG", "MY_VAR"]}
+AN_ARRAY: dict[str, Any] = {"array": "0-7:2%2"}
 # `reservation` is no field of NeMo-Run's: there it is an additional parameter.
 ELSEWHERE = {"account", "run_partition", "batch_partition", "mem_per_cpu", "mem_per_gpu", "reservation", "lustre_mount", "executor"}
 
 
 def test_the_table_of_fields_is_whole() -> None:
     ours = set(_Common.model_fields) | {"tunnel", "host", "port", "user", "known_hosts", "jump", "attach"}
-    assert set(SlurmProfile.model_fields) - (ours - {"time"}) - ELSEWHERE == set(ALL_FIELDS) | set(IN_A_CONTAINER)
+    assert set(SlurmProfile.model_fields) - (ours - {"time"}) - ELSEWHERE == set(ALL_FIELDS) | set(IN_A_CONTAINER) | set(AN_ARRAY)
 
 
-@pytest.mark.parametrize("fields", [{"ntasks_per_node": 2, "nodes": 2, "gpus_per_node": 2, "retries": 1}, ALL_FIELDS], ids=["few", "all"])
+@pytest.mark.parametrize("fields", [SOME_FIELDS, ALL_FIELDS, SOME_FIELDS | AN_ARRAY], ids=["few", "all", "array"])
 @pytest.mark.parametrize("container", [{}, IN_A_CONTAINER], ids=["bare", "container"])
 @pytest.mark.parametrize("launcher", ["none", "torchrun"])
 def test_the_script_differs_from_nemo_runs_only_as_decided(
@@ -504,6 +528,8 @@ def test_the_script_differs_from_nemo_runs_only_as_decided(
     [folder] = set(re.findall(rf"{re.escape(str(bench.folder))}/jobs/title/title_\d+/task", stock))
     stock = stock.replace(folder, job.run_dir).replace("ml-ml.task", f"dispatch-{job.run_key}")
     ours = ours.replace(f"{job.run_dir}/logs/", f"{job.run_dir}/")
+    # Logs of an array by its id and the task's number.
+    stock = re.sub(r"(/log-\S+)_%j_", r"\1_%A_%a_", stock) if job.profile.array else stock  # type: ignore[union-attr]
     # A random rendezvous id, and torchrun's processes from the tasks.
     stock, ours = (re.sub(r"--rdzv-id \d+", "--rdzv-id X", text) for text in (stock, ours))
     ours = ours.replace("#SBATCH --ntasks-per-node=1\n", "#SBATCH --ntasks-per-node=2\n") if launcher == "torchrun" else ours

@@ -46,7 +46,7 @@ while [ $# -gt 0 ]; do
     case $1 in --name=*) name=${1#--name=} ;; -o) format=$2; shift ;; esac
     shift
 done
-if [ "$format" = %A ]; then
+if [ "$format" = %F ]; then
     for file in "@@"/jobs/*; do
         [ -e "$file" ] || continue
         IFS='|' read -r has folder <"$file"

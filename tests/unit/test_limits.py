@@ -6,7 +6,7 @@ import pytest
 
 from dispatcher.denial import Denial
 from dispatcher.executor import LocalProfile, SlurmProfile
-from dispatcher.limits import Wanted, approval_needed, asked_for, image_of, matches, too_many, within
+from dispatcher.limits import Wanted, approval_needed, asked_for, hours_words, image_of, limit_exceeded, matches, too_many, within
 from dispatcher.policy import Policy, load_policy
 from dispatcher.record import Resources
 
@@ -214,3 +214,15 @@ def test_what_a_local_profile_asks_for() -> None:
     assert asked_for(LocalProfile(time="10")) == Resources(nodes=1, gpus_per_node=0, seconds=600)
     assert image_of(LocalProfile()) is None
     assert image_of(slurm(container_image="nvcr.io/x")) == "nvcr.io/x"
+
+
+def test_every_task_of_an_array_counts() -> None:
+    """All of them run in the end, and as many at a time as may."""
+    asked = asked_for(slurm(nodes=2, gpus_per_node=4, time="01:30:00", array="0-31:2%4"))
+    assert asked == Resources(nodes=2, gpus_per_node=4, seconds=5400, tasks=16, at_once=4)
+    assert (asked.gpu_hours, asked.most_nodes) == (16 * 2 * 4 * 1.5, 8)
+    assert hours_words(asked) == "192 GPU-hours (16 tasks × 2 nodes × 4 GPUs × 1h 30m)"
+    seven = load_policy("limits: { nodes: 7 }\nrecipes: { default: { script: train.py } }\n")
+    refused = limit_exceeded(Wanted(("cluster",), "default", asked), seven)
+    assert refused is not None
+    assert "8 nodes are too many" in refused.words

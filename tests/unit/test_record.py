@@ -185,3 +185,16 @@ def test_lost_takes_the_whole_grace_without_a_sign_of_life(looks: list[Sight]) -
         if record.state is State.LOST and record.reason:
             assert now - last_seen >= GRACE
             break
+
+
+def test_parts_that_nobody_knows_of_have_not_ended_well() -> None:
+    """Accounting may have lost a task: that is an absence, with its grace."""
+    record = run_record(state=State.RUNNING, parts=4)
+    three = Observation(State.SUCCEEDED, "sacct", exit_code=0, parts=3)
+    first = advance(record, three, NOON, GRACE)
+    assert (first.state, first.absent_since) == (State.RUNNING, NOON)
+    lost = advance(first, three, LATER, GRACE)
+    assert (lost.state, lost.reason) == (State.LOST, "the scheduler knows the end of 3 of 4 parts of the job")
+    assert advance(first, Observation(State.SUCCEEDED, "sacct", parts=4), LATER, GRACE).state is State.SUCCEEDED
+    assert advance(record, Observation(State.SUCCEEDED, "exit file", parts=None), LATER, GRACE).state is State.SUCCEEDED
+    assert advance(record, Observation(State.FAILED, "sacct", parts=1), LATER, GRACE).state is State.FAILED

@@ -179,3 +179,10 @@ def test_what_is_written_is_read_again(runs: list[tuple[str, int | None, float, 
     assert found.month == pytest.approx(sum(hours.values()), abs=1e-3)
     for actor in set(users.values()):
         assert found.user(actor) == pytest.approx(sum(hours[number] for number, name in users.items() if name == actor), abs=1e-3)
+
+
+def test_an_array_used_what_its_tasks_did() -> None:
+    array = Resources(nodes=2, gpus_per_node=8, seconds=4 * 3600, tasks=4)
+    assert reserved(record(resources=array), SUBMITTED).endswith(" 256.0000")
+    assert str(used(ended(3600, resources=array, task_seconds=9000))).endswith(" 40.0000")
+    assert str(used(ended(400_000, State.LOST, resources=array))).endswith(" 256.0000")

@@ -1,0 +1,203 @@
+"""What profiles ask for, rendered by NeMo-Run and run by a real Slurm: arrays, restarts, signals, and what a job is placed by."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.effects.compiler import CompilerProcess
+from dispatcher.effects.ledger import LedgerCluster
+from dispatcher.observe import sight_of, sightings_of
+from dispatcher.plan import JobPlan
+from dispatcher.ports import AlreadySubmitted, Claimed, Submission, Submitted
+from dispatcher.recipe import Recipe
+from dispatcher.record import RunRecord, advance
+from dispatcher.slurm import State
+from tests.fakes import NOON
+from tests.integration.clusters import KEY, claim_request, submission
+from tests.integration.test_submit_slurm import connect
+from tests.rig.slurm import SlurmRig
+from tests.rig.sshd import Sshd
+from tests.unit.test_plan import planned
+from tests.unit.test_plan import slurm as profile
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Iterator[CompilerProcess]:
+    process = CompilerProcess()
+    yield process
+    process.close()
+
+
+@dataclass
+class Bench:
+    """One run's way from the profile to its end."""
+
+    cluster: LedgerCluster
+    compiler: CompilerProcess
+    slurm: SlurmRig
+    folder: Path
+    record: RunRecord | None = None
+
+    def plan(self, **fields: Any) -> JobPlan:
+        """A run of this folder; the smallest one unless the fields say more."""
+        job = planned(profile(**{"time": "5", "mem": "50M", **fields}), Recipe(script="train.py"))
+        return replace(job, run_key=KEY, job_dir=str(self.folder))
+
+    def submit(self, program: str, **fields: Any) -> str:
+        """`program` is a shell's; the id that sbatch answered."""
+        job = self.plan(**fields)
+        self.record = job.record(NOON, "rig", None, None, at_terminal=True)
+        described = {**job.for_compiler(), "entrypoint": "sh", "script": "-c", "args": [program]}
+        compiled = self.compiler.compile(described)
+        answer = self.cluster.claim(claim_request())
+        assert isinstance(answer, Claimed)
+        made = submission(answer, KEY)
+        wanted = Submission(KEY, made.record, compiled.script, compiled.files, job.environment({}), made.manifest, made.upload)
+        done = self.cluster.submit(wanted)
+        assert isinstance(done, Submitted), done
+        self.record = self.record.model_copy(update={"job_id": done.job_id})
+        return done.job_id
+
+    def look(self) -> RunRecord:
+        """The record after one more look."""
+        sweep = self.cluster.sweep()
+        [run] = sweep.runs
+        assert self.record is not None
+        self.record = advance(self.record, sight_of(run, sightings_of(sweep), "slurm"), NOON, timedelta(minutes=10))
+        return self.record
+
+    def wait(self, *states: State, seconds: float = 60) -> RunRecord:
+        """Until it is in one of these states."""
+        deadline = time.monotonic() + seconds
+        while (now := self.look()).state not in states:
+            assert time.monotonic() < deadline, now
+            assert not now.state.ended, now
+            time.sleep(0.4)
+        return now
+
+    def log(self) -> str:
+        """The log that a comment would show."""
+        files = self.cluster.fetch(KEY, 0, 100_000, 0)
+        assert files is not None
+        return files.log.decode()
+
+
+@pytest.fixture
+def bench(cluster_sshd: Sshd, slurm: SlurmRig, compiler: CompilerProcess, tmp_path: Path) -> Iterator[Bench]:
+    cluster = connect(cluster_sshd, tmp_path / "jobs")
+    made = Bench(cluster, compiler, slurm, tmp_path / "jobs")
+    yield made
+    if made.record is not None and not made.record.state.ended:
+        cluster.cancel(KEY)
+    cluster.close()
+
+
+TASK = "echo task $SLURM_ARRAY_TASK_ID; sleep 1; [ $SLURM_ARRAY_TASK_ID != 2 ] || exit 3"
+
+
+def test_an_array_of_which_one_task_fails(bench: Bench, slurm: SlurmRig, cluster_sshd: Sshd) -> None:
+    job = bench.submit(TASK, array="0-3%2", setup_lines=['echo "set up $SLURM_ARRAY_TASK_ID"'])
+    running = bench.wait(State.RUNNING)
+    assert running.reason.startswith("of 4: ")
+    ended = bench.wait(State.FAILED)
+    assert (ended.exit_code, ended.parts) == (3, 4)
+    assert ended.reason == "task 2 ended as failed with exit code 3; of 4: 3 succeeded, 1 failed"
+    assert ended.task_seconds is not None
+    assert ended.task_seconds >= 4
+    logs = sorted(path.name for path in (bench.folder / "runs" / KEY / "logs").iterdir())
+    assert [name for name in logs if name.startswith("log-")] == [f"log-dispatch-{KEY}_{job}_{task}_0.out" for task in range(4)]
+    # The task that failed comes first, whichever log is the newest.
+    assert bench.log() == "task 2\n"
+    assert (bench.folder / "runs" / KEY / "exit").read_text() == "3\n"
+    # Everything that was written after sbatch is missing, as after a power cut: the job is found, and none other is submitted.
+    for name in ("job", "answer", "listed"):
+        (bench.folder / "runs" / KEY / name).unlink()
+    bench.cluster.close()
+    time.sleep(4)
+    again = connect(cluster_sshd, bench.folder)
+    found = again.claim(claim_request())
+    assert isinstance(found, AlreadySubmitted)
+    assert found.job_id == job
+    again.close()
+    assert set(slurm.run("squeue", "-h", "--states=all", f"--name=dispatch-{KEY}", "-o", "%F").split()) == {job}
+
+
+def test_an_array_that_passes_and_one_that_is_cancelled(bench: Bench) -> None:
+    bench.submit("true", array="1,5,9")
+    passed = bench.wait(State.SUCCEEDED)
+    assert (passed.exit_code, passed.reason) == (0, "")
+    assert (bench.folder / "runs" / KEY / "exit").read_text() == "0\n"
+
+
+def test_cancelling_ends_every_task(bench: Bench, slurm: SlurmRig) -> None:
+    job = bench.submit("sleep 60", array="0-3%1")
+    bench.wait(State.RUNNING)
+    assert bench.cluster.cancel(KEY).status == 0
+    ended = bench.wait(State.CANCELLED)
+    assert "of 4: 4 cancelled" in ended.reason
+    assert slurm.run("squeue", "-h", "-j", job, "-o", "%T", check=False).strip() in ("", "COMPLETING")
+
+
+def test_a_job_that_is_started_again_goes_backwards(bench: Bench, slurm: SlurmRig) -> None:
+    """It fails, is put back into the queue, and passes: the same job and the same run, whose log is the second start's."""
+    job = bench.submit('echo start ${SLURM_RESTART_COUNT:-0}; [ "${SLURM_RESTART_COUNT:-0}" = 1 ]', retries=1)
+    waiting = bench.wait(State.PENDING)
+    deadline = time.monotonic() + 40
+    while "Restarts=1" not in slurm.run("scontrol", "-o", "show", "job", job):
+        assert not bench.look().state.ended
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    waiting = bench.wait(State.PENDING)
+    assert (waiting.started_at, waiting.ended_at, waiting.exit_code) == (None, None, None)
+    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    ended = bench.wait(State.SUCCEEDED, State.FAILED)
+    files = {path.name: path.read_text() for path in (bench.folder / "runs" / KEY / "logs").iterdir()}
+    said = slurm.run("scontrol", "-o", "show", "job", job) + slurm.run("sacct", "-n", "-P", "-X", "--duplicates", "-j", job)
+    assert ended.state is State.SUCCEEDED, (files, said)
+    assert ended.job_id == job
+    assert bench.log() == "start 1\n"
+
+
+def test_a_signal_before_the_end(bench: Bench) -> None:
+    bench.submit("trap 'echo asked to end; exit 7' USR1; sleep 100 & wait", time="1", signal="USR1@59")
+    ended = bench.wait(State.FAILED)
+    assert ended.exit_code == 7
+    assert "asked to end\n" in bench.log()
+
+
+def test_where_a_job_is_put(bench: Bench, slurm: SlurmRig) -> None:
+    slurm.run("sacctmgr", "-i", "add", "qos", "high")
+    slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "qos+=high")
+    slurm.run("scontrol", "update", "NodeName=n[2-3]", "AvailableFeatures=fast", "ActiveFeatures=fast")
+    job = bench.submit(
+        "true",
+        constraint="fast",
+        exclude="n2",
+        exclusive=True,
+        qos="high",
+        gres="gpu:1",
+        segment=None,
+        open_mode="truncate",
+        additional_parameters={"mail_type": "NONE"},
+    )
+    ended = bench.wait(State.SUCCEEDED)
+    assert ended.nodes == "n3"
+    said = slurm.run("scontrol", "-o", "show", "job", job)
+    for words in ("QOS=high", "ExcNodeList=n2", "Features=fast", "OverSubscribe=NO", "Requeue=1", f"Comment={KEY}"):
+        assert words in said
+    assert re.search(r"TresPerNode=gres:gpu:1", said)
+
+
+def test_a_job_that_waits_for_another(bench: Bench, slurm: SlurmRig) -> None:
+    first = slurm.run("sbatch", "--parsable", "--account=ml", "--output=/dev/null", "--wrap=sleep 3; exit 1").strip()
+    bench.submit("true", dependencies=[first], dependency_type="afternotok")
+    assert bench.wait(State.PENDING).reason == "Dependency"
+    bench.wait(State.SUCCEEDED)
