@@ -85,7 +85,7 @@ REFUSALS = {
     "unknown profile": Refusal(
         "/train profile=clutser", Exit.CONFIG, "unknown-profile", ("there is no profile `clutser`", "Did you mean **`cluster`**?")
     ),
-    "unknown profile, nothing near": Refusal("/train profile=zzz", Exit.CONFIG, "unknown-profile", ("you can use: `cluster`",)),
+    "unknown profile, nothing near": Refusal("/train profile=zzz", Exit.CONFIG, "unknown-profile", ("There are: `cluster`",)),
     "profile that leads elsewhere": Refusal("/train profile=../secrets", Exit.MALFORMED, "bad-value"),
     "unknown key in a profile": Refusal(
         "/train profile=other",
@@ -291,7 +291,7 @@ def test_a_closed_pull_request(stage: Stage) -> None:
     pull = stage.repo.open_pull("old")
     pull.close()
     event, ended = deliver(stage, "/train", pull)
-    well_refused(stage, event, ended, Exit.DENIED, "pull-closed", f"Pull request {pull.number} is closed", "Open it again")
+    well_refused(stage, event, ended, Exit.DENIED, "pull-closed", f"pull request {pull.number} is closed", "Open it again")
 
 
 FORKS = {
