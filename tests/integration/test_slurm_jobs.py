@@ -157,11 +157,10 @@ def test_a_job_that_is_started_again_goes_backwards(bench: Bench, slurm: SlurmRi
         time.sleep(0.3)
     waiting = bench.wait(State.PENDING)
     assert (waiting.started_at, waiting.ended_at, waiting.exit_code) == (None, None, None)
+    # Slurm itself waits two minutes, so that the first start's last message does not end the second one.
+    time.sleep(5)
     slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-    ended = bench.wait(State.SUCCEEDED, State.FAILED)
-    files = {path.name: path.read_text() for path in (bench.folder / "runs" / KEY / "logs").iterdir()}
-    said = slurm.run("scontrol", "-o", "show", "job", job) + slurm.run("sacct", "-n", "-P", "-X", "--duplicates", "-j", job)
-    assert ended.state is State.SUCCEEDED, (files, said)
+    ended = bench.wait(State.SUCCEEDED)
     assert ended.job_id == job
     assert bench.log() == "start 1\n"
 
