@@ -57,12 +57,12 @@ def _toml(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _yaml(text: str) -> Iterator[tuple[int, str]]:
-    """PyYAML drops comments, but tells where every scalar begins and ends."""
-    spans = [
-        (token.start_mark.index, token.end_mark.index)
-        for token in yaml.scan(text, Loader=yaml.SafeLoader)
-        if isinstance(token, yaml.ScalarToken)
-    ]
+    """PyYAML drops comments, but tells where every scalar begins and ends; a block begins behind the line of its `|`."""
+    spans = []
+    for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        if isinstance(token, yaml.ScalarToken):
+            begin, end = token.start_mark.index, token.end_mark.index
+            spans.append((text.find("\n", begin, end) if token.style in ("|", ">") else begin, end))
     at = 0
     while found := _YAML.search(text, at):
         span = next((span for span in spans if span[0] <= found.start() < span[1]), None)

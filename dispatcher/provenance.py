@@ -70,7 +70,7 @@ def _rows(resolved: ResolvedProfile, profile: Profile, asked: Asked) -> Iterator
 
 def _row(loc: tuple[str, ...], value: Any, resolved: ResolvedProfile, asked: Asked) -> Row:
     key = ".".join(loc)
-    override = next((item for item in reversed(asked.overrides) if item.target == "profile" and _path(item) in (loc, loc[:1])), None)
+    override = next((item for item in reversed(asked.overrides) if item.target == "profile" and _path(item) == loc), None)
     if override is not None:
         return Row(key, value, Origin("override", by=override.word))
     stands = _at(resolved.document.value, loc)

@@ -85,6 +85,8 @@ def _hidden(row: Row, to_hide: Sequence[str]) -> Row:
 
 
 def _redacted(value: Any, to_hide: Sequence[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _redacted(item, to_hide) for key, item in value.items()}
     if isinstance(value, list):
         return [_redacted(item, to_hide) for item in value]
     return redact(value, to_hide) if isinstance(value, str) else value

@@ -96,7 +96,7 @@ startup_commands:
   # the first
   - echo a  # not quoted
   - 'echo # b'
-setup_lines: |
+setup_lines: |  # a block
   # the shell's own
   echo
 time: 10:00
@@ -134,7 +134,7 @@ def words(text: str, path: str) -> list[str]:
 
 
 def test_comments_of_yaml_survive() -> None:
-    assert len(words(YAML, "profiles/a.yaml")) == 10
+    assert len(words(YAML, "profiles/a.yaml")) == 11
     toml = to_toml({"profiles/a.yaml": YAML}, "env.toml").texts["env.toml"]
     assert words(toml, "env.toml") == words(YAML, "profiles/a.yaml")
     back = to_yaml(toml, "env.toml").texts["profiles/a.yaml"]
@@ -142,6 +142,13 @@ def test_comments_of_yaml_survive() -> None:
     assert 'executor = "local" # here' in toml
     assert "# about B\nB = " in toml
     assert "  # about B\n  B: " in back
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\r\n# x\r\nb: 2  # y\r\n", "# x\na: {b: 1}  # y", "a:\n- 'b # no'  # x\n-  c\n# y\n", "a: >-  # x\n  # no\nb: 1 # y"]
+)
+def test_comments_in_odd_places(text: str) -> None:
+    assert words(text, "profiles/a.yaml") == ["x", "y"]
 
 
 def test_comments_of_toml_survive() -> None:

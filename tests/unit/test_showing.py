@@ -26,7 +26,8 @@ account: acc
 host: login.example.com
 user: ${oc.env:LOGIN,ci}
 remote_job_dir: /lustre/ci
-env_vars: { BOTH: profile, MY_API_KEY: abcdefgh, EMPTY_TOKEN: "", PLAIN: ghp_012345678901234567890123456789012345 }
+env_vars: { BOTH: profile, MY_API_KEY: abcdefgh, EMPTY_TOKEN: "", PLAIN: ghp_012345678901234567890123456789012345,
+            ASKED: "${oc.env:PARTITION,ghp_abc345678901234567890123456789012345}" }
 mounts: ['/a:/${oc.env:PARTITION,x}', /b:/b]
 """,
     "cluster": "extends: base\nnodes: 4\nenv_vars:\n  OWN: 1\ncontainer: img:1\n",
@@ -83,7 +84,7 @@ def test_variables_are_named_beside_their_values() -> None:
 
 def test_no_secret_is_shown() -> None:
     told = shown("run.env_vars.OTHER_TOKEN=hidden-value", "run.env_vars.X=top-secret-value")
-    for secret in ("abcdefgh", "ghp_0123", "hidden-value", "top-secret-value"):
+    for secret in ("abcdefgh", "ghp_0123", "ghp_abc3", "hidden-value", "top-secret-value"):
         assert secret not in told.summary + told.outputs["result"]
     rows = fields(told)
     assert [rows[f"env_vars.{name}"]["value"] for name in ("MY_API_KEY", "EMPTY_TOKEN", "PLAIN", "X")] == ["***", "", "***", "***"]

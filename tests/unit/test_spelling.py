@@ -1,12 +1,17 @@
 """Nemotron's env.toml as its guide and its generator write it: what is used, what has no effect and is said to, what is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from dispatcher.counterparts import ALIASES
+from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
 from dispatcher.executor import SlurmProfile
-from dispatcher.profile import ResolvedProfile, names_in, needed, resolve_profile
+from dispatcher.profile import ResolvedProfile, names_in, needed, resolve_profile, uninterpolated
+from dispatcher.spelling import IGNORED_FIELDS
 
 DATA = Path(__file__).parents[1] / "data/env-toml"
 GUIDE = {"env.toml": (DATA / "guide.toml").read_text()}
@@ -126,6 +131,13 @@ def test_empty_texts_of_env_toml_mean_nothing_was_given() -> None:
         resolve_profile("p", {"profiles/p.yaml": "executor: slurm\naccount: a\ntunnel: local\njob_dir: /x\npartition: ''"}, (), {})
 
 
+def test_a_variable_that_is_empty_leaves_a_field_out_in_files_too() -> None:
+    text = "executor: slurm\naccount: a\ntunnel: local\njob_dir: /x\npartition: \"${oc.env:SLURM_PARTITION,''}\"\n"
+    profile = resolved("p", {"profiles/p.yaml": text}).profile
+    assert isinstance(profile, SlurmProfile)
+    assert profile.partition is None
+
+
 def test_wandb_reaches_what_extends_a_section_from_a_file() -> None:
     sources = {"profiles/p.yaml": "extends: base\nnodes: 3\n", "env.toml": f"[wandb]\nproject = 'p'\n[base]\n{SLURM}"}
     assert resolved("p", sources).profile.environment == {"WANDB_PROJECT": "p"}
@@ -139,3 +151,25 @@ def test_every_place_says_whose_it_is() -> None:
         "my-cluster",
         "[wandb]",
     ]
+
+
+@pytest.mark.parametrize("sources", [GUIDE, STEPS], ids=["guide", "steps"])
+def test_profiles_merge_as_nemotron_merges_them(sources: dict[str, str]) -> None:
+    """Its loader lays a profile over what it extends with OmegaConf (`nemo_runspec/env.py`)."""
+    [(path, text)] = sources.items()
+    sections = load_document(text, path).value
+
+    def merged(name: str) -> dict[str, Any]:
+        own = {key: value for key, value in sections[name].items() if key != "extends"}
+        parent = sections[name].get("extends")
+        under = OmegaConf.create(merged(parent)) if parent else OmegaConf.create({})
+        container = OmegaConf.to_container(OmegaConf.merge(under, OmegaConf.create(own)), resolve=False)
+        return {str(key): value for key, value in dict(container).items()} if isinstance(container, dict) else {}
+
+    for name in names_in(sources):
+        expected = {ALIASES.get(key, key): value for key, value in merged(name).items() if key not in IGNORED_FIELDS and value != ""}
+        if "detach" in expected:
+            expected["attach"] = not expected.pop("detach")
+        found = uninterpolated(name, sources)
+        assert found is not None
+        assert found.value == {**expected, "wandb": sections["wandb"]}
