@@ -171,6 +171,11 @@ def _plain(node: yaml.Node, loc: Loc, path: str, places: dict[Loc, Place]) -> Va
 # --------------------------------------------------------------------------- TOML
 
 
+def toml_document(text: str, path: str) -> Document:
+    """TOML out of a file of another kind → the document; `path` is that file. Raises as `load_document` does."""
+    return _load_toml(text, path)
+
+
 def _load_toml(text: str, path: str) -> Document:
     try:
         value = tomllib.loads(text, parse_float=str)

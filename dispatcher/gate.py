@@ -119,12 +119,18 @@ def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str)
         for record in records
         if record.sha == head_sha and (record.profile, record.recipe) == (requirement.profile, requirement.recipe)
     ]
-    plain = [record for record in same if not record.overrides and record.origin == "github"]
+    plain = [record for record in same if not record.overrides and record.origin == "github" and not record.own_runspec]
     if not plain:
-        note = "runs with overrides, and runs from a terminal, do not count" if same else ""
-        return Line(requirement, None, note=note)
+        return Line(requirement, None, note=_why_none(same))
     # By when it was asked for: every record says that, also one that GitHub would not hear of when it was submitted.
     newest = max(plain, key=lambda record: (record.asked_at, record.submitted_at or record.asked_at))
     note = newest.results_problem or newest.reason
     state = State.FAILED if newest.state is State.SUCCEEDED and newest.results_problem else newest.state
     return Line(requirement, state, newest.run_key, newest.log_url, note)
+
+
+def _why_none(same: Sequence[RunRecord]) -> str:
+    """Why none of the runs of the commit counts; empty where there is none."""
+    if any(record.own_runspec and not record.overrides for record in same):
+        return "a run with another `[tool.runspec]` than on the default branch does not count"
+    return "runs with overrides, and runs from a terminal, do not count" if same else ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dispatcher.answer import UNUSABLE, Answer, refusal
 from dispatcher.authorise import Denial, Facts, Grant, also_admitted, lineage_teams, overridable
 from dispatcher.configuration import read_profile
 from dispatcher.errors import Exit
+from dispatcher.filling import filled, laid_over, unnamed_image
 from dispatcher.grammar import Malformed
 from dispatcher.limits import Wanted, approval_needed, within
 from dispatcher.lookups import with_teams
@@ -64,18 +65,33 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         words = f"Recipe {code(grant.recipe)} runs {code(missing)}, and commit `{grant.sha[:12]}` does not pack it."
         step = "Correct `script` (or `subpath`, `include_pattern`) of the recipe on the default branch, or add the file."
         return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
+    own = filled(recipe, grant.sha, policy, world)
+    if own.taken:
+        profile = laid_over(resolved.profile, own, grant.overrides)
+        if isinstance(profile, Malformed):
+            return malformed(profile, grant.trigger, world.settings.voice)
     wait = world.settings.wait if world.settings.wait is not None else profile.attach
     job_dir = (profile.job_dir or world.settings.local_job_dir).rstrip("/")
     job = plan(
-        grant, grant.profile, profile, grant.recipe, recipe, grant.overrides, package, job_dir, wait, world.settings.python, grant.attempt
+        grant,
+        grant.profile,
+        profile,
+        grant.recipe,
+        own.recipe,
+        grant.overrides,
+        package,
+        job_dir,
+        wait,
+        world.settings.python,
+        grant.attempt,
     )
-    return _weighed(job, resolved, policy, world)
+    return _weighed(replace(job, from_script=own.taken, own_runspec=not own.as_on_default_branch), resolved, policy, world)
 
 
 def _weighed(job: JobPlan, resolved: ResolvedProfile, policy: Policy, world: World) -> Prepared | Answer:
     """How much it asks for, against what the policy allows; and whether somebody else has to agree."""
     wanted = Wanted(resolved.lineage, job.recipe_name, job.resources, job.container_image, unlimited=job.resources.seconds == 0)
-    too_much = within(wanted, policy)
+    too_much = within(wanted, policy) or unnamed_image(wanted, job.from_script, policy)
     if too_much is not None:
         return denied(too_much, job.grant.trigger)
     secrets = {name: world.settings.environment[name] for name in policy.secrets if name in world.settings.environment}

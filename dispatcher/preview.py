@@ -41,6 +41,7 @@ def preview(
         ("Folder", code(job.run_dir)),
         ("Keys", f"run `{job.run_key}` · content `{job.content_key[:16]}` · package `{package.digest[:16]}`"),
     ]
+    rows += [("From the script", _from_script(job))] if job.from_script or job.own_runspec else []
     rows += [("Start", neutralise(estimate))] if estimate else []
     rows += [("Start", f"the cluster could not be asked (`{silent}`)")] if silent else []
     rows += [("Approval", f"a second person has to agree (rule {code(approval)})")] if approval else []
@@ -77,6 +78,12 @@ def preview(
         "Nothing was submitted.",
     ]
     return "\n".join(lines)
+
+
+def _from_script(job: JobPlan) -> str:
+    """What the script says for itself."""
+    said = " · ".join(code(f"{key} = {value}") for key, value in job.from_script) or "nothing"
+    return said + ("; not as on the default branch, so no gate counts it" if job.own_runspec else "")
 
 
 def _in_one_line(path: str) -> str:

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from typing_extensions import Self
 
-from dispatcher.values import Between, EnvName, GlobPattern, Image, Line, Model, Module, OneOrMore, Program, RelativePath
+from dispatcher.values import Between, EnvName, GlobPattern, Image, Line, Model, Module, OneOrMore, Program, RelativePath, Shape
+
+RunspecPart = Annotated[
+    str,
+    Shape(r"launch|resources|image|env\.[A-Za-z_*][A-Za-z0-9_*]*", "`launch`, `resources`, `image`, or names such as `env.NCCL_*`", 132),
+]
+
+
+def _usual_parts(value: Any) -> Any:
+    """`true` is what the policy's limits bound."""
+    if isinstance(value, bool):
+        return ("launch", "resources") if value else ()
+    return value
+
+
+class _OrTrue:
+    """Says in the JSON Schema what `_usual_parts` does."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        given = handler(schema)
+        return {"anyOf": [{"type": "boolean"}, *given.get("anyOf", [given])]}
 
 
 class Recipe(Model):
@@ -37,6 +60,10 @@ class Recipe(Model):
     )
     container_image: Image | None = Field(default=None, description="Instead of the profile's.")
     env_vars: dict[EnvName, Line] = Field(default_factory=dict, description="Environment of the job; the profile's wins. No secrets here.")
+    runspec: Annotated[OneOrMore[RunspecPart], BeforeValidator(_usual_parts), _OrTrue()] = Field(
+        default=(),
+        description="What the script's own `[tool.runspec]` may fill in where the recipe says nothing; `true` is `launch` and `resources`.",
+    )
 
     @model_validator(mode="after")
     def _one_program(self) -> Self:
@@ -44,7 +71,13 @@ class Recipe(Model):
             raise ValueError("needs exactly one of `script` and `module`")
         if self.module is not None and self.entrypoint != "python":
             raise ValueError("`module` is run by `python -m`: leave `entrypoint` out")
+        if self.module is not None and self.runspec:
+            raise ValueError("`runspec` is read from a script: leave it out for a `module`")
         return self
+
+    def lets_set(self, key: str) -> bool:
+        """Whether the script's own block may set `env.NAME`."""
+        return any(re.fullmatch(part.replace(".", r"\.").replace("*", ".*"), key) for part in self.runspec if part.startswith("env."))
 
     @property
     def program(self) -> str:
