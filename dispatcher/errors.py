@@ -150,7 +150,9 @@ CATALOGUE: dict[str, Kind] = {
     "git.bad-sha": Kind(Exit.GIT, "That is not the full SHA of a commit.", "Give the 40 hex digits of a commit, not a branch or a tag."),
     "git.bad-url": Kind(Exit.GIT, "The repository's address cannot be used.", "Give an https:// or ssh address."),
     "git.bad-path": Kind(
-        Exit.GIT, "A path leads out of the repository.", "Write it relative to the repository's top folder, without `..`."
+        Exit.GIT,
+        "A path leads out of the repository, or a file is not below its `relative_path`.",
+        "Write it relative to the repository's top folder, without `..`.",
     ),
     "git.commit-missing": Kind(
         Exit.GIT,
@@ -179,6 +181,11 @@ CATALOGUE: dict[str, Kind] = {
     ),
     "git.no-subpath": Kind(Exit.GIT, "The commit has no folder of that name.", "Correct `subpath` in the profile."),
     "git.nothing-packed": Kind(Exit.GIT, "`include_pattern` chooses no file of the commit.", "Correct the patterns, or leave them out."),
+    "git.clash": Kind(
+        Exit.GIT,
+        "Parts of the package want the same place: a file of one would lie in a file or a symbolic link of another.",
+        "Give the parts folders of their own: leave `extract_at_root` out, or choose other patterns.",
+    ),
     "git.submodule": Kind(
         Exit.GIT,
         "A submodule cannot be packed.",

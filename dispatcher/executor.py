@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError
-from dispatcher.packager import Packager, PackagerField
+from dispatcher.packager import KINDS, Packager, PackagerField
 from dispatcher.values import (
     AbsolutePath,
     Account,
@@ -150,7 +150,9 @@ class Wandb(Model):
 
 
 class _Common(Model):
-    """What every executor has."""
+    """What every executor has. `PACKAGERS` are those that it takes."""
+
+    PACKAGERS: ClassVar[tuple[str, ...]] = tuple(KINDS)
 
     job_dir: AbsolutePath | None = Field(default=None, description="Where runs, packages and the ledger live. Also: `remote_job_dir`.")
     time: SlurmTime = Field(default="04:00:00", description="Time limit, in Slurm's forms.")
@@ -172,6 +174,13 @@ class _Common(Model):
     )
     dry_run: bool = Field(default=False, description="Only ever show what would be submitted.")
     packager: PackagerField = Field(default=Packager(), description="What of the commit travels to the job.")
+
+    @field_validator("packager")
+    @classmethod
+    def _takes(cls, value: Packager) -> Packager:
+        if value.type not in cls.PACKAGERS:
+            raise ValueError(f"`{value.type}` is not for this executor, which takes {', '.join(f'`{name}`' for name in cls.PACKAGERS)}")
+        return value
 
     @property
     def seconds(self) -> int:

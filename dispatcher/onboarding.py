@@ -14,9 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from dispatcher.errors import InputError
 from dispatcher.executor import SlurmProfile
-from dispatcher.recipe import Recipe
 from dispatcher.untrusted import code
-from dispatcher.values import ProfileName
+from dispatcher.values import ProfileName, RelativePath
 from dispatcher.workflows import WAYS, parse_action, parse_cron
 
 Answer = str | int | bool | tuple[str, ...]
@@ -146,7 +145,7 @@ QUESTIONS: tuple[Question, ...] = (
         "gpus", "GPUs on each node (0: the profile does not ask for any)", _number(SlurmProfile, "gpus_per_node"), lambda given: "0", _slurm
     ),
     Question("time", "A job's time limit", _of(SlurmProfile, "time"), lambda given: "04:00:00" if _slurm(given) else "01:00:00"),
-    Question("script", "The script that `/train` runs", _of(Recipe, "script")),
+    Question("script", "The script that `/train` runs", _as(RelativePath)),
     Question(
         "launcher",
         "What starts its processes",

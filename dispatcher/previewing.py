@@ -39,7 +39,7 @@ def _page(prepared: Prepared, world: World) -> str:
 
 def _asked(job: JobPlan, compiled: Compiled, cluster: Cluster, world: World) -> tuple[str | None, str | None, RunRecord | None]:
     """What would travel, when it would start, and the last run of this kind for the pull request."""
-    group = package_group(job.grant.repository, job.profile_name, package_spec(job.recipe))
+    group = package_group(job.grant.repository, job.profile_name, package_spec(job.recipe, job.profile))
     claim = cluster.claim(ClaimRequest(job.run_key, job.package.digest, group, ()))
     upload = None
     if isinstance(claim, Claimed):

@@ -27,6 +27,7 @@ from dispatcher.spelling import (
     Note,
     normalised,
     refuse_what_is_elsewhere,
+    with_packager_table,
     without_blanks,
     without_secrets,
 )
@@ -39,7 +40,7 @@ ENV_TOML = "env.toml"
 CHAIN_LIMIT = 10
 
 # What a recipe may set instead of the profile.
-RECIPE_FIELDS = ("container_image", "nodes", "gpus_per_node", "ntasks_per_node", "nproc_per_node")
+RECIPE_FIELDS = ("packager", "container_image", "nodes", "gpus_per_node", "ntasks_per_node", "nproc_per_node")
 TABLES = frozenset({"env_vars", "wandb", "additional_parameters"})
 
 # Where a job goes, who it is and what the login shell runs is never a commenter's choice, whatever the policy's patterns say. Nor are
@@ -119,7 +120,7 @@ def resolve_profile(
         meant = f"; did you mean `{near}`?" if near else ""
         raise refuse(child, [(("extends",), f"there is no profile {code(missing)}{meant}")])
     merged, known = without_secrets(_merged(chain, sources), secrets)
-    document = without_blanks(interpolate(merged, env_names, env), merged)
+    document = with_packager_table(without_blanks(interpolate(merged, env_names, env), merged))
     paths = tuple(dict.fromkeys(member.document.path for member in chain))
     lineage = tuple(member.name for member in chain)
     notes = (*(note for member in chain for note in member.notes), *known, *_section_notes(chain, sources))
@@ -284,7 +285,7 @@ def _merge(under: Document, over: Document, loc: Loc = ()) -> Document:
     for key, item in over.value.items():
         here = (*loc, key)
         beneath = value.get(key)
-        if isinstance(item, dict) and isinstance(beneath, dict):
+        if isinstance(item, dict) and isinstance(beneath, dict) and here != ("packager",):  # one is chosen, with its options
             inner = _merge(Document(under.path, beneath, places), Document(over.path, item, over.places), here)
             value[key], places = inner.value, {**inner.places, here: over.place(here)}
             continue

@@ -10,7 +10,11 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import Self
 
-from dispatcher.values import Between, EnvName, GlobPattern, Image, Line, Model, Module, OneOrMore, Program, RelativePath, Shape
+from dispatcher.packager import PackagerField
+from dispatcher.values import Between, EnvName, GlobPattern, Image, Line, Model, Module, OneOrMore, Program, RelativePath, ScriptPath, Shape
+
+OWN_CHOICE = frozenset({"subpath", "include_pattern", "include_submodules"})
+"""Fields by which a recipe says itself what the packager `git` takes."""
 
 RunspecPart = Annotated[
     str,
@@ -39,7 +43,10 @@ class Recipe(Model):
     Shapes that a recipe leaves open (None) are the profile's; what it sets wins over the profile, and overrides win over both.
     """
 
-    script: RelativePath | None = Field(default=None, description="The script to run, from the repository's root (or from `subpath`).")
+    script: ScriptPath | None = Field(
+        default=None,
+        description="The script to run, seen from the packed root. Absolute, when the packager is `none`: then it is there already.",
+    )
     module: Module | None = Field(default=None, description="Instead of a script: a module, run as `python -m`.")
     entrypoint: Program = Field(default="python", description="The program that runs the script.")
     args: OneOrMore[Line] = Field(default=(), description="Arguments before the overrides.")
@@ -52,6 +59,9 @@ class Recipe(Model):
         default=(), description="Pack only files that match one of these gitignore patterns; all when empty."
     )
     include_submodules: bool = Field(default=True, description="Pack submodules at the commits that are pinned.")
+    packager: PackagerField | None = Field(
+        default=None, description="Instead of the profile's, and of the three fields above: how they are packed."
+    )
     nodes: Annotated[int, Between(1, 10_000)] | None = Field(default=None, description="Instead of the profile's.")
     gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="Instead of the profile's.")
     ntasks_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Instead of the profile's.")
@@ -74,6 +84,20 @@ class Recipe(Model):
         if self.module is not None and self.runspec:
             raise ValueError("`runspec` is read from a script: leave it out for a `module`")
         return self
+
+    @model_validator(mode="after")
+    def _one_packager(self) -> Self:
+        if self.script is not None and self.script.startswith("/") and (self.packager is None or self.packager.type != "none"):
+            raise ValueError("an absolute `script` is run where nothing is packed: it needs `packager: none`")
+        own = sorted(OWN_CHOICE & self.model_fields_set)
+        if own and self.packager is not None and not (self.packager.type == "git" and self.packager.plain):
+            raise ValueError(f"`{own[0]}` and `packager` exclude each other: say it in the table `packager`")
+        return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it says by its own fields which files are packed."""
+        return bool(OWN_CHOICE & self.model_fields_set)
 
     def lets_set(self, key: str) -> bool:
         """Whether the script's own block may set `env.NAME`."""

@@ -15,6 +15,7 @@ from typing import Any
 from dispatcher.counterparts import ALIASES
 from dispatcher.executor import EXECUTORS
 from dispatcher.policy import Policy
+from dispatcher.spelling import PACKAGER_OPTIONS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FOLDER = Path("docs/schema")
@@ -55,6 +56,8 @@ def _inheritable(table: dict[str, Any]) -> dict[str, Any]:
     properties["env_vars"] = {"anyOf": [properties["env_vars"], listed], "description": properties["env_vars"].get("description", "")}
     for name in ("setup_lines", "startup_commands"):
         properties[name] = {"anyOf": [properties[name], {"type": "string"}]}
+    options = table["$defs"]["Packager"]["properties"]
+    properties.update({key: _interpolated(options[name]) for key, name in PACKAGER_OPTIONS.items()})
     for alias, name in ALIASES.items():
         if name in properties:
             properties[alias] = properties[name]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from dispatcher.counterparts import ALIASES, REFUSED
 from dispatcher.document import Document, Loc, Place, refuse
 from dispatcher.executor import EXECUTORS
+from dispatcher.packager import Packager
 from dispatcher.untrusted import code
 
 # Sections of env.toml that are no profiles, and have no use here.
@@ -41,16 +42,10 @@ IGNORED_FIELDS: Mapping[str, str] = {
 # Without these something else would run than was meant.
 ELSEWHERE: Mapping[str, str] = {
     "run_command": "what runs is the recipe's: `recipes` in `.github/dispatch.yml` has `script` or `module`, `entrypoint` and `args`",
-    "packager_include_pattern": "which files are packed is the recipe's: `include_pattern` of `recipes` in `.github/dispatch.yml`",
-    "packager_relative_path": "what is packed is the recipe's: `subpath` of `recipes` in `.github/dispatch.yml`",
 }
 
-# Nemotron's guide names these beside `git`.
-PACKAGERS: Mapping[str, str] = {
-    "pattern": "packs what lies in a working folder; here a commit runs, and the recipe's `include_pattern` chooses among its files",
-    "hybrid": "puts several packages together; here a commit runs, and the recipe's `include_pattern` chooses among its files",
-    "none": "packs nothing; here a commit runs, and its files travel",
-}
+# Options of the packager as fields of their own, as Nemotron's guide writes them: `packager_include_pattern`.
+PACKAGER_OPTIONS: Mapping[str, str] = {f"packager_{name}": name for name in Packager.model_fields if name not in ("type", "sub_packagers")}
 
 _KNOWN = frozenset(name for model in EXECUTORS.values() for name in model.model_fields)
 
@@ -89,18 +84,33 @@ def normalised(document: Document) -> tuple[Document, tuple[Note, ...]]:
 
 
 def refuse_what_is_elsewhere(document: Document) -> None:
-    """Raises `ConfigError` `config.invalid` for fields and packagers that Nemotron has in a profile and that are set elsewhere here."""
+    """Raises `ConfigError` `config.invalid` for fields that Nemotron has in a profile and that are set elsewhere here."""
     problems: list[tuple[Loc, str]] = [
         ((key,), f"`{key}` is no field of a profile: {words}")
         for key, words in ELSEWHERE.items()
         if key in document.value and key not in _KNOWN
     ]
-    packager = document.value.get("packager")
-    known = {name for model in EXECUTORS.values() for name in get_args(model.model_fields["packager"].annotation)}
-    if isinstance(packager, str) and packager in PACKAGERS and packager not in known:
-        problems.append((("packager",), f"`packager` should be 'git': `{packager}` {PACKAGERS[packager]}"))
     if problems:
         raise refuse(document, problems)
+
+
+def with_packager_table(document: Document) -> Document:
+    """`packager = "pattern"` with `packager_include_pattern = …` beside it → one table. Raises `ConfigError` `config.invalid`."""
+    given = {key: name for key, name in PACKAGER_OPTIONS.items() if key in document.value}
+    if not given:
+        return document
+    packager = document.value.get("packager", "git")
+    if isinstance(packager, dict):
+        raise refuse(
+            document, [((key,), f"`{key}` and a table `packager` exclude each other: write `{name}` there") for key, name in given.items()]
+        )
+    value = {key: item for key, item in document.value.items() if key not in given}
+    value["packager"] = {"type": packager, **{name: document.value[key] for key, name in given.items()}}
+    places = dict(document.places)
+    for key, name in given.items():
+        places.update({("packager", name, *loc[1:]): place for loc, place in document.places.items() if loc[:1] == (key,)})
+        places.setdefault(("packager",), document.place((key,)))
+    return Document(document.path, value, places)
 
 
 def without_secrets(document: Document, secrets: Collection[str]) -> tuple[Document, tuple[Note, ...]]:

@@ -81,7 +81,7 @@ def begin(prepared: Prepared, group: tuple[Member, ...], event: AskedBy, policy:
     cluster = world.connect(job.profile)
     if isinstance(job.profile, SlurmProfile):
         world.compiler.begin(job.for_compiler())  # rendered while the connection is made and the lock is taken
-    group_name = package_group(job.grant.repository, job.profile_name, package_spec(job.recipe))
+    group_name = package_group(job.grant.repository, job.profile_name, package_spec(job.recipe, job.profile))
     claim = cluster.claim(ClaimRequest(job.run_key, job.package.digest, group_name, job.tags()))
     match claim:
         case AlreadySubmitted():

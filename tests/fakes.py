@@ -18,6 +18,7 @@ from dispatcher.grammar import Override
 from dispatcher.ports import (
     ActiveRun,
     AlreadySubmitted,
+    AnySpec,
     Check,
     CheckRef,
     ClaimAnswer,
@@ -32,7 +33,6 @@ from dispatcher.ports import (
     InProgress,
     Label,
     Package,
-    PackageSpec,
     Probe,
     PullRequest,
     Reaction,
@@ -263,7 +263,7 @@ class FakeArchive:
         self.commits: dict[str, tuple[FileEntry, ...]] = {HEAD: FILES, BASE: FILES, OTHER: FILES}
         self.texts: dict[str, str] = {}
 
-    def describe(self, sha: str, spec: PackageSpec) -> Package:
+    def describe(self, sha: str, spec: AnySpec) -> Package:
         self.trace.add("archive.describe", sha[:4])
         try:
             return package(self.commits[sha], sha)

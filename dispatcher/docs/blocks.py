@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from dispatcher import command, counterparts, executor, grammar, policy, profile, results, rules
+from dispatcher import command, counterparts, executor, grammar, packager, policy, profile, results, rules
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
@@ -86,6 +86,9 @@ def blocks(root: Path) -> dict[str, str]:
         "policy-required": fields_table(policy.Required),
         "policy-watch": fields_table(policy.Watch),
         "recipe": fields_table(Recipe),
+        "packager": fields_table(packager.Packager),
+        "packagers": table(("packager", "what travels"), ((f"`{name}`", words) for name, words in packager.KINDS.items())),
+        "packager-support": _support(),
         "profile-common": fields_table(executor.SlurmProfile, only=common),
         "profile-slurm": fields_table(executor.SlurmProfile, leave_out=common),
         "profile-local": fields_table(executor.LocalProfile, only=frozenset({"time", "attach"})),
@@ -117,6 +120,14 @@ def _errors() -> str:
         rows = ((f"`{name}`", kind.meaning, kind.next_step, str(int(kind.exit))) for name, kind in kinds.items())
         parts.append(f"### {title}\n\n{table(('code', 'meaning', 'next step', 'status'), rows)}")
     return "\n\n".join(parts)
+
+
+def _support() -> str:
+    """Which executor takes which packager, as the profile's models say."""
+    rows = (
+        (f"`{name}`", *("yes" if kind in model.PACKAGERS else "–" for kind in packager.KINDS)) for name, model in executor.EXECUTORS.items()
+    )
+    return table(("executor", *(f"`{kind}`" for kind in packager.KINDS)), rows)
 
 
 def _verbs() -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from dispatcher import rules, values
+from dispatcher import packager, rules, values
 from dispatcher.docs.pages import table
 from dispatcher.phrases import duration
 
@@ -19,6 +19,7 @@ _NAMED: tuple[tuple[Any, str], ...] = (
     (values.SlurmTime, "a time in one of Slurm's forms, such as `04:00:00`, `1-12` or `90` (minutes)"),
     (rules.Hours, "a number, such as `64` or `1.5`"),
     (rules.Regex, "a regular expression"),
+    (packager.PackagerField, "`git`, `none`, or a table ([below](#packagers))"),
     (values.Line, "a line of text"),
     (values.Text, "text"),
 )
@@ -51,6 +52,8 @@ def _kind(annotation: Any) -> str:
         return f"a list: {_kind(inner[0])}"
     if origin is dict:
         return f"a table: {_kind(inner[0])} → {_kind(inner[1])}"
+    if annotation is packager.SubPackager:
+        return "a table of these"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"a table ([below](#{annotation.__name__.lower()}))"
     return {bool: "`true` or `false`", int: "a whole number", str: "text"}.get(annotation, str(annotation))
@@ -73,6 +76,8 @@ def _default(field: FieldInfo, seconds: bool) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined or value is None or value in ((), {}):
         return "–"
+    if isinstance(value, packager.Packager):
+        return f"`{value.type}`"
     if isinstance(value, BaseModel):
         return "–" if not value.model_fields_set else "see there"
     if isinstance(value, tuple):

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from dispatcher.effects.gitcommit import Commit
 from dispatcher.effects.gitfetch import Fetcher
+from dispatcher.effects.gitpack import Packing
 from dispatcher.effects.gitstore import ObjectStore, Reader
-from dispatcher.effects.gitwalk import find_folder, list_files
+from dispatcher.effects.gitwalk import find_folder
 from dispatcher.errors import GitError
-from dispatcher.gittree import digest_of, select, show, split_path
+from dispatcher.gittree import digest_of, show
 from dispatcher.giturl import GitUrl, parse_url
-from dispatcher.ports import FileEntry, Package, PackageSpec
+from dispatcher.ports import AnySpec, FileEntry, Package
 from dispatcher.tarball import Member, tar_gz
 
 _TEXT_CAP = 1024 * 1024
@@ -72,14 +73,12 @@ class GitArchive:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def describe(self, sha: str, spec: PackageSpec) -> Package:
+    def describe(self, sha: str, spec: AnySpec) -> Package:
         """Lists what a commit packs. Sizes of blobs that were not fetched are -1; they are too big to be LFS pointers."""
         with self._store.reader() as reader:
-            place = find_folder(self._commit(reader, sha), split_path(spec.subpath))
-            listed = list_files(place, spec.include_submodules, self._max_files)
-            files = select([entry for entry, _ in listed], spec.include_pattern)
-            owners = {entry.blob: owner for entry, owner in listed}
-            sizes = self._sizes(files, owners)
+            packing = Packing(self._commit(reader, sha), self._max_files)
+            files = packing.files(spec)
+            sizes = self._sizes(files, packing.owners)
             files = tuple(replace(entry, size=sizes.get(entry.blob, -1)) for entry in files)
             self._check_size(sum(max(entry.size, 0) for entry in files))
             return Package(sha, digest_of(files), files, _lfs_pointers(reader, files))

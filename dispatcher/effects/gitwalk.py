@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dispatcher.effects.gitcommit import Commit
@@ -42,12 +42,15 @@ def find_folder(commit: Commit, parts: Sequence[str]) -> Place:
     return place
 
 
-def list_files(top: Place, include_submodules: bool, max_files: int) -> list[tuple[FileEntry, Commit]]:
+def list_files(
+    top: Place, include_submodules: bool, max_files: int, within: Callable[[str], bool] = lambda folder: True
+) -> list[tuple[FileEntry, Commit]]:
     """Every file below a folder with the commit that it belongs to; paths are seen from that folder, sizes are -1.
 
-    Raises GitError `git.too-big` for more than `max_files` files and folders: a few crafted trees can name billions.
+    Folders and submodules that are not `within` are left out. Raises GitError `git.too-big` for more than `max_files` files and folders:
+    a few crafted trees can name billions.
     """
-    walk = _Walk(top.path, include_submodules, max_files)
+    walk = _Walk(top.path, include_submodules, max_files, within)
     level = [(top.commit, {"": top.tree})]
     for _ in range(_DEPTH_CAP):
         level = walk.below(level)
@@ -63,6 +66,7 @@ class _Walk:
     top: str
     include_submodules: bool
     max_files: int
+    within: Callable[[str], bool]
     found: list[tuple[FileEntry, Commit]] = field(default_factory=list)
     seen: int = 0
     submodules: int = 0
@@ -76,10 +80,12 @@ class _Walk:
                 self._count(len(entries))
                 for entry in entries:
                     path = _join(folder, entry.name)
-                    if entry.is_tree:
-                        deeper[path] = entry.oid
-                    elif not entry.is_submodule:
+                    if not entry.is_tree and not entry.is_submodule:
                         self.found.append((FileEntry(path, entry.mode, entry.oid, -1), owner))
+                    elif not self.within(path):
+                        continue
+                    elif entry.is_tree:
+                        deeper[path] = entry.oid
                     elif self.include_submodules:
                         next_level.append(self._submodule(owner, path, entry))
             if deeper:

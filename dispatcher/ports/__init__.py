@@ -23,17 +23,32 @@ from dispatcher.ports.cluster import (
     Sweep,
     Upload,
 )
-from dispatcher.ports.code import Archive, Compiled, CompiledFile, Compiler, FileEntry, Package, PackageSpec
+from dispatcher.ports.code import (
+    AnySpec,
+    Archive,
+    Choice,
+    Compiled,
+    CompiledFile,
+    Compiler,
+    FileEntry,
+    HybridSpec,
+    NothingSpec,
+    Package,
+    PackageSpec,
+    PatternSpec,
+)
 from dispatcher.ports.forge import Annotation, Button, Check, CheckRef, Comment, Conclusion, Forge, Label, PullRequest, Reaction
 
 __all__ = [
     "ActiveRun",
     "AlreadySubmitted",
     "Annotation",
+    "AnySpec",
     "Archive",
     "Button",
     "Check",
     "CheckRef",
+    "Choice",
     "ClaimAnswer",
     "ClaimRequest",
     "Claimed",
@@ -48,10 +63,13 @@ __all__ = [
     "FileEntry",
     "Forge",
     "Held",
+    "HybridSpec",
     "InProgress",
     "Label",
+    "NothingSpec",
     "Package",
     "PackageSpec",
+    "PatternSpec",
     "Probe",
     "PullRequest",
     "Reaction",

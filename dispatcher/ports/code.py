@@ -4,16 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Files of a commit by a gitwildmatch pattern that begins at the repository's top folder; with `!` in front it takes files away.
+
+    The files are packed under their path below the folder `relative_path`.
+    """
+
+    pattern: str
+    relative_path: str = ""
 
 
 @dataclass(frozen=True)
 class PackageSpec:
-    """What of a commit is packed. `subpath` becomes the archive's root; `include_pattern` are gitwildmatch patterns (all if empty)."""
+    """What of a commit is packed. `subpath` becomes the archive's root; `include_pattern` are gitwildmatch patterns (all if empty).
 
+    `more` are files from the whole commit beside those.
+    """
+
+    kind: ClassVar[str] = "git"
     subpath: str = ""
     include_pattern: tuple[str, ...] = ()
     include_submodules: bool = True
+    more: tuple[Choice, ...] = ()
+
+
+@dataclass(frozen=True)
+class PatternSpec:
+    """Only the files that are chosen."""
+
+    kind: ClassVar[str] = "pattern"
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
+class HybridSpec:
+    """Several packages in one, each in the folder of its name; with `extract_at_root` all in the top folder, later over earlier."""
+
+    kind: ClassVar[str] = "hybrid"
+    parts: tuple[tuple[str, PackageSpec | PatternSpec], ...]
+    extract_at_root: bool = False
+
+
+@dataclass(frozen=True)
+class NothingSpec:
+    """No file at all: what runs is there already."""
+
+    kind: ClassVar[str] = "none"
+
+
+AnySpec = PackageSpec | PatternSpec | HybridSpec | NothingSpec
 
 
 @dataclass(frozen=True)
@@ -44,7 +87,7 @@ class Package:
 class Archive(Protocol):
     """The pull request's code as git objects. Raises `GitError` with a `git.*` code. Nothing is checked out, filtered or executed."""
 
-    def describe(self, sha: str, spec: PackageSpec) -> Package:
+    def describe(self, sha: str, spec: AnySpec) -> Package:
         """Lists what a commit packs; fetches the commit (and submodules at their pins) when it is not there."""
 
     def read_text(self, sha: str, path: str) -> str | None:

@@ -149,7 +149,7 @@ def test_names_under_which_it_is_found() -> None:
 
 
 def test_packages_that_are_likely_to_be_alike() -> None:
-    spec = package_spec(TRAIN)
+    spec = package_spec(TRAIN, SLURM)
     group = package_group(REPOSITORY, "cluster", spec)
     assert group == package_group("ORG/repo", "cluster", PackageSpec())
     others = [PackageSpec("src"), PackageSpec(include_pattern=("*.py",)), PackageSpec(include_submodules=False)]

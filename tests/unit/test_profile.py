@@ -227,7 +227,7 @@ def test_environment_as_table_or_list(written: str, expected: dict[str, str] | N
         ("container: a\ncontainer_image: b", "`container` and `container_image` mean the same"),
         ("job_dir: /x", "mean the same"),
         ("detach: 3", "`detach` is `true` or `false`"),
-        ("packager: pattern", "`packager` should be 'git'"),
+        ("packager: pattern", "the packager `pattern` needs an `include_pattern`"),
         ("extends: [a]", "`extends` is not the name of one profile"),
         ("wandb: {projct: x}", "`wandb.projct` is not a key here; did you mean `project`?"),
         ("mem: 1G\nmem_per_cpu: 1G", "exclude each other"),

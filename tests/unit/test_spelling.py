@@ -100,11 +100,15 @@ def test_another_file_name() -> None:
     [
         ("run_command = 'python x'", "`env.toml:7`: `run_command` is no field of a profile: what runs is the recipe's"),
         ("launcher = 'torchrun'", "`launcher` is not read: the recipe says"),
-        ("packager = 'pattern'", "`pattern` packs what lies in a working folder; here a commit runs"),
-        ("packager = 'hybrid'", "`hybrid` puts several packages together"),
-        ("packager = 'none'", "`none` packs nothing; here a commit runs, and its files travel"),
-        ("packager = 'zip'", "`packager` should be 'git'"),
-        ("packager_include_pattern = 'src/**/*.py'", "`include_pattern`"),
+        ("packager = 'pattern'", "the packager `pattern` needs an `include_pattern`"),
+        ("packager = 'hybrid'", "the packager `hybrid` needs `sub_packagers`"),
+        ("packager = 'zip'", "`packager` should be 'git', 'pattern', 'hybrid' or 'none'"),
+        ("packager_include_patern = 'src/**/*.py'", "`packager_include_patern` is not a key here"),
+        ("packager_relative_path = 'src'", "`env.toml:7`: `relative_path` is no option of the packager `git`, but of `pattern`"),
+        (
+            "packager = { type = 'git' }\npackager_subpath = 'src'",
+            "`env.toml:8`: `packager_subpath` and a table `packager` exclude each other",
+        ),
         ("detach = 'yes'", "`detach` is `true` or `false`"),
         ("nods = 2", "`nods` is not a key here; did you mean `nodes`?"),
         ("node_group = 'x'", "`node_group` is not a key here"),
@@ -117,7 +121,7 @@ def test_what_is_unknown_or_set_elsewhere(line: str, expected: str) -> None:
 
 def test_a_child_may_correct_what_its_parent_cannot_have() -> None:
     text = f"[base]\n{SLURM}packager = 'pattern'\n[c]\nextends = 'base'\npackager = 'git'\n"
-    assert resolved("c", {"env.toml": text}).profile.packager == "git"
+    assert resolved("c", {"env.toml": text}).profile.packager.type == "git"
 
 
 def test_empty_texts_of_env_toml_mean_nothing_was_given() -> None:
