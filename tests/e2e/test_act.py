@@ -64,7 +64,11 @@ def test_a_comment_becomes_a_job_and_the_watch_tells_its_end(runner: ActRunner, 
     assert (again.outputs["job-id"], again.outputs["run-key"]) == (job, key)
     assert len(stage.answers) == 1
     assert len(stage.repo.checks_on(stage.pull.head_sha)) == 1
-    assert slurm.run("squeue", "-h", "--states=all", "-o", "%k").split().count(key) == 1
+    # Comments are numbered alike on every stage, so other tests' runs may have this key in a folder of their own.
+    jobs = [line.split("|") for line in slurm.run("squeue", "-h", "--states=all", "-o", "%k|%Z").splitlines()]
+    assert [folder for comment, folder in jobs if comment == key and folder.startswith(str(stage.job_dir))] == [
+        f"{stage.job_dir}/runs/{key}"
+    ]
 
     slurm.wait_for_state(job, "COMPLETED")
     watched = deliver(runner, stage, WATCH, "schedule", stage.server.schedule_event(stage.repo, "*/10 * * * *"))

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -245,6 +246,7 @@ class Terminal:
         self.seen = 0
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever starts the tests in the background has it ignored
             os.chdir(checkout.folder)
             os.execve(COMMAND[0], [*COMMAND, *arguments], checkout.environment(**environment))
 

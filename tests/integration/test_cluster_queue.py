@@ -224,9 +224,7 @@ def test_many_releasers_and_droppers_at_once(
     assert len(names) == len(set(names))
 
 
-def test_what_was_refused_waits_until_it_is_dropped(
-    job_dir: Path, slurm_like: PretendSlurm, opened: Callable[..., LedgerCluster]
-) -> None:
+def test_what_was_refused_waits_until_it_is_dropped(job_dir: Path, slurm_like: PretendSlurm, opened: Callable[..., LedgerCluster]) -> None:
     cluster = opened()
     hold(cluster, usage=LINE.format(key=KEY))
     slurm_like.mode("sbatch", "refuse")

@@ -211,9 +211,13 @@ def test_while_it_is_dropped(when: str, target: str, tmp_path: Path) -> None:
             assert cluster.drop(KEY) is waits, scene.where
             assert cluster.claim(claim_request()) == AlreadySubmitted("", RECORD), scene.where
             standing, sweep = cluster.standing(), cluster.sweep()
-            assert (standing.active, standing.queued, sweep.runs, sweep.queued) == ((), (), (), ()), scene.where
+            # It is active, without a job, until somebody has said its end.
+            assert (standing.active, standing.queued, sweep.queued) == ((RECORD,), (), ()), scene.where
+            assert [(run.run_key, run.job_id) for run in sweep.runs] == [(KEY, "")], scene.where
             assert os.listdir(scene.job_dir / "queue") == [], scene.where
             assert cluster.release(KEY) is None, scene.where
+            cluster.retire(KEY)
+            assert cluster.sweep().runs == (), scene.where
             assert scene.slurm_like.jobs == [], scene.where
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
-from contextlib import ExitStack
 from functools import cache
 
+# https://docs.kernel.org/networking/ip-sysctl.html: ip_local_port_range begins at 32768.
+FIRST_PORT, PORTS_EACH, WORKERS = 12_000, 2_500, 8
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 
 
@@ -45,11 +47,23 @@ def require_mount_namespaces(what: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports of 127.0.0.1 that nobody listens on at this moment."""
-    with ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            ports.append(int(listener.getsockname()[1]))
-        return ports
+    """`count` different TCP ports of 127.0.0.1 that nobody listens on at this moment.
+
+    Below those that the system gives to connections, and for each of pytest's workers others: between being found free here and being
+    listened on, nobody else must take them.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    first = FIRST_PORT + worker * PORTS_EACH
+    ports: list[int] = []
+    for port in random.sample(range(first, first + PORTS_EACH), PORTS_EACH):
+        with socket.socket() as listener:
+            # What a daemon that has ended leaves behind for a minute is no listener.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise PartMissing(f"{count} free TCP ports between {first} and {first + PORTS_EACH}")
