@@ -203,6 +203,25 @@ class _Common(Model):
         )
 
 
+def _upper(value: str) -> str:
+    if value != value.upper():
+        raise ValueError(f"`{value}` has small letters, which NeMo-Run would make big ones")
+    return value
+
+
+class HetGroup(Model):
+    """One component of a heterogeneous job. What it leaves open is the profile's."""
+
+    nodes: Annotated[int, Between(1, 10_000)] | None = Field(default=None, description="Nodes of this component.")
+    ntasks_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Tasks on each of its nodes.")
+    gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="GPUs on each of its nodes.")
+    args: OneOrMore[Line] = Field(default=(), description="Arguments of the program in this component, after all others.")
+    env_vars: dict[Annotated[EnvName, AfterValidator(_env_name), AfterValidator(_upper)], Line] = Field(
+        default_factory=dict, description="Variables of this component, and of those after it that do not set them. No secrets here."
+    )
+    srun_args: OneOrMore[SrunArgument] = Field(default=(), description="More arguments of its `srun`, after the profile's.")
+
+
 class SlurmProfile(_Common):
     """A Slurm cluster, reached over SSH or from a runner that is one of its own nodes (`tunnel: local`)."""
 
@@ -248,6 +267,16 @@ class SlurmProfile(_Common):
         default=None,
         description="An array job: so many tasks, each with all that the profile asks for. All have to pass.",
     )
+    het_groups: tuple[HetGroup, ...] = Field(
+        default=(), max_length=16, description="A heterogeneous job: its components, each of which runs the program."
+    )
+    wait_time_for_group_job: Annotated[int, Between(0, 3600)] = Field(
+        default=30, description="Seconds between the starts of two components."
+    )
+    monitor_group_job: bool = Field(default=True, description="End the other components when one has failed.")
+    monitor_group_job_wait_time: Annotated[int, Between(0, 3600)] = Field(
+        default=60, description="Seconds that they still have then, so that they can say what went wrong."
+    )
     container_image: Image | None = Field(
         default=None, description="Image for Pyxis; without it the program runs straight on the nodes. Also: `container`."
     )
@@ -280,6 +309,10 @@ class SlurmProfile(_Common):
                 problems.append(((), f"`{name}` is missing, which `tunnel: ssh` needs"))
         if len([name for name in ("mem", "mem_per_cpu", "mem_per_gpu") if getattr(self, name) is not None]) > 1:
             problems.append((("mem",), "`mem`, `mem_per_cpu` and `mem_per_gpu` exclude each other"))
+        if self.het_groups and self.array:
+            problems.append((("array",), "`array` and `het_groups` exclude each other"))
+        if len(self.het_groups) == 1:
+            problems.append((("het_groups",), "`het_groups` has one component: write it as the profile itself"))
         own = sorted(name for name in self.additional_parameters if _is_own(name))
         problems += [(("additional_parameters", name), f"`{name}` is set by the dispatcher itself") for name in own]
         if problems:
@@ -295,6 +328,15 @@ class SlurmProfile(_Common):
     def container_mounts(self) -> tuple[str, ...]:
         """All mounts."""
         return (*self.mounts, *([self.lustre_mount] if self.lustre_mount else []))
+
+    @property
+    def components(self) -> tuple[Self, ...]:
+        """Each component of a heterogeneous job as a profile of its own; none where the job is not one."""
+        return tuple(self.model_copy(update=self._shape_of(group)) for group in self.het_groups)
+
+    def _shape_of(self, group: HetGroup) -> dict[str, object]:
+        own = {name: getattr(group, name) for name in ("nodes", "ntasks_per_node", "gpus_per_node") if getattr(group, name) is not None}
+        return {**own, "srun_args": (*self.srun_args, *group.srun_args), "het_groups": ()}
 
     @property
     def gpus(self) -> int:

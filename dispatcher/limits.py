@@ -145,7 +145,11 @@ _GPU_COUNT = re.compile(r"(?:[A-Za-z_.-][A-Za-z0-9_.-]*[:=])?(?P<count>[0-9]{1,9
 def asked_for(profile: Profile, partition: str = "") -> Resources:
     """What a profile, with the overrides in it, asks of the scheduler, in whichever of Slurm's ways; of several the greatest counts."""
     nodes, gpus = profile.nodes, profile.gpus // profile.nodes
-    if isinstance(profile, SlurmProfile):
+    if isinstance(profile, SlurmProfile) and profile.components:
+        parts = [asked_for(component, partition) for component in profile.components]
+        nodes = sum(part.nodes for part in parts)
+        gpus = -(-sum(part.nodes * part.gpus_per_node for part in parts) // nodes)  # rounded up where components differ
+    elif isinstance(profile, SlurmProfile):
         more = {name.replace("_", "-"): value for name, value in profile.additional_parameters.items()}
         # `4`, `2-8`, `1,3,5`
         nodes = max([nodes, *(int(count) for count in re.findall(r"[0-9]{1,9}", more.get("nodes", "")))])

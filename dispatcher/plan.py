@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dispatcher.authorise import Grant
+from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
 from dispatcher.jobparts import array_tasks
 from dispatcher.limits import asked_for, image_of
@@ -114,6 +115,7 @@ class JobPlan:
         }
         if isinstance(self.profile, SlurmProfile):
             job["executor"] = self._executor(self.profile)
+            job["groups"] = self._groups(self.profile)
             job["setup_lines"] = self._setup_lines(self.profile)
         return job
 
@@ -133,6 +135,10 @@ class JobPlan:
             "container_image": profile.container_image,
             "container_mounts": list(profile.container_mounts) if profile.container_image else None,
             "container_env": list(profile.container_env) or None if profile.container_image else None,
+            "wait_time_for_group_job": profile.wait_time_for_group_job,
+            "monitor_group_job": profile.monitor_group_job,
+            "monitor_group_job_wait_time": profile.monitor_group_job_wait_time,
+            "heterogeneous": bool(profile.het_groups) or None,
             "memory_measure": profile.memory_measure or None,
             # NeMo-Run takes the handles of its own runs, and cuts the id out.
             "dependencies": [f"slurm://dispatch/{job}" for job in profile.dependencies] or None,
@@ -145,6 +151,27 @@ class JobPlan:
         fields["additional_parameters"] = more
         fields["srun_args"] = list(profile.srun_args) or None
         return {name: value for name, value in fields.items() if value is not None}
+
+    def _groups(self, profile: SlurmProfile) -> list[dict[str, object]]:
+        """What differs between the components of a heterogeneous job; empty where the job is not one."""
+        if profile.het_groups and self.recipe.launcher != "none":
+            words = f"Profile `{self.profile_name}` has `het_groups`: the launcher `{self.recipe.launcher}` cannot start what they run."
+            raise ConfigError("config.invalid", words)
+        counted = any(component.gpus_per_node for component in profile.components)
+        return [
+            {
+                "executor": {
+                    "nodes": component.nodes,
+                    "ntasks_per_node": component.ntasks_per_node,
+                    # NeMo-Run writes `None` for a component without, where the first one has GPUs, and nothing where it has none.
+                    "gpus_per_node": (component.gpus_per_node or 0) if counted else None,
+                    "srun_args": list(component.srun_args) or None,
+                },
+                "args": [*self.arguments, *group.args],
+                "env_vars": {**group.env_vars, "DISPATCH_GROUP": str(number)},
+            }
+            for number, (component, group) in enumerate(zip(profile.components, profile.het_groups, strict=True))
+        ]
 
     def _setup_lines(self, profile: SlurmProfile) -> list[str]:
         """What runs before the job's first step, in the batch script, with tracing off: NeMo-Run's template turns it on."""
@@ -210,7 +237,7 @@ class JobPlan:
             results_path=f"code/{self.recipe.results}",
             results_required="results" in self.recipe.model_fields_set,
             resources=self.resources,
-            parts=self.resources.tasks,
+            parts=max(self.resources.tasks, len(self.profile.het_groups) if isinstance(self.profile, SlurmProfile) else 1),
             lfs_pointers=self.package.lfs_pointers[:20],
             attempt=self.grant.attempt,
             retry_of=self.grant.retry_of,
@@ -222,10 +249,11 @@ class JobPlan:
 
     @property
     def _log_path(self) -> str:
-        """The log of the job's first start, of an array that of its first task; `JOB_ID` stands for the id."""
-        array = self.profile.array if isinstance(self.profile, SlurmProfile) else None
-        job = f"{JOB_ID}_{array_tasks(array)[0]}" if array else JOB_ID
-        return log_path(self.run_dir, self.run_key, job, self.profile.executor)
+        """The log of the job's first start, of a job with parts that of its first one; `JOB_ID` stands for the id."""
+        profile = self.profile if isinstance(self.profile, SlurmProfile) else None
+        job = f"{JOB_ID}_{array_tasks(profile.array)[0]}" if profile and profile.array else JOB_ID
+        name = f"{self.run_key}-0" if profile and profile.het_groups else self.run_key
+        return log_path(self.run_dir, name, job, self.profile.executor)
 
     def tags(self) -> tuple[str, ...]:
         """Index names under which the ledger finds this run again: its commit, and its pull request."""

@@ -91,6 +91,7 @@ def blocks(root: Path) -> dict[str, str]:
         "packager-support": _support(),
         "profile-common": fields_table(executor.SlurmProfile, only=common),
         "profile-slurm": fields_table(executor.SlurmProfile, leave_out=common),
+        "profile-het-group": fields_table(executor.HetGroup),
         "profile-local": fields_table(executor.LocalProfile, only=frozenset({"time", "attach"})),
         "profile-wandb": fields_table(executor.Wandb),
         "comment-waiting": quoted(examples.waiting()),

@@ -192,13 +192,13 @@ answered() { # key -> $job from what sbatch printed before everybody was killed 
 }
 look_up() { # key seconds -> $job; 0 found, 1 there is none, 2 nobody can tell ($words)
     answered "$1" && return 0
-    # %F is what sbatch answered also for the tasks of an array
-    job=$(limited 15 squeue --me --noheader --states=all --name="dispatch-$1" -o %F 2>&1) || { words=$job; return 2; }
+    # %F is what sbatch answered also for the tasks of an array; the first component of a heterogeneous job has a name with -0
+    job=$(limited 15 squeue --me --noheader --states=all --name="dispatch-$1,dispatch-$1-0" -o %F 2>&1) || { words=$job; return 2; }
     for job in $job; do ! is_number "$job" || return 0; done
     if command -v sacct >/dev/null; then
-        job=$(limited 15 sacct -n -P -X -S now-30days --name="dispatch-$1" --format=JobID 2>&1)
+        job=$(limited 15 sacct -n -P -X -S now-30days --name="dispatch-$1,dispatch-$1-0" --format=JobID 2>&1)
         case $?$job in
-        0*) for job in $job; do job=${job%%_*}; ! is_number "$job" || return 0; done ;;
+        0*) for job in $job; do job=${job%%[_+]*}; ! is_number "$job" || return 0; done ;;
         *disabled*) ;;
         # the controller remembers for MinJobAge, usually 300 s; later only accounting knows
         *) [ "$2" -lt 240 ] || { words=$job; return 2; } ;;
@@ -206,6 +206,7 @@ look_up() { # key seconds -> $job; 0 found, 1 there is none, 2 nobody can tell (
     fi
     for file in "runs/$1/logs"/*_[0-9]*.out; do # a job that wrote a log has run
         job=${file##*"dispatch-$1"_} # ID, ID_START, of an array's tasks ID_TASK and ID_TASK_START
+        job=${job##*"dispatch-$1-0"_}
         job=${job%.out}
         job=${job%%_*}
         [ -e "$file" ] && is_number "$job" && return 0

@@ -54,25 +54,71 @@ def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
     from dispatcher.effects.tunnel import ArrayDetails, RunFolderTunnel
 
     key, runs_dir = str(job["run_key"]), str(job["runs_dir"])
-    executor = run.SlurmExecutor(
-        **job["executor"],
-        packager=run.Packager(),  # passthrough: the code travels as a content-addressed package of its own
-        launcher=_launcher(run, job),
-        job_name_prefix="dispatch-",
-        tunnel=RunFolderTunnel(job_dir=runs_dir),
-        setup_lines="\n".join(job["setup_lines"]),
-        torchrun_nproc_per_node=job.get("torchrun_nproc_per_node"),
-    )
-    if executor.array:
-        executor.job_details = ArrayDetails()
-    executor.job_details.folder = f"{runs_dir}/{key}/logs"
+    groups = job.get("groups") or []
+
+    def executor_of(group: Mapping[str, Any]) -> Any:
+        executor = run.SlurmExecutor(**{**job["executor"], **group.get("executor", {})}, **common)
+        # Exported unquoted, and a `$` would be taken by its templates.
+        executor.env_vars = {name: shlex.quote(value).replace("$", "$$") for name, value in group.get("env_vars", {}).items()}
+        if executor.array:
+            executor.job_details = ArrayDetails()
+        executor.job_details.folder = f"{runs_dir}/{key}/logs"
+        return executor
+
+    common = {
+        "packager": run.Packager(),  # passthrough: the code travels as a content-addressed package of its own
+        "launcher": _launcher(run, job),
+        "job_name_prefix": "dispatch-",
+        "tunnel": RunFolderTunnel(job_dir=runs_dir),
+        "setup_lines": "\n".join(job["setup_lines"]),
+        "torchrun_nproc_per_node": job.get("torchrun_nproc_per_node"),
+    }
     with run.Experiment(key, base_dir=str(work), skip_status_at_exit=True, enable_goodbye_message=False, log_level="ERROR") as experiment:
-        experiment.add(_script(run, job), executor=executor, name=key)
+        if groups:
+            scripts = [_script(run, {**job, "args": group["args"]}) for group in groups]
+            experiment.add(scripts, executor=[executor_of(group) for group in groups], name=key)
+        else:
+            experiment.add(_script(run, job), executor=executor_of({}), name=key)
         experiment.dryrun(log=False, delete_exp_dir=False)
         folder = Path(experiment._exp_dir)
         configs = {path.relative_to(folder / key): path for path in (folder / key / "configs").rglob("*") if path.is_file()}
         files = {str(name): _steady(_text(path)) for name, path in sorted(configs.items())}
-        return {"script": _text(folder / f"{key}_sbatch.sh"), "files": files}
+        script = _text(folder / f"{key}_sbatch.sh")
+        return {"script": _awaited(script, job["executor"]) if groups else script, "files": files}
+
+
+_GROUP_END = re.compile(r"\n# The code below monitors all SLURM jobs.*?\ndone\n|\nwait\n\nexitcode=\$\?\n", re.DOTALL)
+
+
+def _awaited(script: str, executor: Mapping[str, Any]) -> str:
+    """The script of a job group, with an end that waits for all of its programs and keeps the status of the first that failed.
+
+    NeMo-Run's own takes the status of whichever ends first, and kills the others; without monitoring, `wait` says 0 whatever they said.
+    """
+    patience = int(executor["monitor_group_job_wait_time"])
+    end = f"sleep {patience}; kill -9 ${{pids[*]}} 2>/dev/null" if executor["monitor_group_job"] else ":"
+    # `exitcode` must not be 0 before all of it has ended: the exit trap would take that for a success when a signal ends the script.
+    lines = f"""
+first_failed=0
+while [ ${{#pids[*]}} -gt 0 ]; do
+    for index in ${{!pids[*]}}; do
+        kill -0 ${{pids[$index]}} 2>/dev/null && continue
+        wait ${{pids[$index]}}
+        status=$?
+        unset "pids[$index]"
+        if [ $status -ne 0 ] && [ $first_failed -eq 0 ]; then
+            first_failed=$status
+            {end}
+        fi
+    done
+    sleep 1
+done
+exitcode=$first_failed
+"""
+    awaited, found = _GROUP_END.subn(lambda _: lines, script)
+    if found != 1:
+        raise ValueError("the script of the job group does not end as NeMo-Run 0.11 ends it")
+    return awaited
 
 
 def _text(path: Path) -> str:

@@ -19,7 +19,7 @@ import pytest
 
 from dispatcher.effects import nemorun
 from dispatcher.effects.compiler import CompilerProcess
-from dispatcher.errors import CompileError
+from dispatcher.errors import CompileError, ConfigError
 from dispatcher.executor import SlurmProfile, _Common
 from dispatcher.plan import JobPlan
 from dispatcher.ports import Compiled
@@ -463,14 +463,14 @@ with run.Experiment("title", base_dir=sys.argv[2], skip_status_at_exit=True, ena
 """
 
 
-def stock_script(job: JobPlan, folder: Path) -> str:
+def stock_script(job: JobPlan, folder: Path, program: str = STOCK) -> str:
     """What a plain NeMo-Run script renders for the same executor and the same recipe."""
     described = job.for_compiler()
     assert isinstance(job.profile, SlurmProfile)
-    executor = {**described["executor"], "additional_parameters": dict(job.profile.additional_parameters)}  # type: ignore[dict-item]
+    executor: dict[str, Any] = {**described["executor"], "additional_parameters": dict(job.profile.additional_parameters)}  # type: ignore[dict-item]
     executor["ntasks_per_node"] = job.profile.ntasks_per_node
     text = json.dumps({**described, "executor": executor})
-    subprocess.run([sys.executable, "-c", STOCK, text, str(folder), str(folder / "stock.sh")], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", program, text, str(folder), str(folder / "stock.sh")], check=True, capture_output=True)
     return (folder / "stock.sh").read_text()
 
 
@@ -503,6 +503,8 @@ ALL_FIELDS: dict[str, Any] = {
 }
 SOME_FIELDS: dict[str, Any] = {"ntasks_per_node": 2, "nodes": 2, "gpus_per_node": 2, "retries": 1}
 IN_A_CONTAINER: dict[str, Any] = {"container_image": "a.sqsh", "mounts": ["/a:/b:ro"], "container_env": ["NCCL_DEBUG", "MY_VAR"]}
+# Only heterogeneous jobs have them; `test_the_script_of_a_heterogeneous_job` compares those.
+GROUPS = {"het_groups", "wait_time_for_group_job", "monitor_group_job", "monitor_group_job_wait_time"}
 AN_ARRAY: dict[str, Any] = {"array": "0-7:2%2"}
 # `reservation` is no field of NeMo-Run's: there it is an additional parameter.
 ELSEWHERE = {"account", "run_partition", "batch_partition", "mem_per_cpu", "mem_per_gpu", "reservation", "lustre_mount", "executor"}
@@ -510,7 +512,7 @@ ELSEWHERE = {"account", "run_partition", "batch_partition", "mem_per_cpu", "mem_
 
 def test_the_table_of_fields_is_whole() -> None:
     ours = set(_Common.model_fields) | {"tunnel", "host", "port", "user", "known_hosts", "jump", "attach"}
-    assert set(SlurmProfile.model_fields) - (ours - {"time"}) - ELSEWHERE == set(ALL_FIELDS) | set(IN_A_CONTAINER) | set(AN_ARRAY)
+    assert set(SlurmProfile.model_fields) - (ours - {"time"}) - ELSEWHERE == set(ALL_FIELDS) | set(IN_A_CONTAINER) | set(AN_ARRAY) | GROUPS
 
 
 @pytest.mark.parametrize("fields", [SOME_FIELDS, ALL_FIELDS, SOME_FIELDS | AN_ARRAY], ids=["few", "all", "array"])
@@ -539,6 +541,69 @@ def test_the_script_differs_from_nemo_runs_only_as_decided(
     assert isinstance(setup, list)
     assert [line for line in differences if line[0] == "-"] == []
     assert sorted(line[2:] for line in differences) == sorted([*setup, "#SBATCH --requeue"])
+
+
+STOCK_GROUPS = STOCK.replace(
+    """    script = run.Script(path=job["module"] or job["script"], args=job["args"], entrypoint=job["entrypoint"], m=bool(job["module"]))
+    experiment.add(script, executor=executor, name="task")
+""",
+    """    executors = [executor.clone() for _ in job["groups"]]
+    for each, group in zip(executors, job["groups"]):
+        each.nodes, each.gpus_per_node, each.env_vars = group["executor"]["nodes"], group["executor"]["gpus_per_node"], group["env_vars"]
+    scripts = [run.Script(path=job["script"], args=group["args"], entrypoint=job["entrypoint"]) for group in job["groups"]]
+    experiment.add(scripts, executor=executors, name="task")
+""",
+)
+
+
+@pytest.mark.parametrize("monitored", [True, False])
+def test_the_script_of_a_heterogeneous_job(compiler: CompilerProcess, bench: Bench, monitored: bool) -> None:
+    groups = [{"gpus_per_node": 2, "args": ["--role", "a"]}, {"nodes": 3, "args": ["--role", "b"], "env_vars": {"MODE": "x"}}]
+    fields = {"monitor_group_job": monitored, "monitor_group_job_wait_time": 7, "wait_time_for_group_job": 3, "retries": 1, "mem": "1G"}
+    job = job_of(bench, Recipe(script="train.py"), "a=1", het_groups=groups, **fields)
+    stock = stock_script(job, bench.folder, STOCK_GROUPS)
+    ours = compiler.compile(job.for_compiler()).script
+    [folder] = set(re.findall(rf"{re.escape(str(bench.folder))}/jobs/title/title_\d+/task", stock))
+    stock = stock.replace(folder, job.run_dir).replace("ml-ml.task", f"dispatch-{job.run_key}")
+    ours = ours.replace(f"{job.run_dir}/logs/", f"{job.run_dir}/")
+    differences = [line for line in difflib.ndiff(stock.splitlines(), ours.splitlines()) if line[0] in "-+" and line[2:].strip()]
+    gone = [line[2:] for line in differences if line[0] == "-"]
+    come = [line[2:] for line in differences if line[0] == "+"]
+    setup = job.for_compiler()["setup_lines"]
+    assert isinstance(setup, list)
+    assert set(setup) <= set(come)
+    assert come.count("#SBATCH --requeue") == 2
+    # All else is how the end of the programs is awaited.
+    at = ours.index("first_failed=0")
+    assert all(line in ours[at:] for line in come if line not in setup and line != "#SBATCH --requeue")
+    before = stock.index("# The code below monitors" if monitored else "\nwait\n")
+    assert all(line in stock[before:] for line in gone)
+
+
+@pytest.mark.parametrize(
+    ("monitored", "statuses", "status"), [(True, "0 0", 0), (True, "0 3", 3), (True, "3 0", 3), (False, "0 3", 3), (False, "3 0", 3)]
+)
+def test_every_part_of_a_heterogeneous_job_counts(
+    compiler: CompilerProcess, bench: Bench, monitored: bool, statuses: str, status: int
+) -> None:
+    """As NeMo-Run ends it, the first to end well would kill the rest and pass; without monitoring, all would pass always."""
+    waits = {"monitor_group_job": monitored, "monitor_group_job_wait_time": 0, "wait_time_for_group_job": 0}
+    job = job_of(bench, Recipe(script="train.py"), het_groups=[{}, {"nodes": 2, "env_vars": {"B": "it's $(x)"}}], **waits)
+    run_dir = bench.lay_out(job, compiler.compile(job.for_compiler()), {})
+    own = '#!/bin/sh\n[ "$1" != --nodes=1 ] || exit 0\nsleep "0.$DISPATCH_GROUP"\necho "$DISPATCH_GROUP $B" >>"$RECORD.groups"\n'
+    (bench.folder / "bin" / "srun").write_text(f"{own}set -- {statuses}\nshift $DISPATCH_GROUP\nexit $1\n")
+    ran = bench.ended(run_dir, bench.start(run_dir))
+    assert (ran.status, ran.exit_file) == (status, f"{status}\n")
+    told = (bench.folder / "record.groups").read_text()
+    assert "0 \n" in told
+    assert "1 it's $(x)\n" in told or (monitored and statuses == "3 0")
+
+
+def test_a_heterogeneous_job_has_no_launcher(bench: Bench) -> None:
+    with pytest.raises(ConfigError) as refused:
+        job_of(bench, Recipe(script="train.py", launcher="torchrun"), het_groups=[{}, {}]).for_compiler()
+    assert refused.value.code == "config.invalid"
+    assert "`torchrun` cannot start" in refused.value.cause
 
 
 # --------------------------------------------------------------------------- on this machine

@@ -45,22 +45,25 @@ class Bench:
     slurm: SlurmRig
     folder: Path
     record: RunRecord | None = None
+    key: str = KEY
 
     def plan(self, **fields: Any) -> JobPlan:
         """A run of this folder; the smallest one unless the fields say more."""
         job = planned(profile(**{"time": "5", "mem": "50M", **fields}), Recipe(script="train.py"))
-        return replace(job, run_key=KEY, job_dir=str(self.folder))
+        return replace(job, run_key=self.key, job_dir=str(self.folder))
 
     def submit(self, program: str, **fields: Any) -> str:
         """`program` is a shell's; the id that sbatch answered."""
         job = self.plan(**fields)
         self.record = job.record(NOON, "rig", None, None, at_terminal=True)
         described = {**job.for_compiler(), "entrypoint": "sh", "script": "-c", "args": [program]}
-        compiled = self.compiler.compile(described)
-        answer = self.cluster.claim(claim_request())
+        groups = described["groups"]
+        assert isinstance(groups, list)
+        compiled = self.compiler.compile({**described, "groups": [{**group, "args": [program]} for group in groups]})
+        answer = self.cluster.claim(claim_request(self.key))
         assert isinstance(answer, Claimed)
-        made = submission(answer, KEY)
-        wanted = Submission(KEY, made.record, compiled.script, compiled.files, job.environment({}), made.manifest, made.upload)
+        made = submission(answer, self.key)
+        wanted = Submission(self.key, made.record, compiled.script, compiled.files, job.environment({}), made.manifest, made.upload)
         done = self.cluster.submit(wanted)
         assert isinstance(done, Submitted), done
         self.record = self.record.model_copy(update={"job_id": done.job_id})
@@ -85,7 +88,7 @@ class Bench:
 
     def log(self) -> str:
         """The log that a comment would show."""
-        files = self.cluster.fetch(KEY, 0, 100_000, 0)
+        files = self.cluster.fetch(self.key, 0, 100_000, 0)
         assert files is not None
         return files.log.decode()
 
@@ -96,7 +99,7 @@ def bench(cluster_sshd: Sshd, slurm: SlurmRig, compiler: CompilerProcess, tmp_pa
     made = Bench(cluster, compiler, slurm, tmp_path / "jobs")
     yield made
     if made.record is not None and not made.record.state.ended:
-        cluster.cancel(KEY)
+        cluster.cancel(made.key)
     cluster.close()
 
 
@@ -200,3 +203,48 @@ def test_a_job_that_waits_for_another(bench: Bench, slurm: SlurmRig) -> None:
     bench.submit("true", dependencies=[first], dependency_type="afternotok")
     assert bench.wait(State.PENDING).reason == "Dependency"
     bench.wait(State.SUCCEEDED)
+
+
+HET: dict[str, Any] = {
+    "het_groups": [{"gpus_per_node": 2}, {"nodes": 2, "env_vars": {"ROLE": "loader's"}}],
+    "wait_time_for_group_job": 0,
+    "monitor_group_job_wait_time": 1,
+}
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+def test_a_heterogeneous_job(bench: Bench, slurm: SlurmRig, cluster_sshd: Sshd, fails: int) -> None:
+    """One component fails after a while, the other would go on for a minute."""
+    bench.key = "cd"[fails] * 16  # the rig remembers other tests' jobs by their names
+    said = 'echo "group $DISPATCH_GROUP role $ROLE gpus ${CUDA_VISIBLE_DEVICES-none}"'
+    job = bench.submit(f"{said}; [ $DISPATCH_GROUP = {fails} ] || exec sleep 60; sleep 2; exit 4", **HET)
+    running = bench.wait(State.RUNNING)
+    assert running.reason == "of 2: 2 running"
+    ended = bench.wait(State.FAILED, seconds=45)
+    assert (ended.job_id, ended.exit_code, ended.parts) == (job, 4, 2)
+    assert ended.reason == "component 0 ended as failed with exit code 4; of 2: 2 failed"
+    logs = {path.name: path.read_text() for path in (bench.folder / "runs" / bench.key / "logs").glob("log-*")}
+    assert "group 0 role  gpus 0,1\n" in logs[f"log-dispatch-{bench.key}-0_{job}_0.out"]
+    assert logs[f"log-dispatch-{bench.key}-1_{int(job) + 1}_0.out"].count("group 1 role loader's gpus none\n") == 2
+    for name in ("job", "answer", "listed"):
+        (bench.folder / "runs" / bench.key / name).unlink()
+    bench.cluster.close()
+    time.sleep(4)
+    again = connect(cluster_sshd, bench.folder)
+    found = again.claim(claim_request(bench.key))
+    assert isinstance(found, AlreadySubmitted)
+    assert found.job_id == job
+    again.close()
+
+
+def test_a_heterogeneous_job_that_passes(bench: Bench) -> None:
+    bench.submit("true", **HET)
+    passed = bench.wait(State.SUCCEEDED)
+    assert (passed.parts, passed.exit_code) == (2, 0)
+
+
+def test_cancelling_ends_every_component(bench: Bench) -> None:
+    bench.submit("sleep 60", **HET)
+    bench.wait(State.RUNNING)
+    assert bench.cluster.cancel(KEY).status == 0
+    assert "of 2: 2 cancelled" in bench.wait(State.CANCELLED).reason

@@ -43,7 +43,7 @@ forget) exit ;;
 esac
 name= format='%i|%T|%r|%S|%j|%N|%Q'
 while [ $# -gt 0 ]; do
-    case $1 in --name=*) name=${1#--name=} ;; -o) format=$2; shift ;; esac
+    case $1 in --name=*) name=${1#--name=} name=${name%%,*} ;; -o) format=$2; shift ;; esac
     shift
 done
 if [ "$format" = %F ]; then
@@ -65,7 +65,7 @@ down) echo "sacct: error: Problem talking to the database: Connection refused" >
 hang) sleep 60 ;;
 esac
 name=
-for word; do case $word in --name=*) name=${word#--name=} ;; esac; done
+for word; do case $word in --name=*) name=${word#--name=} name=${name%%,*} ;; esac; done
 [ "$mode" = knows ] || exit 0
 for file in "@@"/jobs/*; do
     IFS='|' read -r has folder <"$file"

@@ -226,3 +226,9 @@ def test_every_task_of_an_array_counts() -> None:
     refused = limit_exceeded(Wanted(("cluster",), "default", asked), seven)
     assert refused is not None
     assert "8 nodes are too many" in refused.words
+
+
+def test_every_component_counts() -> None:
+    groups = [{"nodes": 1, "gpus_per_node": 8}, {"nodes": 2}, {"gpus_per_node": 1}]
+    asked = asked_for(slurm(nodes=2, gpus_per_node=0, time="60", het_groups=groups))
+    assert asked == Resources(nodes=5, gpus_per_node=2, seconds=3600), "8 + 0 + 2 GPUs on five nodes"
