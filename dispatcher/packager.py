@@ -74,6 +74,14 @@ class SubPackager(Model):
             found.append((("include_pattern",), "there are to be as many folders as patterns, or one folder for all"))
         return found
 
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """What was said: what was left out may not fit the type."""
+        return self._said(handler)
+
+    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"type": self.type, **{name: value for name, value in handler(self).items() if name in self.model_fields_set}}
+
     @property
     def _folders(self) -> tuple[str, ...]:
         return self.relative_path if self.type == "pattern" else self.include_pattern_relative_path
@@ -117,8 +125,7 @@ class Packager(SubPackager):
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
         """The name, or a table of what was said."""
-        table = {"type": self.type, **{name: value for name, value in handler(self).items() if name in self.model_fields_set}}
-        return self.type if self.plain else table
+        return self.type if self.plain else self._said(handler)
 
 
 def whole_spec(packager: Packager) -> AnySpec:
