@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from dispatcher.answer import Answer
 from dispatcher.authorise import Grant
 from dispatcher.configuration import read_policy
 from dispatcher.errors import ConfigError
+from dispatcher.filling import Own, laid_over
 from dispatcher.gate import Pass, Pending, Requirement, judge
 from dispatcher.plan import content_key
 from dispatcher.ports import Compiled
 from dispatcher.preparing import Prepared, prepare
 from dispatcher.preview import preview
 from dispatcher.profile import SlurmProfile
+from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord
 from dispatcher.slurm import State
 from tests.fakes import HEAD, NOON, REPOSITORY, Fakes, overrides
@@ -173,6 +176,23 @@ def test_a_hostile_script_is_refused_before_anything_is_asked_of_the_cluster(lin
         prepared(fakes)
     assert "train.py:3" in caught.value.cause
     assert not fakes.trace.of("connect", "cluster")
+
+
+def test_a_secret_of_the_policy_is_not_the_scripts_to_set() -> None:
+    fakes = world(script("[tool.runspec.env]", 'LICENSE = "1"'), "env.*")
+    fakes.files[".github/dispatch.yml"] += "secrets: [LICENSE]\n"
+    with pytest.raises(ConfigError, match=r"env\.LICENSE"):
+        prepared(fakes)
+
+
+def test_what_the_profile_cannot_be_used_with_is_an_error_with_a_code() -> None:
+    broken = Recipe.model_validate({"script": "train.py"}).model_copy(update={"nodes": 0})
+    profile = planned(world(script())).plan.profile
+    with pytest.raises(ConfigError, match=r"resources\.nodes = 0"):
+        laid_over(profile, Own(broken, (("resources.nodes", "0"),)), ())
+    # Without the script's word it is a mistake of ours.
+    with pytest.raises(ValidationError):
+        laid_over(profile, Own(broken), ())
 
 
 def test_where_it_goes_is_never_the_scripts_word() -> None:

@@ -203,6 +203,8 @@ def test_what_a_block_may_not_say(lines: list[str], words: str) -> None:
         ("GITHUB_TOKEN", "1"),
         ("WANDB_API_KEY", "1"),
         ("MY_OWN", "1"),
+        ("RUNNER_TEMP", "/evil"),
+        ("SSH_AUTH_SOCK", "/evil"),
         ("ENROOT_MOUNT_HOME", "y"),
         ("https_proxy", "http://evil"),
         ("HF_ENDPOINT", "http://evil"),
