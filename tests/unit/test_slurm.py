@@ -207,6 +207,12 @@ def test_an_arrays_times_codes_and_nodes() -> None:
     assert (seen.start, seen.end) == (parse_time("1700000100"), parse_time("1700000800"))
 
 
+def test_how_long_tasks_ran_is_known_of_all_or_not_at_all() -> None:
+    seen = asked(GOOD[0], queued("_1", "FAILED"))
+    assert isinstance(seen, Observation)
+    assert (seen.state, seen.task_seconds) == (State.FAILED, None)
+
+
 def test_a_part_that_nobody_knows_is_no_success() -> None:
     """squeue has nothing active, and accounting has not heard of one task's end: that is no end."""
     assert isinstance(asked("".join(GOOD[:3]) + row("_3", "RUNNING")), Absent)
