@@ -16,7 +16,9 @@ from dispatcher.denial import Denial, by
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Malformed, Override
 from dispatcher.limits import Wanted, matches
+from dispatcher.plan import package_spec
 from dispatcher.policy import Policy
+from dispatcher.ports import PackageSpec
 from dispatcher.profile import Profile, apply_overrides, with_recipe
 from dispatcher.recipe import Recipe
 from dispatcher.runspec import STEP, Filled, fill, read_runspec
@@ -33,14 +35,14 @@ class Own:
     as_on_default_branch: bool = True
 
 
-def filled(recipe: Recipe, sha: str, policy: Policy, world: World) -> Own:
+def filled(recipe: Recipe, profile: Profile, sha: str, policy: Policy, world: World) -> Own:
     """The recipe with what its script says at the commit. The script is read as text, and only when the recipe says so.
 
     Raises `ConfigError` and `GitError` where the commit's block cannot be used.
     """
-    if not recipe.runspec or recipe.script is None or recipe.script.startswith("/"):
+    if not recipe.runspec or recipe.script is None:
         return Own(recipe)
-    path = f"{recipe.subpath}/{recipe.script}" if recipe.subpath else str(recipe.script)
+    path = _path(recipe.script, recipe, profile)
     found = _fill(recipe, world.archive().read_text(sha, path), path, policy)
     if found.left:
         world.say(f"Not taken from the script: {', '.join(found.left)}.")
@@ -66,7 +68,7 @@ def laid_over(profile: Profile, own: Own, overrides: Sequence[Override]) -> Prof
 def unnamed_image(wanted: Wanted, taken: Sequence[tuple[str, str]], policy: Policy) -> Denial | None:
     """An image that the script asks for has to be one that the policy names: `*` alone was not written for a pull request's word."""
     image = dict(taken).get("image")
-    if image is None or image != wanted.image:
+    if image is None:
         return None
     for patterns in image_rules(policy, *wanted.rules):
         naming = [pattern for pattern in patterns.rule if pattern.strip("*")]
@@ -75,6 +77,15 @@ def unnamed_image(wanted: Wanted, taken: Sequence[tuple[str, str]], policy: Poli
             words = f"**The script may not choose the image {code(image)}.** Named are: {known} {by(patterns.where)}."
             return Denial("image-not-allowed", words, "Name it there on the default branch, or in the recipe.", patterns.where)
     return None
+
+
+def _path(script: str, recipe: Recipe, profile: Profile) -> str:
+    """Where the script lies in the repository. Other packagers give files other places, and another file's block must not count."""
+    spec = package_spec(recipe, profile)
+    if not isinstance(spec, PackageSpec) or spec.more:
+        words = f"`runspec` of a recipe is read where the packager is `git` without `include_pattern`; here it is `{spec.kind}`."
+        raise ConfigError("config.invalid", words, "Leave `runspec` out, or have the recipe or the profile pack with `git`.")
+    return f"{spec.subpath}/{script}" if spec.subpath else script
 
 
 def _fill(recipe: Recipe, text: str | None, path: str, policy: Policy) -> Filled:

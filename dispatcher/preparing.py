@@ -65,7 +65,7 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         words = f"Recipe {code(grant.recipe)} runs {code(missing)}, and commit `{grant.sha[:12]}` does not pack it."
         step = "Correct `script` (or `subpath`, `include_pattern`, `packager`) of the recipe on the default branch, or add the file."
         return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
-    own = filled(recipe, grant.sha, policy, world)
+    own = filled(recipe, profile, grant.sha, policy, world)
     if own.taken:
         profile = laid_over(resolved.profile, own, grant.overrides)
         if isinstance(profile, Malformed):
@@ -95,7 +95,8 @@ def _weighed(job: JobPlan, resolved: ResolvedProfile, policy: Policy, world: Wor
     if too_much is not None:
         return denied(too_much, job.grant.trigger)
     secrets = {name: world.settings.environment[name] for name in policy.secrets if name in world.settings.environment}
-    by_policy = job.grant.via in DECIDED_BY_POLICY or world.settings.voice.at_terminal
+    # What the script asks for is the default branch's word only where that branch's script says the same.
+    by_policy = (job.grant.via in DECIDED_BY_POLICY and not job.own_runspec) or world.settings.voice.at_terminal
     agreed = job.grant.approved_by and job.grant.approved_by.lower() != job.grant.actor.lower()
     return Prepared(job, secrets, None if by_policy or agreed else approval_needed(wanted, policy))
 

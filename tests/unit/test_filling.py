@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from pydantic import ValidationError
@@ -120,6 +121,33 @@ def test_the_script_lies_below_the_packed_folder() -> None:
     assert planned(fakes).plan.resources.nodes == 2
 
 
+@pytest.mark.parametrize(
+    ("packager", "path"),
+    [("git", "train.py"), ("{ type: git, subpath: src }", "src/train.py")],
+)
+def test_the_packager_says_where_the_script_lies(packager: str, path: str) -> None:
+    fakes = world("")
+    fakes.files["profiles/cluster.yaml"] += f"packager: {packager}\n"
+    fakes.archive.texts[path] = script(*NODES)
+    assert planned(fakes).plan.resources.nodes == 2
+
+
+@pytest.mark.parametrize(
+    "packager",
+    [
+        "{ type: pattern, include_pattern: ['*.py'] }",
+        "{ type: git, include_pattern: [train.py] }",
+        "{ type: hybrid, sub_packagers: { a: { type: git } } }",
+        "none",
+    ],
+)
+def test_a_packager_that_moves_files_leaves_nothing_to_read(packager: str) -> None:
+    fakes = world(script(*NODES))
+    fakes.files["profiles/cluster.yaml"] += f"packager: {packager}\n"
+    with pytest.raises(ConfigError, match="`runspec` of a recipe is read where the packager is `git`"):
+        prepared(fakes)
+
+
 def test_what_is_left_alone_is_told_by_name() -> None:
     fakes = world(script(*IMAGE, *NODES, "[tool.runspec.run]", 'cmd = "rm -rf /"'), "resources")
     job = planned(fakes).plan
@@ -156,6 +184,21 @@ def test_an_image_that_the_policy_names(images: str) -> None:
 def test_a_second_person_must_agree_to_what_the_script_asks_for() -> None:
     assert planned(world(script(*NODES))).approval is None
     assert planned(world(script("[tool.runspec.resources]", "nodes = 3"))).approval == "approval.nodes"
+
+
+@pytest.mark.parametrize("via", ["schedule", "merge_group"])
+@pytest.mark.parametrize("default", [True, False])
+def test_what_needs_no_second_person_is_what_the_default_branch_asks_for(via: Literal["schedule", "merge_group"], default: bool) -> None:
+    text = script("[tool.runspec.resources]", "nodes = 3")
+    found = planned(world(text, default=text if default else script()), replace(GRANT, via=via, number=None))
+    assert found.approval == (None if default else "approval.nodes")
+
+
+def test_an_override_does_not_hide_a_scripts_image() -> None:
+    fakes = world(script(*IMAGE), "image")
+    fakes.files[".github/dispatch.yml"] = fakes.files[".github/dispatch.yml"].replace("[run.nodes]", "[run.container_image]")
+    found = prepared(fakes, replace(GRANT, overrides=overrides("run.container_image=other.sqsh")))
+    assert isinstance(found, Answer)
 
 
 @pytest.mark.parametrize(
