@@ -56,5 +56,7 @@ def what_travels(package: Package, claim: Claimed) -> str:
     """The same in words, for the log."""
     if claim.has_package:
         return "no code (the cluster has this tree)"
+    if not package.files:
+        return "no code (nothing is packed)"
     files = plural(len(package.files), "file")
     return f"the difference of {files} to what the cluster has" if claim.base is not None else files

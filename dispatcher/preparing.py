@@ -58,11 +58,13 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         step = "Use a workflow without `ssh-key` and `app-private-key` for local profiles, or a profile with `executor: slurm`."
         return refusal(title, "local-beside-key", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
     world.say(f"Reading commit {grant.sha[:12]}.")
-    package = world.archive().describe(grant.sha, package_spec(recipe, profile))
+    spec = package_spec(recipe, profile)
+    package = world.archive().describe(grant.sha, spec)
     missing = missing_script(recipe, package)
     if missing is not None:
         title = f"there is no {code(missing)} in the commit"
-        words = f"Recipe {code(grant.recipe)} runs {code(missing)}, and commit `{grant.sha[:12]}` does not pack it."
+        lacks = f"and the packager `{spec.kind}` does not take it from commit `{grant.sha[:12]}`."
+        words = f"Recipe {code(grant.recipe)} runs {code(missing)}, {lacks}"
         step = "Correct `script` (or `subpath`, `include_pattern`, `packager`) of the recipe on the default branch, or add the file."
         return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
     own = filled(recipe, profile, grant.sha, policy, world)

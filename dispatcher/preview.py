@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from dispatcher.phrases import duration, plural, size
-from dispatcher.plan import JobPlan
+from dispatcher.plan import JobPlan, package_spec
 from dispatcher.ports import Compiled
 from dispatcher.record import RunRecord
 from dispatcher.untrusted import code, fence, neutralise
@@ -33,7 +33,7 @@ def preview(
     where += [f"image {code(job.container_image)}"] if job.container_image else []
     overrides = " · " + " ".join(code(override.word) for override in job.overrides) if job.overrides else ""
     package = job.package
-    packed = f"{plural(len(package.files), 'file')}, {size(package.size)}" + (f"; to send: {upload}" if upload else "")
+    packed = _packed(job) + (f"; to send: {upload}" if upload else "")
     rows = [
         ("What", f"`{job.recipe_name}` ({code(job.recipe.program)}) at `{job.grant.sha[:12]}`{overrides}"),
         ("Where", " · ".join(where)),
@@ -84,6 +84,15 @@ def _from_script(job: JobPlan) -> str:
     """What the script says for itself."""
     said = " · ".join(code(f"{key} = {value}") for key, value in job.from_script) or "nothing"
     return said + ("; not as on the default branch, so no gate counts it" if job.own_runspec else "")
+
+
+def _packed(job: JobPlan) -> str:
+    """How much of the commit travels, and by which packager where it is not the usual one."""
+    kind = package_spec(job.recipe, job.profile).kind
+    if kind == "none":
+        return "nothing (`none`): what runs is there already"
+    by = "" if kind == "git" else f" by `{kind}`"
+    return f"{plural(len(job.package.files), 'file')}{by}, {size(job.package.size)}"
 
 
 def _in_one_line(path: str) -> str:

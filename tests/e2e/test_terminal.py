@@ -198,6 +198,44 @@ def test_a_local_run_needs_nothing_but_the_checkout(person: Person) -> None:
     assert (ended.code, told["reason-code"]) == (0, "healthy"), ended
 
 
+PACKED = """\
+import json, os, sys
+found = sorted(os.path.relpath(os.path.join(folder, name)) for folder, _, names in os.walk(".") for name in names)
+json.dump({"files": " ".join(found), "argument": sys.argv[1]}, open("results.json", "w"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("packager", "script", "files"),
+    [
+        ("{ type: pattern, include_pattern: [src, '!src/*.txt'] }", "src/main.py", "src/main.py"),
+        ("{ type: hybrid, sub_packagers: { a: { subpath: src }, b: { type: pattern, include_pattern: '*.md' } } }", "a/main.py", None),
+        ("none", "{outside}", ""),
+    ],
+)
+def test_a_local_run_of_every_packager(person: Person, tmp_path: Path, packager: str, script: str, files: str | None) -> None:
+    """Once chosen by the profile, once by the recipe: the job sees exactly what was packed, of the commit alone."""
+    (tmp_path / "outside.py").write_text(PACKED)
+    script = script.format(outside=tmp_path / "outside.py")
+    (person.folder / "src").mkdir()
+    for name in ("main.py", "notes.txt"):
+        (person.folder / "src" / name).write_text(PACKED)
+    person.git("add", "src")
+    person.commit()
+    (person.folder / "src" / "untracked.py").write_text("")
+    away = {"DISPATCH_SSH_KEY": "", "DISPATCH_SSH_KNOWN_HOSTS": "", "DISPATCH_STATE_DIR": str(tmp_path / "state")}
+    policy = (person.folder / ".github" / "dispatch.yml").read_text()
+    for by_recipe in (False, True):
+        own = f", packager: {packager}" if by_recipe or packager == "none" else ""
+        changed = policy.replace("script: train.py", f"script: {script}{own}")
+        (person.folder / ".github" / "dispatch.yml").write_text(changed)
+        (person.folder / "profiles" / "local.yaml").write_text(LOCAL + ("" if by_recipe else f"packager: {packager}\n"))
+        ended, told = person.asks("submit", "profile=local", f"x={by_recipe}", **away)
+        assert (ended.code, told["state"]) == (0, "succeeded"), ended
+        assert told["result"]["argument"] == f"x={by_recipe}"
+        assert told["result"]["files"] == ("a/main.py a/notes.txt b/README.md" if files is None else files)
+
+
 def test_following_a_log_shows_every_line_and_ends(person: Person, slurm: SlurmRig) -> None:
     run = person.runs("steps=4", "pause=1")
     slurm.wait_for_state(run["job-id"], "RUNNING")

@@ -47,6 +47,18 @@ def test_where(profile: object, where: str) -> None:
     assert row(preview(planned(profile), SCRIPT), "Where") == f"| Where | {where} |"  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("packager", "words"),
+    [
+        ("git", "| Packed | 2 files, 20 B |"),
+        ({"type": "pattern", "include_pattern": "*"}, "| Packed | 2 files by `pattern`, 20 B |"),
+        ("none", "| Packed | nothing (`none`): what runs is there already |"),
+    ],
+)
+def test_what_is_packed(packager: object, words: str) -> None:
+    assert words in preview(planned(slurm(packager=packager)), SCRIPT)
+
+
 def test_what_only_the_cluster_knows() -> None:
     text = preview(planned(), SCRIPT, upload="0 B in 0 files", estimate="sbatch: Job 5 to start at 2024 | @org/x")
     assert row(text, "Packed").endswith("20 B; to send: 0 B in 0 files |")
