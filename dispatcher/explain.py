@@ -108,6 +108,10 @@ def _run_steps(command: Run, basis: Basis) -> Iterator[Step]:
     found = policy.recipe(recipe)
     if isinstance(found, Recipe):
         yield Step("recipe", True, f"{code(recipe)} runs {code(found.program)}", f"recipes.{recipe}")
+        if found.runspec:
+            said = ", ".join(code(part) for part in found.runspec)
+            words = f"the script of the commit may say more for itself ({said}), which is decided when it is read"
+            yield Step("script", None, words, f"recipes.{recipe}.runspec")
     if command.overrides:
         refused = overridable(command.overrides, (profile,), recipe, policy)
         yield _no("overrides", refused) if refused else Step("overrides", True, ", ".join(code(item.word) for item in command.overrides))

@@ -160,6 +160,15 @@ def test_what_is_allowed(body: str, supposed: dict[str, Any], words: str) -> Non
     assert words in told.summary
 
 
+def test_what_a_script_may_say_for_itself_is_known_only_from_a_commit() -> None:
+    told = check("/train", POLICY.replace("{ script: train.py }", "{ script: train.py, runspec: true }"))
+    assert told.exit == Exit.OK
+    found = steps(told)["script"]
+    assert (found["passed"], found["rule"], found["place"]) == (None, "recipes.default.runspec", ".github/dispatch.yml:4")
+    assert "`launch`, `resources`" in found["words"]
+    assert "script" not in steps(check("/train"))
+
+
 def test_several_commands_and_lists_are_explained_one_by_one() -> None:
     told = check("/train profile=cluster,small\n/train status")
     commands = json.loads(told.outputs["result"])["commands"]
