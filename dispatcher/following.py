@@ -11,7 +11,7 @@ from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.report import headline, outputs, run_report
-from dispatcher.slurm import Absent, State
+from dispatcher.slurm import State
 from dispatcher.untrusted import redact
 from dispatcher.world import Outcome, World
 
@@ -37,7 +37,7 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
             return _ended_elsewhere(world, cluster, seen, offset)
         if now.record.state.ended:
             show_new_lines(world, cluster, now.record.run_key, offset, last=True)
-        if isinstance(sight, Absent) and not now.record.state.ended:
+        if now.record.absent_since is not None and not now.record.state.ended:
             note_absence(cluster, now)
         elif changed(run, sight):
             seen = _said(world, cluster, policy, now)

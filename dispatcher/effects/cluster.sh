@@ -596,6 +596,7 @@ waiting() { # -> $waiting, keys in the order of the queue with a space around ea
     done
 }
 settle() { # key -> a dead releaser's run is put right: its job is entered, or it waits again; 1 its releaser lives, 2 nobody can tell ($words)
+    settled=
     [ ! -e "runs/$1/job" ] && [ ! -e "runs/$1/held" ] && queued_as "$1" || return 0
     holder "$1"
     case $state in turn | commit) ;; *) return 0 ;; esac
@@ -603,7 +604,7 @@ settle() { # key -> a dead releaser's run is put right: its job is entered, or i
     if [ "$state" = commit ]; then
         found "$1"
         case $? in
-        0) return 0 ;;
+        0) settled=yes && return 0 ;;
         2) return 2 ;;
         esac
     fi
@@ -618,7 +619,8 @@ of_queue() { # reads a key -> 0 it is held; 1 the answer has been given
     2) fail cluster.scheduler-silent "$words" ;;
     *)
         [ ! -e "runs/$key/held" ] || return 0
-        if job_of "$key"; then say done submitted "$job"; else say done gone; fi
+        # Only who put it right has released it; whoever came while another did has not.
+        if [ -n "$settled" ] && job_of "$key"; then say done submitted "$job"; else say done gone; fi
         ;;
     esac
     return 1
