@@ -244,6 +244,9 @@ POSITIONS: Mapping[str, Position] = {
     "results": _recipe("script: train.py, results: {}"),
     "subpath": _recipe("script: train.py, subpath: {}"),
     "pattern": _recipe("script: train.py, include_pattern: [{}]"),
+    "packed-pattern": _recipe("script: train.py, packager: { type: pattern, include_pattern: [train.py, {}] }"),
+    "packed-root": _recipe("script: train.py, packager: { type: pattern, include_pattern: [train.py], relative_path: {} }"),
+    "packed-part": _recipe("script: a/train.py, packager: { type: hybrid, sub_packagers: { a: { type: git }, {}: { type: git } } }"),
 }  # fmt: skip
 
 # Everywhere else a payload of each family will do; here every single one stands.
