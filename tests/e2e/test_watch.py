@@ -252,6 +252,7 @@ def test_a_node_fails_under_a_job_and_it_starts_again(broken: Stage, fragile: Sl
 def release_begin(rig: SlurmRig, job: str) -> None:
     """A requeued job waits two minutes before it may start; here it need not."""
     wait_until(lambda: "JobState=PENDING" in rig.run("scontrol", "show", "job", job))
+    time.sleep(5)  # or the first start's last message would end the second one: that is what the two minutes are for
     rig.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
 
 
