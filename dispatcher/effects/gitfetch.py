@@ -70,7 +70,7 @@ _MEANINGS = (
     (r"transport '.*' not allowed", "git.bad-url", False),
     (
         r"Could not resolve|Connection (refused|reset|timed out|closed)|Failed to connect|error: (429|5\d\d)|RPC failed|early EOF|"
-        r"unexpected disconnect|hung up|Operation too slow|timed out|GnuTLS recv error|SSL_ERROR|Empty reply",
+        r"unexpected disconnect|hung up|Operation too slow|timed out|GnuTLS recv error|SSL_ERROR|Empty reply|HTTP/0\.9",
         "git.fetch-failed",
         True,
     ),
