@@ -24,20 +24,12 @@ def preview(
     silent: str = "",
 ) -> str:
     """The whole preview. `upload`, `estimate` and `since_last` are known only where the cluster answered; `silent` says why it did not."""
-    asked = job.resources
-    hours = f" = {asked.gpu_hours:.3g} GPU-hours" if asked.gpu_hours else ""
-    where = [f"`{job.profile_name}` on {code(job.profile.address)}"]
-    where += [f"partition {neutralise(asked.partition)}"] if asked.partition else []
-    where += [f"{asked.nodes} × {plural(asked.gpus_per_node, 'GPU')}" if asked.gpus_per_node else plural(asked.nodes, "node")]
-    where += [f"at most {duration(asked.seconds)}{hours}"] if asked.seconds else []
-    where += [f"image {code(job.container_image)}"] if job.container_image else []
     overrides = " · " + " ".join(code(override.word) for override in job.overrides) if job.overrides else ""
     package = job.package
-    packed = _packed(job) + (f"; to send: {upload}" if upload else "")
     rows = [
         ("What", f"`{job.recipe_name}` ({code(job.recipe.program)}) at `{job.grant.sha[:12]}`{overrides}"),
-        ("Where", " · ".join(where)),
-        ("Packed", packed),
+        ("Where", " · ".join(_where(job))),
+        ("Packed", _packed(job) + (f"; to send: {upload}" if upload else "")),
         ("Folder", code(job.run_dir)),
         ("Keys", f"run `{job.run_key}` · content `{job.content_key[:16]}` · package `{package.digest[:16]}`"),
     ]
@@ -58,26 +50,28 @@ def preview(
         some = ", ".join(code(path) for path in package.lfs_pointers[:5])
         lines += ["", f"⚠️ {plural(len(package.lfs_pointers), 'Git LFS pointer')} would travel instead of the files they stand for: {some}"]
     fields = _said(job.profile.model_dump(mode="json"))
-    lines += ["", "<details><summary>The resolved profile</summary>", ""]
-    lines += [
-        fence("\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items()), "yaml"),
-        "",
-        "</details>",
-    ]
+    profile = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
     largest = sorted(package.files, key=lambda entry: (-entry.size, entry.path))[:SHOWN_FILES]
-    lines += ["", f"<details><summary>The {plural(len(largest), 'largest file')}</summary>", ""]
-    lines += [fence("\n".join(f"{size(max(entry.size, 0)):>10}  {_in_one_line(entry.path)}" for entry in largest)), "", "</details>"]
-    lines += [
-        "",
-        "<details><summary>The script</summary>",
-        "",
-        fence(compiled.script, "bash"),
-        "",
-        "</details>",
-        "",
-        "Nothing was submitted.",
-    ]
-    return "\n".join(lines)
+    files = "\n".join(f"{size(max(entry.size, 0)):>10}  {_in_one_line(entry.path)}" for entry in largest)
+    lines += _folded("The resolved profile", fence(profile, "yaml"))
+    lines += _folded(f"The {plural(len(largest), 'largest file')}", fence(files))
+    lines += _folded("The script", fence(compiled.script, "bash"))
+    return "\n".join([*lines, "", "Nothing was submitted."])
+
+
+def _where(job: JobPlan) -> list[str]:
+    """What it asks for, in words."""
+    asked = job.resources
+    hours = f" = {asked.gpu_hours:.3g} GPU-hours" if asked.gpu_hours else ""
+    where = [f"`{job.profile_name}` on {code(job.profile.address)}"]
+    where += [f"partition {neutralise(asked.partition)}"] if asked.partition else []
+    where += [f"{asked.nodes} × {plural(asked.gpus_per_node, 'GPU')}" if asked.gpus_per_node else plural(asked.nodes, "node")]
+    where += [f"at most {duration(asked.seconds)}{hours}"] if asked.seconds else []
+    return where + ([f"image {code(job.container_image)}"] if job.container_image else [])
+
+
+def _folded(summary: str, body: str) -> list[str]:
+    return ["", f"<details><summary>{summary}</summary>", "", body, "", "</details>"]
 
 
 def _from_script(job: JobPlan) -> str:
