@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -20,7 +19,6 @@ import pytest
 from dispatcher.effects import nemorun
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.errors import CompileError, ConfigError
-from dispatcher.executor import SlurmProfile, _Common
 from dispatcher.plan import JobPlan
 from dispatcher.ports import Compiled
 from dispatcher.recipe import Recipe
@@ -442,142 +440,7 @@ def test_secrets_reach_the_job_and_not_its_output(compiler: CompilerProcess, ben
     assert "secret-value" not in ran.output
 
 
-# --------------------------------------------------------------------------- beside NeMo-Run's own
-
-STOCK = """
-import json, os, sys, tempfile
-os.environ["NEMORUN_HOME"] = tempfile.mkdtemp(dir=sys.argv[2])
-from pathlib import Path
-from dispatcher.effects.nemorun import import_nemo_run
-run = import_nemo_run()
-job = json.loads(sys.argv[1])
-executor = run.SlurmExecutor(
-    **job["executor"], packager=run.Packager(), launcher="torchrun" if job["launcher"] == "torchrun" else None,
-    tunnel=run.LocalTunnel(job_dir=sys.argv[2] + "/jobs"),
-)
-with run.Experiment("title", base_dir=sys.argv[2], skip_status_at_exit=True, enable_goodbye_message=False) as experiment:
-    script = run.Script(path=job["module"] or job["script"], args=job["args"], entrypoint=job["entrypoint"], m=bool(job["module"]))
-    experiment.add(script, executor=executor, name="task")
-    experiment.dryrun(log=False, delete_exp_dir=False)
-    Path(sys.argv[3]).write_text((Path(experiment._exp_dir) / "task_sbatch.sh").read_text())
-"""
-
-
-def stock_script(job: JobPlan, folder: Path, program: str = STOCK) -> str:
-    """What a plain NeMo-Run script renders for the same executor and the same recipe."""
-    described = job.for_compiler()
-    assert isinstance(job.profile, SlurmProfile)
-    executor: dict[str, Any] = {**described["executor"], "additional_parameters": dict(job.profile.additional_parameters)}  # type: ignore[dict-item]
-    executor["ntasks_per_node"] = job.profile.ntasks_per_node
-    text = json.dumps({**described, "executor": executor})
-    subprocess.run([sys.executable, "-c", program, text, str(folder), str(folder / "stock.sh")], check=True, capture_output=True)
-    return (folder / "stock.sh").read_text()
-
-
-# Every field that reaches the script, each with a value that is not its default; of those that exclude each other, one.
-ALL_FIELDS: dict[str, Any] = {
-    "partition": "batch,other",
-    "nodes": 2,
-    "ntasks_per_node": 2,
-    "gpus_per_node": 2,
-    "gpus_per_task": 1,
-    "cpus_per_task": 3,
-    "cpus_per_gpu": 4,
-    "mem": "64G",
-    "exclusive": "user",
-    "qos": "high",
-    "gres": "nvme:1",
-    "constraint": "ib&a100",
-    "exclude": "n[7-9]",
-    "segment": 2,
-    "network": "instances=2,user_space",
-    "signal": "B:USR1@60",
-    "open_mode": "truncate",
-    "dependencies": ["12", "34"],
-    "dependency_type": "afterany",
-    "time": "1-12:00:00",
-    "additional_parameters": {"mail_type": "END", "switches": "1@10:00"},
-    "srun_args": ["--mpi=pmix"],
-    "retries": 1,
-    "memory_measure": True,
-}
-SOME_FIELDS: dict[str, Any] = {"ntasks_per_node": 2, "nodes": 2, "gpus_per_node": 2, "retries": 1}
-IN_A_CONTAINER: dict[str, Any] = {"container_image": "a.sqsh", "mounts": ["/a:/b:ro"], "container_env": ["NCCL_DEBUG", "MY_VAR"]}
-# Only heterogeneous jobs have them; `test_the_script_of_a_heterogeneous_job` compares those.
-GROUPS = {"het_groups", "wait_time_for_group_job", "monitor_group_job", "monitor_group_job_wait_time"}
-AN_ARRAY: dict[str, Any] = {"array": "0-7:2%2"}
-# `reservation` is no field of NeMo-Run's: there it is an additional parameter.
-ELSEWHERE = {"account", "run_partition", "batch_partition", "mem_per_cpu", "mem_per_gpu", "reservation", "lustre_mount", "executor"}
-
-
-def test_the_table_of_fields_is_whole() -> None:
-    ours = set(_Common.model_fields) | {"tunnel", "host", "port", "user", "known_hosts", "jump", "attach"}
-    assert set(SlurmProfile.model_fields) - (ours - {"time"}) - ELSEWHERE == set(ALL_FIELDS) | set(IN_A_CONTAINER) | set(AN_ARRAY) | GROUPS
-
-
-@pytest.mark.parametrize("fields", [SOME_FIELDS, ALL_FIELDS, SOME_FIELDS | AN_ARRAY], ids=["few", "all", "array"])
-@pytest.mark.parametrize("container", [{}, IN_A_CONTAINER], ids=["bare", "container"])
-@pytest.mark.parametrize("launcher", ["none", "torchrun"])
-def test_the_script_differs_from_nemo_runs_only_as_decided(
-    compiler: CompilerProcess, bench: Bench, launcher: str, container: dict[str, Any], fields: dict[str, Any]
-) -> None:
-    """docs/decisions/0010 has the table; arguments are plain here, their quoting is shown above."""
-    recipe = Recipe(script="train.py", args=["--x", "1"], launcher=launcher)  # type: ignore[arg-type]
-    job = job_of(bench, recipe, "a=1", **fields, **container)
-    stock = stock_script(job, bench.folder)
-    ours = compiler.compile(job.for_compiler()).script
-    # Paths and names: the run key names a run.
-    [folder] = set(re.findall(rf"{re.escape(str(bench.folder))}/jobs/title/title_\d+/task", stock))
-    stock = stock.replace(folder, job.run_dir).replace("ml-ml.task", f"dispatch-{job.run_key}")
-    ours = ours.replace(f"{job.run_dir}/logs/", f"{job.run_dir}/")
-    # Logs of an array by its id and the task's number.
-    stock = re.sub(r"(/log-\S+)_%j_", r"\1_%A_%a_", stock) if job.profile.array else stock  # type: ignore[union-attr]
-    # A random rendezvous id, and torchrun's processes from the tasks.
-    stock, ours = (re.sub(r"--rdzv-id \d+", "--rdzv-id X", text) for text in (stock, ours))
-    ours = ours.replace("#SBATCH --ntasks-per-node=1\n", "#SBATCH --ntasks-per-node=2\n") if launcher == "torchrun" else ours
-    stock = stock.replace("#SBATCH --ntasks-per-node=1\n", "#SBATCH --ntasks-per-node=2\n") if launcher == "torchrun" else stock
-    differences = [line for line in difflib.ndiff(stock.splitlines(), ours.splitlines()) if line[0] in "-+" and line[2:].strip()]
-    setup = job.for_compiler()["setup_lines"]
-    assert isinstance(setup, list)
-    assert [line for line in differences if line[0] == "-"] == []
-    assert sorted(line[2:] for line in differences) == sorted([*setup, "#SBATCH --requeue"])
-
-
-STOCK_GROUPS = STOCK.replace(
-    """    script = run.Script(path=job["module"] or job["script"], args=job["args"], entrypoint=job["entrypoint"], m=bool(job["module"]))
-    experiment.add(script, executor=executor, name="task")
-""",
-    """    executors = [executor.clone() for _ in job["groups"]]
-    for each, group in zip(executors, job["groups"]):
-        each.nodes, each.gpus_per_node, each.env_vars = group["executor"]["nodes"], group["executor"]["gpus_per_node"], group["env_vars"]
-    scripts = [run.Script(path=job["script"], args=group["args"], entrypoint=job["entrypoint"]) for group in job["groups"]]
-    experiment.add(scripts, executor=executors, name="task")
-""",
-)
-
-
-@pytest.mark.parametrize("monitored", [True, False])
-def test_the_script_of_a_heterogeneous_job(compiler: CompilerProcess, bench: Bench, monitored: bool) -> None:
-    groups = [{"gpus_per_node": 2, "args": ["--role", "a"]}, {"nodes": 3, "args": ["--role", "b"], "env_vars": {"MODE": "x"}}]
-    fields = {"monitor_group_job": monitored, "monitor_group_job_wait_time": 7, "wait_time_for_group_job": 3, "retries": 1, "mem": "1G"}
-    job = job_of(bench, Recipe(script="train.py"), "a=1", het_groups=groups, **fields)
-    stock = stock_script(job, bench.folder, STOCK_GROUPS)
-    ours = compiler.compile(job.for_compiler()).script
-    [folder] = set(re.findall(rf"{re.escape(str(bench.folder))}/jobs/title/title_\d+/task", stock))
-    stock = stock.replace(folder, job.run_dir).replace("ml-ml.task", f"dispatch-{job.run_key}")
-    ours = ours.replace(f"{job.run_dir}/logs/", f"{job.run_dir}/")
-    differences = [line for line in difflib.ndiff(stock.splitlines(), ours.splitlines()) if line[0] in "-+" and line[2:].strip()]
-    gone = [line[2:] for line in differences if line[0] == "-"]
-    come = [line[2:] for line in differences if line[0] == "+"]
-    setup = job.for_compiler()["setup_lines"]
-    assert isinstance(setup, list)
-    assert set(setup) <= set(come)
-    assert come.count("#SBATCH --requeue") == 2
-    # All else is how the end of the programs is awaited.
-    at = ours.index("first_failed=0")
-    assert all(line in ours[at:] for line in come if line not in setup and line != "#SBATCH --requeue")
-    before = stock.index("# The code below monitors" if monitored else "\nwait\n")
-    assert all(line in stock[before:] for line in gone)
+# --------------------------------------------------------------------------- heterogeneous jobs
 
 
 @pytest.mark.parametrize(
