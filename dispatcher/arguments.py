@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from dispatcher import __version__
 from dispatcher.errors import EXITS, Exit
+from dispatcher.verbs import TASK
 
 STATUSES = "\n".join(f"  {item.value:>3}  {EXITS[item]}" for item in Exit)
 
@@ -95,6 +96,9 @@ def _looking(add: Add) -> None:
     logs.add_argument("run", metavar="RUN", help="a run key, or the beginning of an active run's")
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the run has ended")
     logs.add_argument("--lines", "-n", type=_whole, default=200, metavar="NUMBER", help="how many of the last lines (default: 200)")
+    logs.add_argument(
+        "--task", "-t", type=_number, metavar="NUMBER", help="the log of this task of an array job, or component of a heterogeneous one"
+    )
     cancel = add("cancel", "end a run's job", "cancel 4f1c2d3e4f5a6b7c")
     cancel.add_argument("run", metavar="RUN", help="a run key, or the beginning of an active run's")
 
@@ -264,6 +268,12 @@ def _profile(add: Add) -> None:
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not TASK.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
     return int(text)
 
 

@@ -128,7 +128,7 @@ def _logs(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
 
     runner.log_to_stdout = not arguments.json
     world = for_terminal(inputs, runner, top_folder(arguments.repo))
-    return _told(logs(world, read_policy(world), arguments.run, arguments.lines, arguments.follow))
+    return _told(logs(world, read_policy(world), arguments.run, arguments.lines, arguments.follow, arguments.task))
 
 
 def _cancel(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:

@@ -47,15 +47,17 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
         world.clock.sleep(min(INTERVAL_SECONDS.get(seen.record.executor, 10.0) * (1 + quiet // 10), 30.0))
 
 
-def show_new_lines(world: World, cluster: Cluster, run_key: str, offset: int, last: bool = False) -> tuple[int, bool]:
-    """Every whole line of the log beyond `offset`, masked; with `last` also what follows them → the next offset, whether it grew.
+def show_new_lines(
+    world: World, cluster: Cluster, run_key: str, offset: int, last: bool = False, part: int | None = None
+) -> tuple[int, bool]:
+    """Every whole line of the log (or that of a part) beyond `offset`, masked; with `last` the rest too → the next offset, whether it grew.
 
     Whole lines, because what masks a secret and what disarms a workflow command looks at one: half of it could be completed later.
     A file that shrank (rotated, truncated, a requeued job's new one) is read from its beginning again.
     """
     grown = False
     while True:
-        files = cluster.fetch(run_key, offset, CHUNK, 0)
+        files = cluster.fetch(run_key, offset, CHUNK, 0, part=part)
         if files is None:
             return offset, grown
         if files.log_size < offset:

@@ -35,7 +35,8 @@ def words_of(verb: Verb) -> list[str]:
         case Help():
             return ["help", *_known(verb.topic)]
         case Logs():
-            return ["logs", *_known(verb.run), *([f"lines={verb.lines}"] if verb.lines != LOG_LINES else [])]
+            lines = [f"lines={verb.lines}"] if verb.lines != LOG_LINES else []
+            return ["logs", *_known(verb.run), *lines, *([f"task={verb.task}"] if verb.task is not None else [])]
         case Cancel():
             profile = [_pair("profile", verb.profile)] if verb.profile is not None else []
             return ["cancel", *_known("all" if verb.all else verb.run), *profile]

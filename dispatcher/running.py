@@ -181,14 +181,14 @@ def _row(record: RunRecord, world: World) -> str:
 
 
 def show_log(world: World, command: Logs, runs: Sequence[Found], trigger: str) -> Answer:
-    """The last lines of a run's log, masked and disarmed: of the named run, else of the newest one."""
+    """The last lines of a run's log, or of one of its tasks, masked and disarmed: of the named run, else of the newest one."""
     wanted = [item for item in runs if item.record.run_key.startswith(command.run or "")]
     if not wanted or (len(wanted) > 1 and command.run):
         return which([item.record for item in wanted], command.run, trigger, world, "logs")
     item = wanted[-1]
     record = item.record
     with _open(world, item.profile) as cluster:
-        files = cluster.fetch(record.run_key, -4 * LOG_BYTES, 4 * LOG_BYTES, 0)
+        files = cluster.fetch(record.run_key, -4 * LOG_BYTES, 4 * LOG_BYTES, 0, part=command.task)
     text = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide) if files else ""
     lines = text.splitlines()[-command.lines :]
     shown = "\n".join(lines)
@@ -199,11 +199,25 @@ def show_log(world: World, command: Logs, runs: Sequence[Found], trigger: str) -
         cut = f", as many as a comment holds of the last {command.lines}"
     link = f" · [the whole log]({record.log_url})" if record.log_url else ""
     count = len(shown.splitlines())
-    head = f"### {icon(record)} {world.settings.voice.name} · {record.profile} · log of run `{record.run_key[:8]}`"
+    of = "" if command.task is None else f"{part_name(record, command.task)} of "
+    head = f"### {icon(record)} {world.settings.voice.name} · {record.profile} · log of {of}run `{record.run_key[:8]}`"
     if not shown.strip():
-        return answered("logs", [head, "", "It has written nothing yet."], trigger)
+        nothing = "It has written nothing yet." if command.task is None else no_log_of(record, command.task)
+        return answered("logs", [head, "", nothing], trigger)
     body = fence(shown).replace("<!--", "<!\u200b--")
     return answered("logs", [head, "", f"The last {count} lines{cut}{link}", "", body], trigger)
+
+
+def part_name(record: RunRecord, number: int) -> str:
+    """A part of a job, in words: `task 3`, `component 0`."""
+    return f"{'component' if record.parts > record.resources.tasks else 'task'} {number}"
+
+
+def no_log_of(record: RunRecord, number: int) -> str:
+    """Why there is nothing to show of one part of a job."""
+    if record.parts == record.resources.tasks == 1:
+        return "The run may have no such task: it is one job, not an array of several. Without `task=` its log is shown."
+    return f"{part_name(record, number).capitalize()} has written nothing yet, or there is none such: the job has {record.parts} parts."
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import denied, malformed, unknown_profile
 from dispatcher.report import headline, outputs, run_report
-from dispatcher.running import runs_table, watched_profiles
+from dispatcher.running import no_log_of, runs_table, watched_profiles
 from dispatcher.slurm import Absent, Observation, State
 from dispatcher.starting import start_runs
 from dispatcher.untrusted import redact
@@ -94,22 +94,24 @@ def _as_it_is(world: World, policy: Policy, profile: Profile, record: RunRecord)
     return seen.record if seen else record
 
 
-def logs(world: World, policy: Policy, run_key: str, lines: int, follow: bool) -> Outcome:
-    """The end of a run's log, or with `follow` everything that comes, until the run has ended."""
+def logs(world: World, policy: Policy, run_key: str, lines: int, follow: bool, task: int | None = None) -> Outcome:
+    """The end of a run's log, or of one task's, or with `follow` everything that comes, until the run has ended."""
     world = guarded(world, policy)
     profile, record = find_run(world, policy, run_key)
     cluster = world.connect(profile)
     try:
-        files = cluster.fetch(record.run_key, -CHUNK, CHUNK, 0)
+        files = cluster.fetch(record.run_key, -CHUNK, CHUNK, 0, part=task)
         assert files is not None, "find_run has just seen it"
         # Who follows sees half a line when it is whole: half a secret would not be known as one.
         shown = files.log[: files.log.rfind(b"\n") + 1] if follow else files.log
         text = redact(shown.decode("utf-8", "replace"), world.settings.to_hide).splitlines()
         world.show_log("".join(line + "\n" for line in text[max(len(text) - max(lines, 0), 0) :]).encode())
+        if task is not None and not files.log_size:
+            world.say(no_log_of(record, task).replace("`task=`", "`--task`"))
         offset, over = files.log_offset + len(shown), not follow
         while not over:
             over = _is_over(cluster, record)
-            offset, _ = show_new_lines(world, cluster, record.run_key, offset, last=over)
+            offset, _ = show_new_lines(world, cluster, record.run_key, offset, last=over, part=task)
             world.clock.sleep(0 if over else LOG_INTERVAL_SECONDS)
     finally:
         cluster.close()

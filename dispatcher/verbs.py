@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 RUN_KEY = re.compile(r"[0-9a-f]{4,16}")
+TASK = re.compile(r"0|[1-9][0-9]{0,6}")
 GATE = re.compile(r"[a-z0-9/_.-]{1,64}")
 
 
@@ -52,10 +53,14 @@ class Help:
 
 @dataclass(frozen=True)
 class Logs:
-    """Show the end of a run's log: `run` is the beginning of its run key (4 to 16 hex digits), None for the newest run."""
+    """Show the end of a run's log: `run` is the beginning of its run key (4 to 16 hex digits), None for the newest run.
+
+    `task` is a task of an array or a component of a heterogeneous job; None for the log that says most.
+    """
 
     run: str | None = None
     lines: int = LOG_LINES
+    task: int | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,10 @@ def _logs(taken: _Taken) -> Verb | Malformed:
     lines = taken.given.get("lines", str(LOG_LINES))
     if not re.fullmatch(r"[1-9][0-9]{0,3}", lines) or int(lines) > LOG_LINES_LIMIT:
         return Malformed("bad-value", f"{code(lines)} is not a number of lines.", f"`lines=` takes 1 to {LOG_LINES_LIMIT}.")
-    return Logs(run, int(lines))
+    task = taken.given.get("task")
+    if task is not None and not TASK.fullmatch(task):
+        return Malformed("bad-value", f"{code(task)} is not a task's number.", "`task=` takes a whole number of at most 7 digits.")
+    return Logs(run, int(lines), None if task is None else int(task))
 
 
 def _cancel(taken: _Taken) -> Verb | Malformed:
@@ -258,7 +266,7 @@ def _baseline(taken: _Taken) -> Verb | Malformed:
 # How many words without `=` a verb takes, which keys, and what becomes of them.
 _READERS: Mapping[str, tuple[int, tuple[str, ...], Callable[[_Taken], Verb | Malformed]]] = {
     "status": (0, (), _status),
-    "logs": (1, ("lines",), _logs),
+    "logs": (1, ("lines", "task"), _logs),
     "cancel": (1, ("profile",), _cancel),
     "retry": (1, (), _retry),
     "approve": (0, ("sha",), _approve),

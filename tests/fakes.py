@@ -309,6 +309,7 @@ class FakeRun:
     job_id: str = ""
     tags: tuple[str, ...] = ()
     log: bytes = b""
+    part_logs: dict[int, bytes] = field(default_factory=dict)
     results: dict[str, bytes] = field(default_factory=dict)
     submission: Submission | None = None
     sent: bytes = b""
@@ -452,16 +453,19 @@ class FakeCluster:
             run = self.runs[key]
             yield ActiveRun(key, run.job_id, reported, self.age, len(run.log), run.exit_file, alive=run.exit_file == "")
 
-    def fetch(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "") -> RunFiles | None:
+    def fetch(
+        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: int | None = None
+    ) -> RunFiles | None:
         self.trace.add("cluster.fetch")
         run = self.runs.get(run_key)
         if run is None:
             return None
-        size = len(run.log)
+        log = run.log if part is None else run.part_logs.get(part, b"")
+        size = len(log)
         offset = min(max(size + log_offset, 0) if log_offset < 0 else log_offset, size)
         results = run.results.get(results_path or "results.json")
         too_big = results is not None and len(results) > results_cap
-        return RunFiles(run.record, run.log[offset:][:log_cap], offset, size, None if too_big else results, too_big)
+        return RunFiles(run.record, log[offset:][:log_cap], offset, size, None if too_big else results, too_big)
 
     def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
         if run_keys:

@@ -748,6 +748,20 @@ account() {
 
 # ------------------------------------------------------------------ look
 
+newest_of() { # files, as patterns find them -> $log, the newest one
+    log=
+    for file; do
+        case ${file##*/} in *[!A-Za-z0-9._%+-]*) continue ;; esac
+        [ -f "$file" ] || continue
+        [ -n "$log" ] && [ ! "$file" -nt "$log" ] || log=$file
+    done
+    [ -n "$log" ]
+}
+log_of_part() { # key number -> $log, that of one task of an array, or of one component of a heterogeneous job
+    # an array's: KEY_JOB_TASK_START; a component's: KEY-NUMBER_JOB_START. Until the program starts there is only the batch script's.
+    newest_of "runs/$1/logs/log-dispatch-$1"_*_"$2"_*.out "runs/$1/logs/log-dispatch-$1-$2"_*_*.out ||
+        newest_of "runs/$1/logs/sbatch_dispatch-$1"_*_"$2".out
+}
 log_of() { # key -> $log, the newest log that the job writes; of an array that of a task that failed
     log=
     for file in "runs/$1"/exit.*[0-9]; do
@@ -759,12 +773,7 @@ log_of() { # key -> $log, the newest log that the job writes; of an array that o
         [ -z "$log" ] || return 0
     done
     for pattern in 'log-*.out' 'sbatch_*.out' '*.out' '*.log'; do
-        for file in "runs/$1/logs"/$pattern; do
-            case ${file##*/} in *[!A-Za-z0-9._%+-]*) continue ;; esac
-            [ -f "$file" ] || continue
-            [ -n "$log" ] && [ ! "$file" -nt "$log" ] || log=$file
-        done
-        [ -z "$log" ] || return 0
+        ! newest_of "runs/$1/logs"/$pattern || return 0
     done
     return 1
 }
@@ -839,14 +848,16 @@ details() { # scontrol for a few jobs that neither squeue nor sacct knows
     say done
 }
 fetch() {
-    IFS= read -r key <&3 && IFS= read -r offset <&3 && IFS= read -r log_cap <&3 && IFS= read -r results_cap <&3 && IFS= read -r results <&3 || gone
-    is_hex "$key" && is_number "${offset#-}" && is_number "$log_cap" && is_number "$results_cap" && is_inside "$results" || { fail cluster.bad-request fetch; return; }
+    IFS= read -r key <&3 && IFS= read -r offset <&3 && IFS= read -r log_cap <&3 && IFS= read -r results_cap <&3 && IFS= read -r results <&3 && IFS= read -r part <&3 || gone
+    is_hex "$key" && is_number "${offset#-}" && is_number "$log_cap" && is_number "$results_cap" && is_inside "$results" &&
+        { [ "$part" = - ] || is_number "$part"; } || { fail cluster.bad-request fetch; return; }
     [ -e "runs/$key/record.json" ] || { say done unknown; return; }
     begin record
     cat "runs/$key/record.json" >&4
     end record
     size=0
-    if log_of "$key"; then
+    if [ "$part" = - ]; then log_of "$key"; else log_of_part "$key" "$part"; fi
+    if [ -n "$log" ]; then
         size=$(stat -L -c %s "$log") || size=0
         [ "$offset" -ge 0 ] || offset=$((size + offset))
         [ "$offset" -ge 0 ] || offset=0

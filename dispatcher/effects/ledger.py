@@ -48,6 +48,7 @@ from dispatcher.ports import (
 
 DIGEST = r"[0-9a-f]{64}"
 NAME = r"[0-9a-z][0-9a-z-]{0,127}"
+PART = r"0|[1-9][0-9]{0,6}"
 
 CUT = ("ssh.cut", "cluster.cut")
 CLAIM_SECONDS = 120.0
@@ -242,9 +243,11 @@ class LedgerCluster:
                 scontrol = command_output(self._request("details", " ".join(missing[:MISSING_CAP])), "scontrol")
         return Sweep(runs, now, squeue, sacct, scontrol, queued_keys(answer))
 
-    def fetch(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "") -> RunFiles | None:
+    def fetch(
+        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: int | None = None
+    ) -> RunFiles | None:
         """As in `ports.Cluster`."""
-        self._ask_for(run_key, log_offset, log_cap, results_cap, results_path)
+        self._ask_for(run_key, log_offset, log_cap, results_cap, results_path, part)
         return run_files(self._talk.answer(LOOK_SECONDS), log_cap, results_cap)
 
     def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
@@ -257,11 +260,12 @@ class LedgerCluster:
             found += [run_files(self._talk.answer(LOOK_SECONDS), 0, 0) for _ in batch]
         return tuple(files.record if files else None for files in found)
 
-    def _ask_for(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str) -> None:
+    def _ask_for(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str, part: int | None = None) -> None:
         name = results_path or "results.json"
         if not is_inside(name):
             raise ValueError(f"the results' path {name!r} leaves the run's folder")
-        self._talk.ask("fetch", check_name(run_key, KEY, "run key"), str(log_offset), str(log_cap), str(results_cap), name)
+        which = "-" if part is None else check_name(str(part), PART, "part")
+        self._talk.ask("fetch", check_name(run_key, KEY, "run key"), str(log_offset), str(log_cap), str(results_cap), name, which)
 
     def find(self, tag: str) -> tuple[str, ...]:
         """As in `ports.Cluster`."""

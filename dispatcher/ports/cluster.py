@@ -210,8 +210,14 @@ class Cluster(Protocol):
     def sweep(self) -> Sweep:
         """Looks at every active run at once."""
 
-    def fetch(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "") -> RunFiles | None:
-        """Reads one run; None when the ledger does not know it. A negative offset counts from the log's end."""
+    def fetch(
+        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: int | None = None
+    ) -> RunFiles | None:
+        """Reads one run; None when the ledger does not know it. A negative offset counts from the log's end.
+
+        `part` is a task of an array or a component of a heterogeneous job, whose log is read (empty when there is none such); without
+        it the log that says most: of an array that of a task that failed, else the newest.
+        """
 
     def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
         """The records (ledger texts) of many runs, for little more than one costs; None for those that the ledger does not know."""

@@ -561,6 +561,34 @@ def test_a_log_that_is_no_file_is_not_read(job_dir: Path, cluster: LedgerCluster
     assert files.log == b"this one"
 
 
+@pytest.mark.parametrize(("part", "log"), [(3, b"task 3 again"), (0, b"task 0"), (10, b"batch 10"), (2, b""), (1, b"component 1")])
+def test_the_log_of_one_part(job_dir: Path, cluster: LedgerCluster, part: int, log: bytes) -> None:
+    submit(cluster)
+    logs = job_dir / "runs" / KEY / "logs"
+    for number, (name, text) in enumerate(
+        [
+            (f"log-dispatch-{KEY}_3_0_0.out", "task 0"),
+            (f"log-dispatch-{KEY}_3_3_0.out", "task 3"),
+            (f"log-dispatch-{KEY}_3_3_1.out", "task 3 again"),
+            (f"log-dispatch-{KEY}-1_3_0.out", "component 1"),
+            (f"sbatch_dispatch-{KEY}_3_10.out", "batch 10"),
+            (f"log-dispatch-{KEY}_3_2_$(x).out", "odd name"),
+            ("log-z_9_9_9.out", "another's"),
+        ]
+    ):
+        (logs / name).write_text(text)
+        os.utime(logs / name, (number, number))
+    files = cluster.fetch(KEY, -100, 100, 100, part=part)
+    assert files is not None
+    assert (files.log, files.log_size) == (log, len(log))
+
+
+@pytest.mark.parametrize("part", [-1, 12345678])
+def test_what_is_no_part_is_not_asked_for(cluster: LedgerCluster, part: int) -> None:
+    with pytest.raises(ValueError, match="part"):
+        cluster.fetch(KEY, 0, 1, 1, part=part)
+
+
 # --------------------------------------------------------------------------- where it cannot work
 
 
@@ -733,7 +761,8 @@ def test_names_that_could_leave_the_ledger(bad: str, cluster: LedgerCluster) -> 
 
 def test_the_far_side_checks_names_itself(job_dir: Path, slurm_like: PretendSlurm) -> None:
     """Straight to the program, past our own checks: nothing is made outside job_dir."""
-    words = f"claim ../../x {'a' * 64} g tag 3 find ../x fetch ../.. 0 1 1 x retire ../x cancel a/b"
+    words = f"claim ../../x {'a' * 64} g tag 3 find ../x fetch ../.. 0 1 1 x - retire ../x cancel a/b"
+    words += f" fetch {KEY} 0 1 1 x $(x) fetch {KEY} 0 1 1 x ../1"
     lines = ["@m", "1", "slurm", str(job_dir), *words.split()]
     done = subprocess.run(
         ["sh", "-c", command()],
@@ -741,7 +770,7 @@ def test_the_far_side_checks_names_itself(job_dir: Path, slurm_like: PretendSlur
         capture_output=True,
         env=with_path(slurm_like),
     )
-    assert done.stdout.decode().split("\n").count("@m fail cluster.bad-request") == 5
+    assert done.stdout.decode().split("\n").count("@m fail cluster.bad-request") == 7
     assert {file.name for file in job_dir.parent.iterdir()} == {job_dir.name, "slurm"}
 
 

@@ -86,9 +86,9 @@ class Bench:
             time.sleep(0.4)
         return now
 
-    def log(self) -> str:
-        """The log that a comment would show."""
-        files = self.cluster.fetch(self.key, 0, 100_000, 0)
+    def log(self, part: int | None = None) -> str:
+        """The log that a comment would show, or that of one part."""
+        files = self.cluster.fetch(self.key, 0, 100_000, 0, part=part)
         assert files is not None
         return files.log.decode()
 
@@ -118,6 +118,7 @@ def test_an_array_of_which_one_task_fails(bench: Bench, slurm: SlurmRig, cluster
     assert [name for name in logs if name.startswith("log-")] == [f"log-dispatch-{KEY}_{job}_{task}_0.out" for task in range(4)]
     # The task that failed comes first, whichever log is the newest.
     assert bench.log() == "task 2\n"
+    assert [bench.log(task) for task in range(5)] == ["task 0\n", "task 1\n", "task 2\n", "task 3\n", ""]
     assert (bench.folder / "runs" / KEY / "exit").read_text() == "3\n"
     # Everything that was written after sbatch is missing, as after a power cut: the job is found, and none other is submitted.
     for name in ("job", "answer", "listed"):
@@ -225,6 +226,8 @@ def test_a_heterogeneous_job(bench: Bench, slurm: SlurmRig, cluster_sshd: Sshd, 
     logs = {path.name: path.read_text() for path in (bench.folder / "runs" / bench.key / "logs").glob("log-*")}
     assert "group 0 role  gpus 0,1\n" in logs[f"log-dispatch-{bench.key}-0_{job}_0.out"]
     assert logs[f"log-dispatch-{bench.key}-1_{int(job) + 1}_0.out"].count("group 1 role loader's gpus none\n") == 2
+    assert bench.log(0) == "group 0 role  gpus 0,1\n"
+    assert bench.log(1).count("group 1 role loader's") == 2
     for name in ("job", "answer", "listed"):
         (bench.folder / "runs" / bench.key / name).unlink()
     bench.cluster.close()

@@ -86,6 +86,8 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["gate", "x"],
         ["gate", "0"],
         ["logs", "4f1c", "-n", "-3"],
+        ["logs", "4f1c", "--task", "-1"],
+        ["logs", "4f1c", "--task", "+1"],
         ["policy", "check", "--head", "123"],
         ["policy", "check", "--team", "ml"],
         ["watch", "--interval", "soon"],

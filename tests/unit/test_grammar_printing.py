@@ -36,6 +36,7 @@ def said(body: str) -> CommentEvent:
         ("plan n=1 recipe=x,y lr=1,2 m=3", "/train plan recipe=x,y n=1 lr=1,2 m=3"),
         ("logs lines=200 4F1C", "/train logs 4f1c"),
         ("logs lines=20", "/train logs lines=20"),
+        ("logs task=0 4F1C", "/train logs 4f1c task=0"),
         ("cancel profile=a", "/train cancel profile=a"),
         ("cancel all", "/train cancel all"),
         ("retry all", "/train retry all"),

@@ -12,7 +12,7 @@ from dispatcher.configuration import read_policy
 from dispatcher.event import CheckEvent, ManualEvent, PushEvent
 from dispatcher.flow import handle
 from dispatcher.ports import Check, PullRequest
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import Resources, RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.waiver import WAIVED
 from dispatcher.watching import watch
@@ -299,6 +299,26 @@ def test_a_log_that_is_one_endless_line_is_not_empty() -> None:
     assert say(fakes, "/train logs", comment=51) == ("answered", "logs")
     assert "xEND\n" in fakes.forge.bodies[-1]
     assert "nothing yet" not in fakes.forge.bodies[-1]
+
+
+def test_the_log_of_one_task_in_a_comment() -> None:
+    fakes = of_ours(POLICY)
+    say(fakes, "/train")
+    [run] = fakes.cluster.runs.values()
+    run.log, run.part_logs[3] = b"all\n", b"only @alice's <b>task</b>\n"
+    parts = {"parts": 4, "resources": Resources(tasks=4)}
+    run.record = parse_record(run.record).model_copy(update=parts).to_json()
+    assert say(fakes, "/train logs task=3", comment=51) == ("answered", "logs")
+    assert "log of task 3 of run" in fakes.forge.bodies[-1]
+    assert "```text\nonly @alice's <b>task</b>\n```" in fakes.forge.bodies[-1]
+    say(fakes, "/train logs task=7", comment=52)
+    assert "Task 7 has written nothing yet, or there is none such: the job has 4 parts." in fakes.forge.bodies[-1]
+    run.record = parse_record(run.record).model_copy(update={"parts": 2, "resources": Resources()}).to_json()
+    say(fakes, "/train logs task=1", comment=53)
+    assert "log of component 1 of run" in fakes.forge.bodies[-1]
+    run.record = parse_record(run.record).model_copy(update={"parts": 1}).to_json()
+    say(fakes, "/train logs task=1", comment=54)
+    assert "it is one job, not an array" in fakes.forge.bodies[-1]
 
 
 def test_a_queued_run_whose_submitter_died_before_it_said_so_can_be_cancelled() -> None:

@@ -7,7 +7,7 @@ import pytest
 from dispatcher.configuration import read_policy
 from dispatcher.errors import ClusterError, Exit
 from dispatcher.plan import commit_tag
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import Resources, RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.terminal import ask, cancel, find_run, logs, status
 from dispatcher.watching import watch
@@ -165,3 +165,17 @@ def test_the_end_of_a_log() -> None:
     fakes.cluster.add(run_record(run_key=KEY), "running", "RUNNING", log=b"one\ntwo\nthree")
     logs(fakes.world, read_policy(fakes.world), KEY, 2, follow=False)
     assert fakes.shown == b"two\nthree\n"
+
+
+def test_the_log_of_one_task() -> None:
+    fakes = terminal()
+    fakes.cluster.add(run_record(run_key=KEY, parts=4, resources=Resources(tasks=4)), "running", "RUNNING", log=b"task 0\n")
+    fakes.cluster.runs[KEY].part_logs[3] = b"task 3: one\ntwo\n"
+    logs(fakes.world, read_policy(fakes.world), KEY, 200, follow=False, task=3)
+    assert fakes.shown == b"task 3: one\ntwo\n"
+    logs(fakes.world, read_policy(fakes.world), KEY, 200, follow=False, task=9)
+    assert fakes.shown == b"task 3: one\ntwo\n"
+    assert "Task 9 has written nothing yet, or there is none such: the job has 4 parts." in fakes.said
+    fakes.cluster.scheduler["100"] = "COMPLETED"
+    logs(fakes.world, read_policy(fakes.world), KEY, 1, follow=True, task=3)
+    assert fakes.shown.endswith(b"two\ntwo\n")
