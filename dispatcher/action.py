@@ -34,7 +34,7 @@ INPUTS = (
 # Each is a command of the command line.
 MODES = ("handle", "watch", "gate")
 
-OUTPUTS = ("decision", "reason-code", "run-key", "job-id", "state", "log-url", "comment-url", "result")
+OUTPUTS = ("decision", "reason-code", "run-key", "job-id", "state", "log-url", "wandb-url", "comment-url", "result")
 
 
 def blank_outputs(decision: str, reason: str) -> dict[str, str]:

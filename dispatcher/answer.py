@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from dispatcher.action import blank_outputs
 from dispatcher.errors import Exit
 from dispatcher.grammar import Override, Run
 from dispatcher.ports import Reaction
@@ -125,7 +126,7 @@ def refusal(
     lines += [words, ""] if words else []
     lines += [f"**Next:** {step}", ""] if step else []
     lines += [f"<sub>reason `{reason}` · {became} · [how this works]({DOCS}/commands.md)</sub>"]
-    told = {"decision": tone.decision, "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
+    told = blank_outputs(tone.decision, reason)
     return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told, tone.reaction, exit_code, title)
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from dispatcher.errors import Exit, ForgeError
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import TAIL_READ, Seen, changed, look, note_absence, report, sight_of, sightings_of
+from dispatcher.observe import TAIL_READ, Seen, changed, look, note_absence, note_no_link, report, sight_of, sightings_of
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.record import RunRecord, parse_record
@@ -39,8 +39,10 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
             show_new_lines(world, cluster, now.record.run_key, offset, last=True)
         if now.record.absent_since is not None and not now.record.state.ended:
             note_absence(cluster, now)
-        elif changed(run, sight):
+        elif changed(run, sight) or (now.record.wandb_url and not seen.record.wandb_url):
             seen = _said(world, cluster, policy, now)
+        else:
+            note_no_link(cluster, run, now)
         if seen.record.state.ended:
             judge_ended(world, policy, (seen.record,))
             return _ended(world, seen)

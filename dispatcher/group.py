@@ -9,7 +9,7 @@ from datetime import datetime
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
 from dispatcher.phrases import clock, number, plural
 from dispatcher.record import Member, RunRecord
-from dispatcher.report import headline, icon
+from dispatcher.report import headline, icon, links
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, neutralise
 
@@ -95,8 +95,7 @@ def _row(record: RunRecord, shared: set[str], now: datetime, same_recipe: bool, 
     if metrics:
         state += " · **" + ", ".join(metrics) + "**"
     job = f"`{record.job_id}`" if record.job_id else ""
-    log = f"[log]({record.log_url})" if record.log_url else ""
-    return f"| {icon(record)} | `{record.profile}`{recipe} | {own} | {state} | {job} | `{voice.key(record.run_key)}` | {log} |"
+    return f"| {icon(record)} | `{record.profile}`{recipe} | {own} | {state} | {job} | `{voice.key(record.run_key)}` | {links(record)} |"
 
 
 def _good(record: RunRecord) -> bool:

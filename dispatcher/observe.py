@@ -23,12 +23,17 @@ from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, par
 from dispatcher.slurm import Absent, Observation, Sight, Sightings, Silent, State
 from dispatcher.untrusted import redact
 from dispatcher.usage import used
+from dispatcher.wandb import run_link
 from dispatcher.world import World
 
 TAIL_READ = 64 * 1024
+# In so much of a log's beginning the job's run at Weights & Biases is looked for.
+HEAD_READ = 256 * 1024
 ABSENT = "absent"
 # Stands for the reported state where what is in the ledger has not been said yet: the next look says it.
 UNREPORTED = "unreported"
+_RUNNING = State.RUNNING.value
+_LINK_SETTLED = f"{_RUNNING}, link settled"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # How a local run's script ended: by itself, by `timeout`, by somebody's Ctrl-C or cancel.
@@ -66,7 +71,9 @@ def changed(run: ActiveRun, sight: Sight) -> bool:
     """
     match sight:
         case Observation():
-            return sight.state.ended or reported_as(sight.state, sight.reason) != run.reported
+            if sight.state is State.RUNNING:
+                return run.reported not in (_RUNNING, _LINK_SETTLED)
+            return sight.state.ended or _state_words(sight.state, sight.reason) != run.reported
         case Absent():
             return True
         case Silent():
@@ -75,8 +82,21 @@ def changed(run: ActiveRun, sight: Sight) -> bool:
             assert_never(sight)
 
 
-def reported_as(state: State, reason: str) -> str:
-    """What the ledger remembers of a report: the state and, while a job waits, what for. Another reason is news."""
+def may_name_its_run(run: ActiveRun, sight: Sight) -> bool:
+    """Whether a running job has written something, and its log has not been looked through yet for its run at Weights & Biases."""
+    running = isinstance(sight, Observation) and sight.state is State.RUNNING
+    return running and run.reported == _RUNNING and run.log_size > 0
+
+
+def reported_as(record: RunRecord) -> str:
+    """What the ledger remembers of a report: the state; while a job waits, what for; while it runs, whether a link is still looked for."""
+    if record.state is State.RUNNING and (record.wandb_url or record.log_head_read):
+        return _LINK_SETTLED
+    return _state_words(record.state, record.reason)
+
+
+def _state_words(state: State, reason: str) -> str:
+    """Of a job that waits, another reason is news."""
     return f"{state.value} {reason[:60]}".strip() if state is State.PENDING else state.value
 
 
@@ -86,6 +106,12 @@ def note_absence(cluster: Cluster, seen: Seen) -> None:
     `ABSENT` stands for what was reported, so that a job that comes back is looked at, and has its whole grace again.
     """
     cluster.save(seen.record.run_key, seen.record.to_json(), ABSENT)
+
+
+def note_no_link(cluster: Cluster, run: ActiveRun, seen: Seen) -> None:
+    """That a running job's log begins without a run at Weights & Biases is remembered, so that it is not read again and again."""
+    if seen.record.state is State.RUNNING and seen.record.log_head_read and run.reported == _RUNNING:
+        cluster.save(seen.record.run_key, seen.record.to_json(), reported_as(seen.record))
 
 
 def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_after: timedelta) -> Seen | None:
@@ -101,13 +127,25 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
         record = _with_results(record, _results_of(cluster, record, files), world.settings.to_hide)
     if record.target.repository != world.settings.repository:
         return None  # Another repository's run in the same job_dir: its own sweep speaks for it.
-    return Seen(record, redact(files.log.decode("utf-8", "replace"), world.settings.to_hide))
+    tail = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
+    return Seen(_with_link(record, cluster, files, tail, world.settings.to_hide), tail)
 
 
 def tail_of(world: World, cluster: Cluster, record: RunRecord) -> str:
     """The end of a run's log, redacted."""
     files = cluster.fetch(record.run_key, -TAIL_READ, TAIL_READ, 0)
     return redact(files.log.decode("utf-8", "replace"), world.settings.to_hide) if files else ""
+
+
+def _with_link(record: RunRecord, cluster: Cluster, files: RunFiles, tail: str, to_hide: Collection[str]) -> RunRecord:
+    """The record with the job's run at Weights & Biases, which it names at the beginning of its log, and again at its end."""
+    if record.wandb_url:
+        return record
+    url = run_link(tail, record.wandb_site)
+    if not url and files.log_offset and not record.log_head_read:
+        head = cluster.fetch(record.run_key, 0, HEAD_READ, 0)
+        url = run_link(redact(head.log.decode("utf-8", "replace"), to_hide), record.wandb_site) if head else ""
+    return record.model_copy(update={"wandb_url": url, "log_head_read": files.log_size >= HEAD_READ})
 
 
 def _results_of(cluster: Cluster, record: RunRecord, files: RunFiles) -> RunFiles:
@@ -152,7 +190,7 @@ def report(
             words = _with_group(words, record, cluster, policy, world, missing)
         published = publish_run(world.forge, record, words, look_first, with_comment)
         record, url = published.record, published.comment_url
-    cluster.save(record.run_key, record.to_json(), reported_as(record.state, record.reason))
+    cluster.save(record.run_key, record.to_json(), reported_as(record))
     if record.state.ended:
         spent = used(record)
         if spent is not None and record.resources.gpu_hours:

@@ -24,6 +24,7 @@ from dispatcher.profile import Profile, SlurmProfile
 from dispatcher.recipe import Recipe
 from dispatcher.record import JOB_ID, Resources, RunRecord, Target
 from dispatcher.slurm import State
+from dispatcher.wandb import site_of
 
 # Fields of a profile that say how to get there or what to show, and not what the job computes: they are not part of its content.
 _NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "job_dir"}
@@ -234,6 +235,7 @@ class JobPlan:
             cluster=cluster,
             run_dir=self.run_dir,
             log_template=self.profile.log_link(JOB_ID, self.run_key, self._log_path) or "",
+            wandb_site=site_of(self.profile.environment),
             results_path=f"code/{self.recipe.results}",
             results_required="results" in self.recipe.model_fields_set,
             resources=self.resources,

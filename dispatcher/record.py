@@ -14,6 +14,7 @@ from typing_extensions import assert_never
 
 from dispatcher.errors import ClusterError
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
+from dispatcher.wandb import RUN_PATTERN, SITE, SITE_PATTERN
 
 SCHEMA = 1
 # Stands for the job's id in `log_template`: the record is written before there is a job.
@@ -123,6 +124,12 @@ class RunRecord(_Frozen):
     nodes: str = ""
     evidence: str = ""
     log_offset: int = 0
+    wandb_site: str = Field(default=SITE, pattern=f"^{SITE_PATTERN}$")
+    """Where the job's Weights & Biases runs are, without scheme."""
+    wandb_url: str = Field(default="", pattern=f"^({RUN_PATTERN})?$")
+    """Its run there, once the log has named it."""
+    log_head_read: bool = False
+    """The beginning of the log has been looked through as far as it ever is."""
     lfs_pointers: tuple[str, ...] = ()
     results: dict[str, float | int | str | None] = Field(default_factory=dict)
     results_problem: str = ""

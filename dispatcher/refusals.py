@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from dispatcher.action import blank_outputs
 from dispatcher.answer import BROKEN, DENIED, MALFORMED, NOTHING, UNUSABLE, WAITING, Answer, Voice, marker, refusal
 from dispatcher.approval import Request
 from dispatcher.authorise import Denial
@@ -115,8 +116,8 @@ def nothing_to_compare(trigger: str, voice: Voice) -> Answer:
 
 def answered(reason: str, lines: Sequence[str], trigger: str) -> Answer:
     """An answer that is no refusal."""
-    told_outputs = {"decision": "answered", "reason-code": reason, "run-key": "", "job-id": "", "state": "", "log-url": "", "result": "{}"}
-    return Answer(reason, "\n".join([*lines, "", marker(trigger)]), "\n".join(lines), told_outputs, "+1", Exit.OK)
+    body = "\n".join([*lines, "", marker(trigger)])
+    return Answer(reason, body, "\n".join(lines), blank_outputs("answered", reason), "+1", Exit.OK)
 
 
 def headed(words: str) -> tuple[str, str]:

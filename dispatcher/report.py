@@ -171,6 +171,7 @@ def outputs(record: RunRecord, log_url: str | None) -> dict[str, str]:
         "job-id": record.job_id,
         "state": record.state.value,
         "log-url": log_url or "",
+        "wandb-url": record.wandb_url,
         "result": json.dumps({name: _as_json(value) for name, value in record.results.items()}, sort_keys=True),
     }
 
@@ -185,6 +186,12 @@ def _as_json(value: Value) -> Value:
 def icon(record: RunRecord) -> str:
     """The state in one sign."""
     return "❌" if record.results_problem else _ICONS.get(record.state, "❌")
+
+
+def links(record: RunRecord) -> str:
+    """Where more can be read, for a table's cell."""
+    found = (("log", record.log_url), ("W&B", record.wandb_url))
+    return " · ".join(f"[{name}]({url})" for name, url in found if url)
 
 
 def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) -> list[str]:
@@ -219,6 +226,8 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
         rows.append(("Job", f"`{record.job_id}` on {code(record.cluster)}"))
     if record.state is not State.QUEUED and (record.job_id or record.state is not State.CANCELLED):
         rows.append(("Log", f"[open the log]({log_url})" if log_url else code(f"{record.run_dir}/logs")))
+    if record.wandb_url:
+        rows.append(("W&B", f"[open the run]({record.wandb_url})"))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 

@@ -20,7 +20,7 @@ from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import answered, denied
-from dispatcher.report import headline, icon
+from dispatcher.report import headline, icon, links
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, fence, neutralise, redact
 from dispatcher.verbs import Cancel, Logs
@@ -172,11 +172,10 @@ def _row(record: RunRecord, world: World) -> str:
     now = world.clock.now()
     what = f"`{record.profile}` / `{record.recipe}`" + "".join(f" {code(item)}" for item in record.overrides)
     waits = f" ({neutralise(record.reason, 160)})" if record.reason and record.state in (State.QUEUED, State.PENDING) else ""
-    log = f"[log]({record.log_url})" if record.log_url else ""
     asked = f"{clock(record.asked_at, now)} by {code(record.actor)}"
     return (
         f"| {icon(record)} | `{world.settings.voice.key(record.run_key)}` | {what} | `{record.sha[:7]}` "
-        f"| {neutralise(headline(record, now))}{waits} | {asked} | {log} |"
+        f"| {neutralise(headline(record, now))}{waits} | {asked} | {links(record)} |"
     )
 
 

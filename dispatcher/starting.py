@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from typing_extensions import assert_never
 
+from dispatcher.action import blank_outputs
 from dispatcher.answer import Answer
 from dispatcher.authorise import AskedBy, Denial, Facts, Grant
 from dispatcher.configuration import guarded
@@ -170,5 +171,4 @@ def _followed(begun: Begun, seen: Seen, code: Exit, policy: Policy, world: World
 
 def outputs_of_plan(job: JobPlan) -> dict[str, str]:
     """The action's outputs where a plan is all that there is."""
-    empty = {"job-id": "", "state": "", "log-url": "", "comment-url": "", "result": "{}"}
-    return {"decision": "plan", "reason-code": "planned", "run-key": job.run_key, **empty}
+    return {**blank_outputs("plan", "planned"), "run-key": job.run_key}

@@ -14,7 +14,7 @@ from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import Seen, changed, look, note_absence, report, sight_of, sightings_of
+from dispatcher.observe import Seen, changed, look, may_name_its_run, note_absence, note_no_link, report, sight_of, sightings_of
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
@@ -104,6 +104,8 @@ def _is_due(run: ActiveRun, sight: Sight) -> bool:
     if not run.job_id:
         return run.age_seconds >= INTERRUPTED_SECONDS
     # Who submitted it a moment ago is reporting it right now; two at once would write two comments.
+    if may_name_its_run(run, sight):
+        return True
     return changed(run, sight) and not (not run.reported and run.age_seconds < SUBMITTER_SECONDS)
 
 
@@ -132,6 +134,9 @@ def _look_after(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, po
         return None
     if seen.record.absent_since is not None and not seen.record.state.ended:
         note_absence(cluster, seen)
+        return None
+    if not changed(run, sight) and not seen.record.wandb_url:
+        note_no_link(cluster, run, seen)
         return None
     return _said(world, cluster, policy, seen, tally)
 

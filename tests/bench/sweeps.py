@@ -100,7 +100,7 @@ def _fill(stage: Stage, slurm: SlurmRig, runs: int) -> None:
             answer = cluster.submit(Submission(key, record.to_json(), SCRIPT, (), "", render_manifest([file]), upload))
             assert isinstance(answer, Submitted), answer
             pending = record.model_copy(update={"job_id": answer.job_id, "state": State.PENDING, "reason": HELD})
-            cluster.save(key, pending.to_json(), reported_as(State.PENDING, HELD))
+            cluster.save(key, pending.to_json(), reported_as(pending))
             if number % 100 == 99:
                 print(f"  {number + 1} of {runs} runs are there", file=sys.stderr)
     finally:

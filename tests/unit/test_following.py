@@ -202,3 +202,16 @@ def test_interrupted_it_leaves_the_job_and_the_ledger_alone() -> None:
         attached(fakes, lambda run: word(fakes, "RUNNING"), lambda run: (_ for _ in ()).throw(KeyboardInterrupt()))
     assert fakes.cluster.active == {KEY: "running"}
     assert not fakes.trace.of("cluster.cancel", "cluster.retire", "cluster.abandon")
+
+
+def test_the_run_at_weights_and_biases_is_said_while_the_job_runs() -> None:
+    url = "https://wandb.ai/nvidia/nano3/runs/ab12cd34"
+    fakes = Fakes()
+    said: list[str] = []
+
+    def look(run: FakeRun) -> None:
+        said.append(fakes.forge.bodies[-1] if fakes.forge.bodies else "")
+
+    ended, _ = attached(fakes, lambda run: word(fakes, "RUNNING"), look, writes(f"wandb: 🚀 View run at {url}\n".encode()), look, look)
+    assert [url in body for body in said] == [False, True, True]
+    assert ended.outputs["wandb-url"] == url
