@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dispatcher.errors import ConfigError
 from dispatcher.policy import POLICY_PATH, Policy, load_policy
-from dispatcher.profile import ENV_TOML, ResolvedProfile, UnknownProfile, names_in, needed, resolve_profile
+from dispatcher.profile import ENV_TOML, CloudProfile, ResolvedProfile, SlurmProfile, UnknownProfile, names_in, needed, resolve_profile
 from dispatcher.untrusted import code
 from dispatcher.world import World
 
@@ -49,7 +49,28 @@ def read_profile(world: World, policy: Policy, name: str) -> ResolvedProfile | U
     resolved = resolve_profile(name, sources, policy.env, world.settings.environment, policy.secrets)
     if isinstance(resolved, UnknownProfile):
         return resolved.among(profile_names(world))
+    if isinstance(resolved.profile, CloudProfile) and resolved.profile.tunnel is None:
+        return replace(resolved, profile=_with_ledger(resolved, resolved.profile, policy, world))
     return resolved
+
+
+def _with_ledger(resolved: ResolvedProfile, profile: CloudProfile, policy: Policy, world: World) -> CloudProfile:
+    """The profile with the place where its runs are recorded: the policy's `ledger`, or at a terminal this machine."""
+    if policy.ledger is None:
+        if world.settings.voice.at_terminal:
+            return profile.model_copy(update={"tunnel": "local", "job_dir": profile.job_dir or world.settings.local_job_dir})
+        words = f"profile {code(resolved.name)} starts jobs through an API, and nothing says where its runs are recorded"
+        step = (
+            "Name a profile with a login node by `ledger:` in `.github/dispatch.yml`, or give this one `tunnel`, `host`, `user`, `job_dir`."
+        )
+        raise ConfigError("config.invalid", f"`{resolved.where('executor')}`: {words}.", step)
+    home = read_profile(world, policy, policy.ledger)
+    if isinstance(home, UnknownProfile) or isinstance(home.profile, CloudProfile) or home.profile.job_dir is None:
+        words = f"`ledger: {policy.ledger}` is no profile of `executor: slurm`, and none of `executor: local` with a `job_dir`"
+        raise ConfigError("config.invalid", f"`{POLICY_PATH}`: {words}.", "Name a profile whose `job_dir` outlives the runner.")
+    names = ("tunnel", "host", "port", "user", "known_hosts", "jump")
+    way = {name: getattr(home.profile, name) for name in names} if isinstance(home.profile, SlurmProfile) else {"tunnel": "local"}
+    return profile.model_copy(update={**way, "job_dir": profile.job_dir or home.profile.job_dir})
 
 
 def profile_names(world: World) -> tuple[str, ...]:

@@ -9,17 +9,20 @@ from typing import Any, cast
 
 from dispatcher.errors import DispatchError
 from dispatcher.ports import Cluster
-from dispatcher.profile import Profile, SlurmProfile
+from dispatcher.profile import CloudProfile, LocalProfile, Profile
 from dispatcher.world import World
 
-Ledger = tuple[str, str, int, str]
-"""What two profiles have in common when they mean the same ledger: executor, user and host, port, folder."""
+Ledger = tuple[str, ...]
+"""What two profiles have in common when they mean the same ledger: executor, user and host, port, folder, API."""
 
 
 def ledger_of(profile: Profile) -> Ledger:
     """Where a profile's runs are kept."""
-    port = profile.port if isinstance(profile, SlurmProfile) else 0
-    return profile.executor, profile.address, port, profile.job_dir or ""
+    if isinstance(profile, LocalProfile):
+        return profile.executor, profile.job_dir or ""
+    where = (profile.tunnel or "local", profile.user or "", profile.host or "", str(profile.port))
+    place = (profile.ledger_name,) if isinstance(profile, CloudProfile) else ()
+    return profile.executor, *where, profile.job_dir or "", *place
 
 
 @contextmanager

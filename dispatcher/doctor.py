@@ -10,7 +10,7 @@ from typing import Literal
 
 from dispatcher.phrases import size
 from dispatcher.ports import CommandOutput, Probe
-from dispatcher.profile import LocalProfile, ResolvedProfile, SlurmProfile
+from dispatcher.profile import CloudProfile, LocalProfile, ResolvedProfile, SlurmProfile
 from dispatcher.untrusted import printable
 
 # Below this much free space a run's folder, its log and its package may not fit.
@@ -37,6 +37,8 @@ def findings(resolved: ResolvedProfile, probes: Sequence[Probe]) -> list[Finding
             found.append(_containers(profile, said))
         case LocalProfile():
             found.append(Finding("none", "scheduler", "runs are started on this machine"))
+        case CloudProfile():
+            found += [_api(probe) for probe in probes if probe.name.startswith("api.")]
     found += [Finding("none", note.key, note.words, str(note.place)) for note in resolved.notes]
     return found
 
@@ -88,6 +90,12 @@ def _slurm(said: Mapping[str, CommandOutput]) -> Finding:
     if queue.status != 0:
         return Finding("problem", "slurm", f"{version.stdout.strip()}, but `squeue` does not answer: {_last(queue)}")
     return Finding("ok", "slurm", f"{version.stdout.strip().removeprefix('slurm-wlm ').removeprefix('slurm ')}: sbatch and squeue answer")
+
+
+def _api(probe: Probe) -> Finding:
+    """One thing that an executor's API says about itself."""
+    words = _last(probe.output)
+    return Finding("ok" if probe.output.status == 0 else "problem", probe.name.removeprefix("api."), words)
 
 
 def _accounting(said: Mapping[str, CommandOutput]) -> Finding:

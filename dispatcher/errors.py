@@ -87,6 +87,10 @@ class ClusterError(DispatchError):
     """The login node was reached, but the run's folder or the scheduler refused."""
 
 
+class CloudError(DispatchError):
+    """An executor's API was not reached, or did not do what was asked."""
+
+
 class ForgeError(DispatchError):
     """GitHub did not do what was asked."""
 
@@ -302,6 +306,32 @@ CATALOGUE: dict[str, Kind] = {
         "The remote program ended before it had answered.",
         "Run it again: what was begun is found, and nothing happens twice.",
     ),
+    # executors behind an API
+    "cloud.extra": Kind(
+        Exit.CLUSTER,
+        "The client of this executor's API is not installed.",
+        "Install the extra that is named: `pip install 'nemotron-dispatch[EXTRA]'`, or the action's input `extras`.",
+    ),
+    "cloud.credentials": Kind(
+        Exit.CLUSTER,
+        "The API does not accept the credentials, or there are none.",
+        "Give the step the variables that `docs/profiles.md` names for this executor.",
+    ),
+    "cloud.unreachable": Kind(
+        Exit.CLUSTER,
+        "The executor's API did not answer.",
+        "Check its address and the runner's network, then run it again: nothing happens twice.",
+    ),
+    "cloud.failed": Kind(
+        Exit.CLUSTER,
+        "The executor's API answered with an error.",
+        "Its own words say why. Running it again is safe: nothing happens twice.",
+    ),
+    "cloud.no-answer": Kind(
+        Exit.CLUSTER,
+        "The process that speaks to the executor's API ended or took too long.",
+        "Run it again: a job that was started meanwhile is found.",
+    ),
     # GitHub
     "github.unauthorized": Kind(
         Exit.GITHUB, "GitHub does not accept the token.", "Pass a valid token: `github.token`, or one of an app that is installed here."
@@ -346,6 +376,16 @@ CATALOGUE: dict[str, Kind] = {
 }
 
 JOB_MAY_EXIST = frozenset(
-    {"ssh.cut", "cluster.cut", "cluster.timeout", "cluster.scheduler-silent", "cluster.claim-lost", "cluster.bad-answer"}
+    {
+        "cloud.unreachable",
+        "cloud.failed",
+        "cloud.no-answer",
+        "ssh.cut",
+        "cluster.cut",
+        "cluster.timeout",
+        "cluster.scheduler-silent",
+        "cluster.claim-lost",
+        "cluster.bad-answer",
+    }
 )
 """After these a submission may have reached the scheduler all the same: only the same command again, or the next sweep, can tell."""

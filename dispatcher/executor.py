@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
@@ -149,7 +148,7 @@ class Wandb(Model):
         return {f"WANDB_{name}": value for name, value in given.items() if value is not None}
 
 
-class _Common(Model):
+class Common(Model):
     """What every executor has. `PACKAGERS` are those that it takes."""
 
     PACKAGERS: ClassVar[tuple[str, ...]] = tuple(KINDS)
@@ -203,6 +202,25 @@ class _Common(Model):
         )
 
 
+class Reached(Common):
+    """What has its ledger on a machine that is reached over SSH, or that is the runner itself (`tunnel: local`)."""
+
+    tunnel: Literal["ssh", "local"] = Field(default="ssh", description="Over SSH, or `local`: the runner itself has `sbatch`.")
+    host: Host | None = Field(default=None, description="The login node; needed with `tunnel: ssh`.")
+    port: Annotated[int, Between(1, 65535)] = Field(default=22, description="Its SSH port.")
+    user: User | None = Field(default=None, description="The account there; needed with `tunnel: ssh`.")
+    known_hosts: Annotated[Text, AfterValidator(_known_hosts)] | None = Field(
+        default=None, description="Host keys; without it `DISPATCH_SSH_KNOWN_HOSTS`."
+    )
+    jump: Jump | None = Field(default=None, description="A host to go through, written `user@host:port`.")
+
+    @property
+    def unreachable(self) -> list[tuple[Loc, str]]:
+        """What is missing for `tunnel: ssh`."""
+        missing = [name for name in ("host", "user") if getattr(self, name) is None] if self.tunnel == "ssh" else []
+        return [((), f"`{name}` is missing, which `tunnel: ssh` needs") for name in missing]
+
+
 def _upper(value: str) -> str:
     if value != value.upper():
         raise ValueError(f"`{value}` has small letters, which NeMo-Run would make big ones")
@@ -222,7 +240,7 @@ class HetGroup(Model):
     srun_args: OneOrMore[SrunArgument] = Field(default=(), description="More arguments of its `srun`, after the profile's.")
 
 
-class SlurmProfile(_Common):
+class SlurmProfile(Reached):
     """A Slurm cluster, reached over SSH or from a runner that is one of its own nodes (`tunnel: local`)."""
 
     executor: Literal["slurm"] = Field(default="slurm", description="What runs the job.")
@@ -289,14 +307,6 @@ class SlurmProfile(_Common):
     srun_args: OneOrMore[SrunArgument] = Field(default=(), description="More arguments of `srun`.")
     memory_measure: bool = Field(default=False, description="Run `nvidia-smi` once, before the program.")
     retries: Annotated[int, Between(0, 10)] = Field(default=0, description="How often Slurm starts the job again when it fails.")
-    tunnel: Literal["ssh", "local"] = Field(default="ssh", description="Over SSH, or `local`: the runner itself has `sbatch`.")
-    host: Host | None = Field(default=None, description="The login node; needed with `tunnel: ssh`.")
-    port: Annotated[int, Between(1, 65535)] = Field(default=22, description="Its SSH port.")
-    user: User | None = Field(default=None, description="The account there; needed with `tunnel: ssh`.")
-    known_hosts: Annotated[Text, AfterValidator(_known_hosts)] | None = Field(
-        default=None, description="Host keys; without it `DISPATCH_SSH_KNOWN_HOSTS`."
-    )
-    jump: Jump | None = Field(default=None, description="A host to go through, written `user@host:port`.")
     attach: bool = Field(default=False, description="Wait for the job and show its log.")
 
     @model_validator(mode="after")
@@ -304,9 +314,7 @@ class SlurmProfile(_Common):
         problems: list[tuple[Loc, str]] = []
         if self.job_dir is None:
             problems.append(((), "`remote_job_dir` is missing: the folder on the cluster in which runs are kept"))
-        for name in ("host", "user"):
-            if self.tunnel == "ssh" and getattr(self, name) is None:
-                problems.append(((), f"`{name}` is missing, which `tunnel: ssh` needs"))
+        problems += self.unreachable
         if len([name for name in ("mem", "mem_per_cpu", "mem_per_gpu") if getattr(self, name) is not None]) > 1:
             problems.append((("mem",), "`mem`, `mem_per_cpu` and `mem_per_gpu` exclude each other"))
         if self.het_groups and self.array:
@@ -357,7 +365,7 @@ class SlurmProfile(_Common):
         return self._link(job_id=job_id, run_key=run_key, path=path, user=self.user or "", host=self.host or "")
 
 
-class LocalProfile(_Common):
+class LocalProfile(Common):
     """This machine, through NeMo-Run's LocalExecutor. Without `job_dir` the runner's own temporary folder is used."""
 
     executor: Literal["local"] = Field(default="local", description="What runs the job.")
@@ -382,8 +390,3 @@ class LocalProfile(_Common):
     def log_link(self, job_id: str, run_key: str, path: str) -> str | None:
         """The log's address; None when the profile has no template."""
         return self._link(job_id=job_id, run_key=run_key, path=path, user="", host="localhost")
-
-
-Profile = SlurmProfile | LocalProfile
-
-EXECUTORS: Mapping[str, type[SlurmProfile] | type[LocalProfile]] = {"slurm": SlurmProfile, "local": LocalProfile}

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dispatcher.applies import At, hours_approvals, hours_limits, image_rules, nodes_approvals, nodes_limits, time_limits
+from dispatcher.clouds import CloudProfile
 from dispatcher.denial import Denial, by
-from dispatcher.executor import Profile, SlurmProfile
+from dispatcher.executor import SlurmProfile
 from dispatcher.jobparts import array_tasks, at_once
 from dispatcher.phrases import duration, number, plural
 from dispatcher.policy import Policy
 from dispatcher.record import Resources
+from dispatcher.registry import Profile
 from dispatcher.untrusted import code
 
 _SMALLER = "Ask for less, or have the limit changed on the default branch."
@@ -183,4 +185,6 @@ def _count(options: Mapping[str, str], name: str) -> int:
 
 def image_of(profile: Profile) -> str | None:
     """The image that a profile's jobs run in; None where they run in none."""
+    if isinstance(profile, CloudProfile):
+        return profile.image
     return profile.container_image if isinstance(profile, SlurmProfile) else None

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from typing_extensions import assert_never
 
+from dispatcher.cloudstates import CloudSightings
 from dispatcher.group import group_comment
 from dispatcher.grouping import group_records
 from dispatcher.policy import Policy
@@ -49,7 +50,7 @@ class Seen:
     comment_url: str = ""
 
 
-def sight_of(run: ActiveRun, sightings: Sightings, executor: str) -> Sight:
+def sight_of(run: ActiveRun, sightings: Sightings | CloudSightings, executor: str) -> Sight:
     """What one sweep says about one run. A local run is known by its process and by the exit status that it left."""
     if executor != "local":
         return sightings.of(run.job_id, run.exit_file)
@@ -59,8 +60,10 @@ def sight_of(run: ActiveRun, sightings: Sightings, executor: str) -> Sight:
     return Observation(State.RUNNING, "process") if run.alive else Absent()
 
 
-def sightings_of(sweep: Sweep) -> Sightings:
-    """The sweep's three answers, parsed once."""
+def sightings_of(sweep: Sweep) -> Sightings | CloudSightings:
+    """The sweep's answers, parsed once: the scheduler's three, or an API's."""
+    if sweep.views is not None:
+        return CloudSightings(sweep.views)
     return Sightings(sweep.squeue, sweep.sacct, sweep.scontrol)
 
 

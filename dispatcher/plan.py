@@ -20,7 +20,7 @@ from dispatcher.jobparts import array_tasks
 from dispatcher.limits import asked_for, image_of
 from dispatcher.packager import whole_spec
 from dispatcher.ports import AnySpec, Compiled, CompiledFile, Package, PackageSpec
-from dispatcher.profile import Profile, SlurmProfile
+from dispatcher.profile import CloudProfile, Profile, SlurmProfile
 from dispatcher.recipe import Recipe
 from dispatcher.record import JOB_ID, Resources, RunRecord, Target
 from dispatcher.slurm import State
@@ -41,6 +41,9 @@ _AS_THEY_ARE: tuple[str, ...] = (
     "exclude",
 )
 _AS_THEY_ARE += ("segment", "network", "signal", "open_mode", "array")
+# Of a profile whose jobs an API starts: where the records lie, what the job's environment has, and what is said in other words.
+NOT_FOR_AN_API = {"tunnel", "host", "port", "user", "known_hosts", "jump", "job_dir"}
+NOT_FOR_AN_API |= {"env_vars", "wandb", "log_url", "attach", "packager", "dry_run"}
 _NEMORUN = Path(__file__).parent / "effects" / "nemorun.py"
 
 
@@ -98,7 +101,7 @@ class JobPlan:
     @property
     def processes_per_node(self) -> int:
         """torchrun's processes: as recipe or profile say, else one for each task where there are several, else one for each GPU."""
-        tasks = self.profile.ntasks_per_node if isinstance(self.profile, SlurmProfile) else 1
+        tasks = getattr(self.profile, "ntasks_per_node", 1)
         return self.profile.nproc_per_node or (tasks if tasks > 1 else self.resources.gpus_per_node or 1)
 
     def for_compiler(self) -> dict[str, object]:
@@ -118,7 +121,20 @@ class JobPlan:
             job["executor"] = self._executor(self.profile)
             job["groups"] = self._groups(self.profile)
             job["setup_lines"] = self._setup_lines(self.profile)
+        if isinstance(self.profile, CloudProfile):
+            job["cloud"] = self._cloud(self.profile)
         return job
+
+    def _cloud(self, profile: CloudProfile) -> dict[str, object]:
+        """What an executor behind an API needs: the profile's own fields, and what Slurm's script would have in its lines."""
+        return {
+            "executor": profile.executor,
+            "profile": profile.model_dump(mode="json", exclude=NOT_FOR_AN_API),
+            "seconds": profile.seconds,
+            "results": self.recipe.results,
+            "setup_lines": list(profile.shell_lines),
+            "packs": bool(self.package.files),
+        }
 
     def _executor(self, profile: SlurmProfile) -> dict[str, object]:
         """Fields of NeMo-Run's SlurmExecutor; what is None is left to its defaults."""
@@ -205,7 +221,7 @@ class JobPlan:
 
     def environment(self, secrets: Mapping[str, str]) -> str:
         """The 0600 file that the job sources: the profile's and the recipe's variables, who it is, and the secrets."""
-        inside = "/nemo_run" if self.container_image else self.run_dir
+        inside = "/nemo_run" if self.container_image or isinstance(self.profile, CloudProfile) else self.run_dir
         own = {
             "DISPATCH_RUN_KEY": self.run_key,
             "DISPATCH_RUN_DIR": inside,

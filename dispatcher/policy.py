@@ -76,6 +76,10 @@ class Policy(Model):
     recipes: dict[RecipeName, Recipe] = Field(default_factory=dict, description="What can be run.")
     schedules: tuple[Schedule, ...] = Field(default=(), description="What a cron expression starts.")
     gate: Gate = Field(default=Gate(), description="What must have passed before a merge.")
+    ledger: ProfileName | None = Field(
+        default=None,
+        description="The profile in whose `job_dir` runs are recorded that are started through an API, where theirs says nothing.",
+    )
     watch: Watch = Field(default=Watch(), description="How running jobs are looked after.")
 
     @field_validator("env")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from typing_extensions import assert_never
+
 from dispatcher.answer import UNUSABLE, Answer, refusal
 from dispatcher.authorise import Denial, Facts, Grant, also_admitted, lineage_teams, overridable
 from dispatcher.configuration import read_profile
 from dispatcher.errors import Exit
 from dispatcher.filling import filled, laid_over, unnamed_image
 from dispatcher.grammar import Malformed
+from dispatcher.launch import LAUNCH_FILE
+from dispatcher.launch import to_json as launch_text
 from dispatcher.limits import Wanted, approval_needed, within
 from dispatcher.lookups import with_teams
 from dispatcher.plan import JobPlan, missing_script, package_spec, plan
 from dispatcher.policy import Policy
-from dispatcher.ports import Compiled
-from dispatcher.profile import LocalProfile, ResolvedProfile, SlurmProfile, UnknownProfile, apply_overrides, with_recipe
+from dispatcher.ports import Compiled, CompiledFile
+from dispatcher.profile import CloudProfile, LocalProfile, ResolvedProfile, SlurmProfile, UnknownProfile, apply_overrides, with_recipe
 from dispatcher.recipe import Recipe
 from dispatcher.refusals import denied, malformed, unknown_profile
 from dispatcher.untrusted import code
@@ -74,6 +78,8 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
             return malformed(profile, grant.trigger, world.settings.voice)
     wait = world.settings.wait if world.settings.wait is not None else profile.attach
     job_dir = (profile.job_dir or world.settings.local_job_dir).rstrip("/")
+    if isinstance(profile, CloudProfile):
+        job_dir = f"{job_dir}/{profile.ledger_name}"
     job = plan(
         grant,
         grant.profile,
@@ -105,4 +111,14 @@ def _weighed(job: JobPlan, resolved: ResolvedProfile, policy: Policy, world: Wor
 
 def compile_job(job: JobPlan, world: World) -> Compiled:
     """What NeMo-Run makes of the plan; a local run needs no rendering, NeMo-Run itself starts it later."""
-    return world.compiler.compile(job.for_compiler()) if isinstance(job.profile, SlurmProfile) else job.local_job()
+    match job.profile:
+        case SlurmProfile():
+            return world.compiler.compile(job.for_compiler())
+        case LocalProfile():
+            return job.local_job()
+        case CloudProfile() as profile:
+            assert world.cloud is not None, "whoever may plan for an API has one"
+            rendered = world.cloud(profile).render(job.for_compiler())
+            return Compiled(rendered.script, (*rendered.files, CompiledFile(LAUNCH_FILE, launch_text(job).encode())))
+        case _:
+            assert_never(job.profile)

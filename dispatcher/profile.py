@@ -14,13 +14,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dispatcher.clouds import CloudProfile
 from dispatcher.counterparts import ALIASES, REFUSED
 from dispatcher.document import Document, Loc, Place, check, explain, known_keys, load_document, refuse
 from dispatcher.errors import ConfigError
-from dispatcher.executor import EXECUTORS, LocalProfile, Profile, SlurmProfile
+from dispatcher.executor import LocalProfile, SlurmProfile
 from dispatcher.grammar import NAME, Malformed, Override
 from dispatcher.interpolate import interpolate
 from dispatcher.recipe import Recipe
+from dispatcher.registry import EXECUTORS, Profile
 from dispatcher.spelling import (
     IGNORED_SECTIONS,
     RESERVED_SECTIONS,
@@ -33,7 +35,17 @@ from dispatcher.spelling import (
 )
 from dispatcher.untrusted import code
 
-__all__ = ["ALIASES", "RESERVED_SECTIONS", "LocalProfile", "Note", "Profile", "ResolvedProfile", "SlurmProfile", "UnknownProfile"]
+__all__ = [
+    "ALIASES",
+    "RESERVED_SECTIONS",
+    "CloudProfile",
+    "LocalProfile",
+    "Note",
+    "Profile",
+    "ResolvedProfile",
+    "SlurmProfile",
+    "UnknownProfile",
+]
 __all__ += ["apply_overrides", "names_in", "needed", "profile_paths", "resolve_profile", "uninterpolated", "with_recipe"]
 
 ENV_TOML = "env.toml"

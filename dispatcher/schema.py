@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.counterparts import ALIASES
-from dispatcher.executor import EXECUTORS
 from dispatcher.policy import Policy
+from dispatcher.registry import EXECUTORS
 from dispatcher.spelling import PACKAGER_OPTIONS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -41,11 +41,18 @@ def profile_schema() -> dict[str, Any]:
         "title": "nemotron-dispatch profile (profiles/NAME.yaml)",
         "type": "object",
         "properties": {"executor": {"enum": sorted(EXECUTORS), "description": "What runs the job."}},
-        "if": {"properties": {"executor": {"const": "local"}}, "required": ["executor"]},
-        "then": {"$ref": "#/$defs/local"},
-        "else": {"$ref": "#/$defs/slurm"},
+        **_chosen([name for name in EXECUTORS if name != "slurm"]),
         "$defs": definitions,
     }
+
+
+def _chosen(names: Sequence[str]) -> dict[str, Any]:
+    """The table that `executor` names; without one, which a parent may give, it is read as Slurm's."""
+    if not names:
+        return {"$ref": "#/$defs/slurm"}
+    first, *rest = names
+    named = {"properties": {"executor": {"const": first}}, "required": ["executor"]}
+    return {"if": named, "then": {"$ref": f"#/$defs/{first}"}, "else": _chosen(rest)}
 
 
 def _inheritable(table: dict[str, Any]) -> dict[str, Any]:

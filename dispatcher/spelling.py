@@ -13,8 +13,8 @@ from typing import Any
 
 from dispatcher.counterparts import ALIASES, REFUSED
 from dispatcher.document import Document, Loc, Place, refuse
-from dispatcher.executor import EXECUTORS
 from dispatcher.packager import Packager
+from dispatcher.registry import EXECUTORS
 from dispatcher.untrusted import code
 
 # Sections of env.toml that are no profiles, and have no use here.

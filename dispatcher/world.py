@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from dispatcher.action import blank_outputs
 from dispatcher.answer import Voice
 from dispatcher.errors import Exit
-from dispatcher.ports import Archive, Clock, Cluster, Compiler, Forge
-from dispatcher.profile import Profile
+from dispatcher.ports import Archive, Clock, Cloud, Cluster, Compiler, Forge
+from dispatcher.profile import CloudProfile, Profile
 from dispatcher.record import RunRecord
 
 
@@ -51,6 +51,8 @@ class World:
     say: Callable[[str], None]
     show_log: Callable[[bytes], None]
     settings: Settings
+    cloud: Callable[[CloudProfile], Cloud] | None = None
+    """The API behind a profile's executor; None where there is none to speak to."""
 
 
 @dataclass(frozen=True)

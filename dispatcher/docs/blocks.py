@@ -12,11 +12,13 @@ from dispatcher import command, counterparts, executor, grammar, packager, polic
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
+from dispatcher.clouds import CLOUDS, CloudProfile
 from dispatcher.docs import examples
 from dispatcher.docs.fields import fields_table
 from dispatcher.docs.pages import quoted, table
 from dispatcher.errors import CATALOGUE, EXITS
 from dispatcher.recipe import Recipe
+from dispatcher.registry import EXECUTORS
 from dispatcher.report import TAIL_LINES
 from dispatcher.slurm import State
 from dispatcher.verbs import VERBS
@@ -47,13 +49,14 @@ FAMILIES: Mapping[str, str] = {
     "compile": "NeMo-Run",
     "ssh": "The way to the login node",
     "cluster": "The login node, its ledger, its scheduler",
+    "cloud": "Executors behind an API",
     "github": "GitHub",
 }
 
 
 def blocks(root: Path) -> dict[str, str]:
     """All blocks by name; those about the action need its `action.yml` below `root`, and say so where there is none."""
-    common = frozenset(executor._Common.model_fields) | {"attach"}
+    common = frozenset(executor.Common.model_fields) | {"attach"}
     action = _action(root / "action.yml")
     return {
         "exits": table(("status", "name", "meaning"), ((str(int(item)), item.name, words) for item, words in EXITS.items())),
@@ -93,6 +96,7 @@ def blocks(root: Path) -> dict[str, str]:
         "profile-slurm": fields_table(executor.SlurmProfile, leave_out=common),
         "profile-het-group": fields_table(executor.HetGroup),
         "profile-local": fields_table(executor.LocalProfile, only=frozenset({"time", "attach"})),
+        **_clouds(common),
         "profile-wandb": fields_table(executor.Wandb),
         "comment-waiting": quoted(examples.waiting()),
         "comment-passed": quoted(examples.passed()),
@@ -107,6 +111,13 @@ def blocks(root: Path) -> dict[str, str]:
         "action-inputs": _inputs(action),
         "action-outputs": _outputs(action),
     }
+
+
+def _clouds(common: frozenset[str]) -> dict[str, str]:
+    """A table for each executor behind an API, without what all of them have."""
+    shared = common | frozenset(CloudProfile.model_fields) - {"nodes", "gpus_per_node"}
+    tables = {f"profile-{name}": fields_table(model, leave_out=shared) for name, model in CLOUDS.items()}
+    return {"profile-cloud": fields_table(CloudProfile, leave_out=common), **tables}
 
 
 def _coded(words: Mapping[str, str]) -> Iterable[Sequence[str]]:
@@ -125,9 +136,7 @@ def _errors() -> str:
 
 def _support() -> str:
     """Which executor takes which packager, as the profile's models say."""
-    rows = (
-        (f"`{name}`", *("yes" if kind in model.PACKAGERS else "–" for kind in packager.KINDS)) for name, model in executor.EXECUTORS.items()
-    )
+    rows = ((f"`{name}`", *("yes" if kind in model.PACKAGERS else "–" for kind in packager.KINDS)) for name, model in EXECUTORS.items())
     return table(("executor", *(f"`{kind}`" for kind in packager.KINDS)), rows)
 
 

@@ -14,7 +14,7 @@ from dispatcher.manifest import is_inside, parse_manifest
 from dispatcher.ports import ActiveRun, CommandOutput, FileEntry, RunFiles, Submission
 
 KEY = r"[0-9a-f]{8,64}"
-JOB = r"\d{1,20}(-\d{1,20})?"
+JOB = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 MONTH = r"\d{4}-(0[1-9]|1[0-2])"
 USAGE_LINE = r"(?=[ -~]{1,1999}\Z)[^\"'`]*"
 MANIFEST_CAP = 64 << 20
@@ -129,7 +129,7 @@ def run_files(answer: Answer, log_cap: int, results_cap: int) -> RunFiles | None
     match answer.words:
         case ["unknown"]:
             return None
-        case ["known", offset, size, length] if offset.isdigit() and size.isdigit():
+        case ["known", offset, size, length, job] if offset.isdigit() and size.isdigit():
             return RunFiles(
                 record=answer.text("record"),
                 log=(answer.data("log") or b"")[:log_cap],
@@ -137,12 +137,13 @@ def run_files(answer: Answer, log_cap: int, results_cap: int) -> RunFiles | None
                 log_size=int(size),
                 results=answer.data("results"),
                 results_too_big=length.isdigit() and int(length) > results_cap,
+                job_id="" if job == "-" else job_id(job),
             )
     raise unclear("fetch", answer)
 
 
 def job_id(text: str) -> str:
-    """A job id as Slurm or the local runner gives it, checked."""
+    """A job id as Slurm, the local runner or an API gives it, checked."""
     try:
         return check_name(text, JOB, "job id")
     except ValueError:

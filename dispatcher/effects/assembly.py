@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,18 @@ from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.effects.runner import Runner
 from dispatcher.errors import InputError
 from dispatcher.inputs import Inputs
-from dispatcher.ports import Archive, Cluster, Forge
-from dispatcher.profile import Profile, SlurmProfile
+from dispatcher.plan import NOT_FOR_AN_API
+from dispatcher.ports import Archive, Cloud, Cluster, Forge
+from dispatcher.profile import CloudProfile, LocalProfile, Profile
 from dispatcher.world import Settings, World
 
 if TYPE_CHECKING:
+    from dispatcher.effects.api_cluster import ApiCluster
     from dispatcher.effects.channel import Channel
     from dispatcher.effects.github_account import Account
+    from dispatcher.effects.ledger import LedgerCluster
     from dispatcher.effects.ssh import SshTarget
+    from dispatcher.executor import Reached
 
 
 def for_github(inputs: Inputs, runner: Runner, default_branch: str) -> World:
@@ -89,20 +93,44 @@ def _account(inputs: Inputs, repository: str, mask: Callable[[str], object] = la
     return AppInstallation(github.app_id, github.app_private_key, repository, github.api_url, SystemClock(), mask=mask)
 
 
-def open_cluster(profile: Profile, inputs: Inputs, local_job_dir: str) -> Cluster:
+def open_cluster(
+    profile: Profile, inputs: Inputs, local_job_dir: str, cloud: Callable[[CloudProfile], Cloud], archive: Callable[[], Archive]
+) -> Cluster:
     """A profile's ledger and scheduler; the connection itself begins in the background and fails at the first request."""
     from dispatcher.effects.ledger import LedgerCluster, open_local
 
     job_dir = (profile.job_dir or local_job_dir).rstrip("/")
-    if isinstance(profile, SlurmProfile) and profile.tunnel == "ssh":
-        cluster = LedgerCluster(partial(_over_ssh, profile, inputs), job_dir, "slurm")
+
+    def connect() -> Channel:
+        if not isinstance(profile, LocalProfile) and profile.tunnel == "ssh":
+            return _over_ssh(profile, inputs)
+        return open_local(inputs.environment)
+
+    cluster: LedgerCluster | ApiCluster
+    if isinstance(profile, CloudProfile):
+        from dispatcher.effects.api_cluster import ApiCluster
+        from dispatcher.effects.api_ledger import ApiLedger
+
+        cluster = ApiCluster(ApiLedger(connect, f"{job_dir}/{profile.ledger_name}", "api"), cloud(profile), archive)
     else:
-        cluster = LedgerCluster(lambda: open_local(inputs.environment), job_dir, profile.executor)
+        cluster = LedgerCluster(connect, job_dir, profile.executor)
     cluster.start()
     return cluster
 
 
-def _over_ssh(profile: SlurmProfile, inputs: Inputs) -> Channel:
+def _cloud(environment: Mapping[str, str]) -> Callable[[CloudProfile], Cloud]:
+    """One process for each profile, for as long as ours lives: the preview, the submission and the look share it."""
+    from dispatcher.effects.cloud_process import CloudProcess
+
+    opened: dict[str, CloudProcess] = {}
+
+    def cloud(profile: CloudProfile) -> Cloud:
+        return opened.setdefault(profile.model_dump_json(exclude=NOT_FOR_AN_API), CloudProcess(profile, environment))
+
+    return cloud
+
+
+def _over_ssh(profile: Reached, inputs: Inputs) -> Channel:
     from dispatcher.effects.conversation import command
     from dispatcher.effects.ssh import SshCredentials, open_ssh
 
@@ -114,7 +142,7 @@ def _over_ssh(profile: SlurmProfile, inputs: Inputs) -> Channel:
     )
 
 
-def ssh_target(profile: SlurmProfile, known_hosts: str) -> SshTarget:
+def ssh_target(profile: Reached, known_hosts: str) -> SshTarget:
     """Where a profile's cluster is; its own `known_hosts` come before the environment's."""
     from dispatcher.effects.ssh import SshTarget
 
@@ -187,12 +215,17 @@ def _world(
         url = inputs.git_url or (f"{github.server_url}/{repository}" if github.in_actions else "")
         return GitArchive(url, secret or None, workspace, progress=runner.say)
 
+    def current_archive() -> Archive:
+        # An App's token holds for an hour; then there is another one, and with it another archive.
+        return archive(account.token() if account else github.token)
+
+    cloud = _cloud(inputs.environment)
     return World(
         forge=forge,
-        # An App's token holds for an hour; then there is another one, and with it another archive.
-        archive=lambda: archive(account.token() if account else github.token),
+        archive=current_archive,
         compiler=compiler or CompilerProcess(),
-        connect=lambda profile: open_cluster(profile, inputs, local_job_dir),
+        connect=lambda profile: open_cluster(profile, inputs, local_job_dir, cloud, current_archive),
+        cloud=cloud,
         read_config=read,
         list_config=names,
         clock=SystemClock(),

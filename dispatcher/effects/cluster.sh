@@ -11,6 +11,7 @@
 #   held                    everything lies ready, nobody has it: it waits in queue/
 #   turn.BOOT.PID.START     somebody takes it out of the queue; nothing has reached the scheduler
 #   dropped                 it was taken out of the queue for good
+# Where jobs are started through an API (kind api), the client starts them: a commit is then the process that the client speaks to.
 # Whoever renames a file away has taken the run from its holder, whose own next rename then fails: so there is one submission.
 # queue/ has an entry, SECONDS.KEY, from before a run becomes `held` until after it has its job or is dropped.
 
@@ -56,6 +57,7 @@ failed() { # words
 is_hex() { case $1 in '' | *[!0-9a-f]*) return 1 ;; esac; }
 is_name() { case $1 in '' | -* | *[!0-9a-z-]*) return 1 ;; esac; }
 is_number() { case $1 in '' | *[!0-9]*) return 1 ;; esac; }
+is_job() { case $1 in '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) return 1 ;; esac && [ ${#1} -le 64 ]; }
 is_inside() { case "/$1/" in // | //* | */../*) return 1 ;; esac; }
 
 # ------------------------------------------------------------------ standard input, exactly
@@ -220,7 +222,7 @@ look_up() { # key seconds -> $job; 0 found, 1 there is none, 2 nobody can tell (
 claim() {
     IFS= read -r key <&3 && IFS= read -r digest <&3 && IFS= read -r group <&3 && IFS= read -r wanted_tags <&3 && IFS= read -r patience <&3 || gone
     is_hex "$key" && is_hex "$digest" && is_name "$group" && is_number "$patience" || { fail cluster.bad-request "claim"; return; }
-    [ "$kind" = local ] || command -v sbatch >/dev/null || { fail cluster.no-sbatch "sbatch is not in $PATH"; return; }
+    [ "$kind" != slurm ] || command -v sbatch >/dev/null || { fail cluster.no-sbatch "sbatch is not in $PATH"; return; }
     give_back
     resumed=no tries=0 fresh="tmp/new.$token.$key"
     while :; do
@@ -274,6 +276,14 @@ found() { # key -> after a commit was wrested: 0 it has a job, which is entered 
 }
 take_over() { # 0: the run is ours now; 1: it is not (sets $tries to stop when the answer has been given)
     wrest "$key" || return 1
+    if [ "$state" = commit ] && [ "$kind" = api ]; then # whether there is a job, only the client can ask
+        tries=stop claimed=$key
+        begin record
+        cat "runs/$key/record.json" >&4
+        end record
+        say done orphan
+        return 1
+    fi
     if [ "$state" = commit ]; then
         found "$key"
         case $? in
@@ -376,6 +386,7 @@ submit() {
     case $mode in
     have) [ -n "$bad" ] || [ "$ready" = "$digest" ] || bad="$words" ;;
     whole | delta) receive ;;
+    none) ;;
     *) gone ;;
     esac
     IFS= read -r go <&3 || gone
@@ -387,7 +398,7 @@ submit() {
     fi
     [ -e "runs/$key/$ours" ] || bad=lost # whatever else went wrong then, it went wrong because of that
     # From here on everything is here, and it is finished even when nobody listens any more.
-    [ -n "$bad" ] || [ "$mode" = have ] || { bad=$(keep 2>&1 || echo =failed); judge; }
+    [ -n "$bad" ] || [ "$mode" = have ] || [ "$mode" = none ] || { bad=$(keep 2>&1 || echo =failed); judge; }
     [ -n "$bad" ] || { bad=$(enlist "$key" 2>&1 || echo =failed); judge; }
     [ -n "$bad" ] || [ "$go" = go ] || { bad=$(enqueue "$key" 2>&1 || echo =failed); judge; }
     if [ "$bad" = lost ]; then
@@ -413,7 +424,69 @@ submit() {
     fi
 }
 hand_over() { # what lies ready and is held as $ours -> the scheduler, or this machine
-    if [ "$kind" = local ]; then start_local; else run_sbatch; fi
+    case $kind in
+    local) start_local ;;
+    api) leave_to_client ;;
+    *) run_sbatch ;;
+    esac
+}
+leave_to_client() { # the client starts the job, and says then what came of it (`enter`, `unlaunched`)
+    mv "runs/$key/$ours" "runs/$key/commit.$token"
+    if [ ! -e "runs/$key/commit.$token" ]; then
+        lost
+        return
+    fi
+    claimed=
+    say done yours
+}
+enter() { # key job: the client has started the job of a run that is its own, or has found it
+    IFS= read -r key <&3 && IFS= read -r job <&3 || gone
+    is_hex "$key" && is_job "$job" || { fail cluster.bad-request enter; return; }
+    [ -e "runs/$key/commit.$token" ] || { fail cluster.claim-lost "$key"; return; }
+    words=$(enter_job "$key" "$job" 2>&1)
+    claimed=
+    if [ -e "runs/$key/job" ]; then say done submitted "$job"; else failed "$words"; fi
+}
+unlaunched() { # key what: the API has refused the job, or there never was one and it is to be begun again
+    IFS= read -r key <&3 && IFS= read -r what <&3 || gone
+    is_hex "$key" || { fail cluster.bad-request unlaunched; return; }
+    [ -e "runs/$key/commit.$token" ] || { fail cluster.claim-lost "$key"; return; }
+    state=commit claimed=
+    if queued_as "$key"; then
+        wait_again "$key"
+        say done held
+    elif [ "$what" = again ]; then
+        mv "runs/$key/commit.$token" "runs/$key/claim.$token"
+        for file in "runs/$key"/* "runs/$key"/.[!.]*; do
+            [ "$file" = "runs/$key/claim.$token" ] || rm -rf "$file"
+        done
+        mkdir "runs/$key/logs"
+        claimed=$key
+        say done claimed yes
+    else
+        mv "runs/$key" "tmp/gone.$token.$key"
+        unlist "$key"
+        say done refused
+        rm -rf "tmp/gone.$token.$key"
+    fi
+}
+bring() { # key -> what the client needs to start a run that lies ready
+    IFS= read -r key <&3 || gone
+    is_hex "$key" || { fail cluster.bad-request bring; return; }
+    for file in configs/launch.json env; do
+        begin "${file##*/}"
+        head -c 4194304 "runs/$key/$file" >&4
+        end "${file##*/}"
+    done
+    say done
+}
+log_kept() { # key length bytes -> the log of a job that has ended, before the API forgets it
+    IFS= read -r key <&3 && IFS= read -r length <&3 && is_hex "$key" && is_number "$length" || gone
+    store "tmp/log.$token"
+    IFS= read -r go <&3 && [ "$go" = go ] || gone
+    [ -n "$words" ] || words=$(mv "tmp/log.$token" "runs/$key/logs/job.log" 2>&1)
+    rm -f "tmp/log.$token"
+    if [ -z "$words" ]; then say done; else failed "$words"; fi
 }
 judge() { # tar and its like also warn: $bad counts only where somebody said so
     case $bad in *=failed*) bad=${bad%=failed*} bad=${bad:-failed} ;; *) bad= ;; esac
@@ -877,7 +950,8 @@ fetch() {
             end results
         fi
     fi
-    say done known "$offset" "$size" "$length"
+    job_of "$key"
+    say done known "$offset" "$size" "$length" "${job:--}"
 }
 find_tag() {
     IFS= read -r tag <&3 || gone
@@ -964,7 +1038,7 @@ probe() {
 # ------------------------------------------------------------------ the conversation
 
 IFS= read -r mark <&3 && IFS= read -r version <&3 && IFS= read -r kind <&3 && IFS= read -r job_dir <&3 || exit 0
-case $kind in slurm | local) ;; *) exit 0 ;; esac
+case $kind in slurm | local | api) ;; *) exit 0 ;; esac
 if ! IFS= read -r boot </proc/sys/kernel/random/boot_id; then boot=$(uname -n | tr . -); fi
 started $$
 token=$boot.$$.$start
@@ -998,6 +1072,7 @@ while IFS= read -r verb <&3; do
     case $verb in
     claim | submit | abandon | sweep | details | fetch | save | retire | cancel | probe | estimate) "$verb" ;;
     release | drop | lock | unlock | standing | usage | account) "$verb" ;;
+    enter | unlaunched | bring | log_kept) "$verb" ;;
     find) find_tag ;;
     *) gone ;;
     esac

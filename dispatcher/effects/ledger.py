@@ -113,6 +113,17 @@ class LedgerCluster:
 
     def claim(self, request: ClaimRequest) -> ClaimAnswer:
         """As in `ports.Cluster`."""
+        answer = self._claim(request)
+        match answer.words:
+            case ["claimed", resumed, "have", _]:
+                return Claimed(resumed == "yes", True, None)
+            case ["claimed", resumed, "need", digest]:
+                base = base_manifest(answer.data("base")) if digest != "-" else None
+                self._base_digest = digest if base is not None else None
+                return Claimed(resumed == "yes", False, base, self._base_digest)
+        return somebodys(answer)
+
+    def _claim(self, request: ClaimRequest) -> Answer:
         answer = self._request(
             "claim",
             check_name(request.run_key, KEY, "run key"),
@@ -123,18 +134,7 @@ class LedgerCluster:
             timeout=CLAIM_SECONDS,
         )
         self._claimed = request
-        match answer.words:
-            case ["claimed", resumed, "have", _]:
-                return Claimed(resumed == "yes", True, None)
-            case ["claimed", resumed, "need", digest]:
-                base = base_manifest(answer.data("base")) if digest != "-" else None
-                self._base_digest = digest if base is not None else None
-                return Claimed(resumed == "yes", False, base, self._base_digest)
-            case ["already", job]:
-                return AlreadySubmitted("" if job == "-" else job_id(job), answer.text("record"))
-            case ["busy", seconds] if seconds.lstrip("-").isdigit():
-                return InProgress(max(0, int(seconds)))
-        raise unclear("claim", answer)
+        return answer
 
     def submit(self, submission: Submission) -> Submitted | Held | Refused:
         """As in `ports.Cluster`. What the archive raises while it is made is raised here, and nothing is submitted.
@@ -307,6 +307,16 @@ class LedgerCluster:
             self._opening.join()
         if self._conversation is not None:
             self._conversation.close()
+
+
+def somebodys(answer: Answer) -> AlreadySubmitted | InProgress:
+    """A claim's answer when the run is not ours to submit."""
+    match answer.words:
+        case ["already", job]:
+            return AlreadySubmitted("" if job == "-" else job_id(job), answer.text("record"))
+        case ["busy", seconds] if seconds.lstrip("-").isdigit():
+            return InProgress(max(0, int(seconds)))
+    raise unclear("claim", answer)
 
 
 def _outcome(verb: str, answer: Answer) -> Submitted | Refused:

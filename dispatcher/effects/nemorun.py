@@ -67,7 +67,7 @@ def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
 
     common = {
         "packager": run.Packager(),  # passthrough: the code travels as a content-addressed package of its own
-        "launcher": _launcher(run, job),
+        "launcher": launcher_of(run, job),
         "job_name_prefix": "dispatch-",
         "tunnel": RunFolderTunnel(job_dir=runs_dir),
         "setup_lines": "\n".join(job["setup_lines"]),
@@ -75,10 +75,10 @@ def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
     }
     with run.Experiment(key, base_dir=str(work), skip_status_at_exit=True, enable_goodbye_message=False, log_level="ERROR") as experiment:
         if groups:
-            scripts = [_script(run, {**job, "args": group["args"]}) for group in groups]
+            scripts = [script_of(run, {**job, "args": group["args"]}) for group in groups]
             experiment.add(scripts, executor=[executor_of(group) for group in groups], name=key)
         else:
-            experiment.add(_script(run, job), executor=executor_of({}), name=key)
+            experiment.add(script_of(run, job), executor=executor_of({}), name=key)
         experiment.dryrun(log=False, delete_exp_dir=False)
         folder = Path(experiment._exp_dir)
         configs = {path.relative_to(folder / key): path for path in (folder / key / "configs").rglob("*") if path.is_file()}
@@ -131,14 +131,15 @@ def _steady(config: str) -> str:
     return re.sub(r"(?m)^(experiment_id|job_dir): .*$", r"\1: null", config)
 
 
-def _launcher(run: Any, job: Mapping[str, Any]) -> Any:
+def launcher_of(run: Any, job: Mapping[str, Any]) -> Any:
+    """The recipe's launcher as NeMo-Run's; None where the program is started by itself."""
     if job["launcher"] != "torchrun":
         return None
     # NeMo-Run draws a random rendezvous id; from the run key, the preview and the submission are the same bytes.
     return run.Torchrun(rdzv_id=int(str(job["run_key"])[:7], 16))
 
 
-def _script(run: Any, job: Mapping[str, Any]) -> Any:
+def script_of(run: Any, job: Mapping[str, Any]) -> Any:
     """The recipe as `run.Script` for Slurm, with every argument quoted exactly once on its way through NeMo-Run.
 
     With torchrun, torchx quotes each argument; without a launcher nobody does. In both cases `string.Template` then turns
@@ -163,7 +164,7 @@ def _local_script(run: Any, job: Mapping[str, Any]) -> Any:
     words = ["-m", module] if module else [str(job["script"])]
     if job["launcher"] == "torchrun":
         words = words if module or entrypoint == "python" else ["--no-python", entrypoint, *words]
-        processes, name = str(job.get("torchrun_nproc_per_node") or 1), str(_launcher(run, job).rdzv_id)
+        processes, name = str(job.get("torchrun_nproc_per_node") or 1), str(launcher_of(run, job).rdzv_id)
         options = {"rdzv-backend": "c10d", "rdzv-endpoint": "localhost:0", "rdzv-id": name, "nnodes": "1", "nproc-per-node": processes}
         options |= {"node-rank": "0", "tee": "3"}
         words = [*(part for option, value in options.items() for part in (f"--{option}", value)), *words]

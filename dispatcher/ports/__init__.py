@@ -4,6 +4,7 @@ Every value that crosses a port is a frozen dataclass of plain values, parsed by
 """
 
 from dispatcher.ports.clock import Clock
+from dispatcher.ports.cloud import Cloud, JobView, Launched, NotLaunched, Views
 from dispatcher.ports.cluster import (
     ActiveRun,
     AlreadySubmitted,
@@ -53,6 +54,7 @@ __all__ = [
     "ClaimRequest",
     "Claimed",
     "Clock",
+    "Cloud",
     "Cluster",
     "CommandOutput",
     "Comment",
@@ -65,7 +67,10 @@ __all__ = [
     "Held",
     "HybridSpec",
     "InProgress",
+    "JobView",
     "Label",
+    "Launched",
+    "NotLaunched",
     "NothingSpec",
     "Package",
     "PackageSpec",
@@ -80,4 +85,5 @@ __all__ = [
     "Submitted",
     "Sweep",
     "Upload",
+    "Views",
 ]

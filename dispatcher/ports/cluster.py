@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dispatcher.ports.cloud import Views
 from dispatcher.ports.code import CompiledFile, FileEntry
 
 
@@ -129,6 +130,8 @@ class Sweep:
     """None when it was not asked, because the other two know every job: that is no answer."""
     queued: tuple[str, ...] = ()
     """Run keys that wait in the queue, in its order; none of them is in `runs`."""
+    views: Views | None = None
+    """What an API says, where jobs are started through one: then there is no scheduler to ask, and its three answers are empty."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,8 @@ class RunFiles:
     log_size: int
     results: bytes | None
     results_too_big: bool = False
+    job_id: str = ""
+    """The job's id as the ledger has it, which may be newer than the record; empty when there is none."""
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ def test_the_readme_shows_all_three_files() -> None:
 
 # --------------------------------------------------------------------------- codes and reasons
 
-CODE = re.compile(r"(?:config|input|git|compile|ssh|cluster|github)\.[a-z]+(?:-[a-z]+)*")
+CODE = re.compile(r"(?:config|input|git|compile|ssh|cluster|cloud|github)\.[a-z]+(?:-[a-z]+)*")
 
 
 def raised() -> dict[str, str]:
@@ -229,8 +229,8 @@ def raised() -> dict[str, str]:
         if source.name == "errors.py":
             continue
         for node in ast.walk(ast.parse(source.read_text())):
-            if isinstance(node, ast.Call | ast.Tuple):
-                parts = node.args if isinstance(node, ast.Call) else node.elts
+            if isinstance(node, ast.Call | ast.Tuple | ast.Dict):
+                parts = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else node.values
                 for part in parts:
                     for leaf in [part.body, part.orelse] if isinstance(part, ast.IfExp) else [part]:
                         if isinstance(leaf, ast.Constant) and CODE.fullmatch(str(leaf.value)) and leaf.value != "cluster.sh":

@@ -9,12 +9,13 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from dispatcher.errors import ConfigError, GitError
-from dispatcher.executor import EXECUTORS, LocalProfile
+from dispatcher.executor import LocalProfile
 from dispatcher.packager import KINDS, PackagerField, whole_spec
 from dispatcher.plan import missing_script, package_group, package_spec
 from dispatcher.ports import AnySpec, Choice, FileEntry, HybridSpec, NothingSpec, PackageSpec, PatternSpec
 from dispatcher.profile import ResolvedProfile, resolve_profile, with_recipe
 from dispatcher.recipe import Recipe
+from dispatcher.registry import EXECUTORS
 from dispatcher.selection import chosen, combined, reach
 from tests.fakes import entry, package
 

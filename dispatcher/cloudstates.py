@@ -1,0 +1,79 @@
+"""What an executor's API says about a job, in its own words → what is known about it. An unknown word is `UNKNOWN`, silence is nothing.
+
+Words as NeMo-Run 0.11.1 and the APIs have them:
+
+docker: https://docs.docker.com/reference/api/engine/ (`State.Status`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+
+from dispatcher.ports import JobView, Views
+from dispatcher.slurm import Absent, Observation, Sight, Silent, State
+
+_DOCKER: Mapping[str, State] = {
+    "created": State.PENDING,
+    "restarting": State.PENDING,
+    "running": State.RUNNING,
+    "paused": State.RUNNING,
+    "removing": State.RUNNING,
+    "exited": State.FAILED,
+    "dead": State.FAILED,
+}
+
+WORDS: Mapping[str, Mapping[str, State]] = {
+    "docker": _DOCKER,
+}
+"""For each executor: its API's word → ours. A word of failure with the exit code 0 is a success only where the word is `exited`."""
+
+
+TIMED_OUT = 124
+"""What `timeout` leaves, under which the job's script runs."""
+
+
+class CloudSightings:
+    """One look through an API, asked per job: the same as `slurm.Sightings`, for what has no scheduler of its own here."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+        self._jobs = {view.job_id: view for view in views.jobs}
+
+    def of(self, job_id: str, exit_file: str = "") -> Sight:
+        """What is known of one job; `exit_file` is for those that leave one."""
+        if job_id in self._jobs:
+            return observed(self._views.executor, self._jobs[job_id])
+        return Silent(self._views.silent) if self._views.silent else Absent()
+
+
+def observed(executor: str, view: JobView) -> Observation:
+    """One job as the API describes it."""
+    state = WORDS.get(executor, {}).get(view.word.strip().lower(), State.UNKNOWN)
+    if view.word.strip().lower() == "exited" and view.exit_code == 0:
+        state = State.SUCCEEDED
+    if state is State.SUCCEEDED and view.exit_code:
+        state = State.FAILED  # an exit code is the program's own word
+    if state is State.FAILED:
+        state = {"OOMKilled": State.OUT_OF_MEMORY}.get(view.reason, State.TIMEOUT if view.exit_code == TIMED_OUT else state)
+    if state is State.UNKNOWN:
+        return Observation(state, executor, reason=view.word[:100], parts=None)
+    return Observation(
+        state,
+        executor,
+        exit_code=view.exit_code if state.ended else None,
+        reason=view.reason,
+        nodes=view.nodes,
+        start=_moment(view.started),
+        end=_moment(view.ended) if state.ended else None,
+        elapsed_seconds=_elapsed(view),
+        parts=None,
+    )
+
+
+def _elapsed(view: JobView) -> int | None:
+    return None if view.started is None or view.ended is None else max(0, round(view.ended - view.started))
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, tz=timezone.utc)
