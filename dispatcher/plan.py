@@ -391,7 +391,9 @@ def plan(
 
 
 def log_path(run_dir: str, key: str, job_id: str, executor: str) -> str:
-    """Where the job's own output goes: NeMo-Run's name for the first start of a job."""
+    """Where the job's own output goes: NeMo-Run's name for the first start of a job. An API's log comes there when the job has ended."""
+    if executor not in ("local", "slurm"):
+        return f"{run_dir}/logs/job.log"
     return f"{run_dir}/logs/local.log" if executor == "local" else f"{run_dir}/logs/log-dispatch-{key}_{job_id}_0.out"
 
 

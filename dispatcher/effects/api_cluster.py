@@ -134,12 +134,17 @@ class ApiCluster:
         ids = [run.job_id for run in sweep.runs if run.job_id]
         return replace(sweep, views=self._cloud.look(ids) if ids else Views(""))
 
-    def fetch(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "") -> RunFiles | None:
-        """As in `ports.Cluster`; the log is the API's, until the ledger has kept it. Results are what the log says that they are."""
+    def fetch(
+        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: int | None = None
+    ) -> RunFiles | None:
+        """As in `ports.Cluster`; the log is the API's, until the ledger has kept it. Results are what the log says that they are.
+
+        No job here has parts of its own: `part` names none.
+        """
         files = self._ledger.fetch(run_key, log_offset, log_cap, results_cap, results_path)
         if files is None or not files.job_id or not (log_cap or results_cap):
             return files
-        log = self._log_of(run_key, files)
+        log = self._log_of(run_key, files) if part is None else b""
         shown = without_marks(log)
         offset = max(0, len(shown) + log_offset) if log_offset < 0 else min(log_offset, len(shown))
         found = results_in(log) if results_cap else None

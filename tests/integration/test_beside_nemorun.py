@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from dispatcher.effects.compiler import CompilerProcess
-from dispatcher.executor import SlurmProfile, _Common
+from dispatcher.executor import Common, SlurmProfile
 from dispatcher.plan import JobPlan
 from dispatcher.recipe import Recipe
 from tests.unit.test_plan import planned
@@ -318,4 +318,4 @@ NOT_RENDERED |= {"tunnel", "host", "port", "user", "known_hosts", "jump", "attac
 
 def test_every_field_that_reaches_the_script_is_in_a_case() -> None:
     given = {name for ours in OURS.values() for name in ours.profile} | {"account", "setup_lines", "env_vars", "time"}
-    assert set(SlurmProfile.model_fields) - NOT_RENDERED - (set(_Common.model_fields) - {"time"}) - given == set()
+    assert set(SlurmProfile.model_fields) - NOT_RENDERED - (set(Common.model_fields) - {"time"}) - given == set()

@@ -78,13 +78,13 @@ class DockerApi:
                 except APIError as error:
                     existing.remove(force=True)
                     raise RefusedError(str(error.explanation)) from None
-            return str(existing.id)
+            return str(existing.short_id)
 
     def find(self, run_key: str) -> str | None:
         """A container that was made and never started is no job yet: `launch` goes on with it."""
         with self._calls():
             found = self._named(name_of(run_key))
-            return None if found is None or found.status == "created" else str(found.id)
+            return None if found is None or found.status == "created" else str(found.short_id)
 
     def look(self, job_ids: Sequence[str]) -> list[JobState]:
         """One request for each container."""
