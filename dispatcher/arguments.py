@@ -227,12 +227,18 @@ Between the two forms in which profiles can be written: Nemotron's env.toml, wit
 are kept. It is checked that every profile resolves as before; what has no effect here is left out, and said. No file is replaced.
 """
 CONVERT_EXAMPLES = ("profile convert", "profile convert env.slurm.toml --out /tmp/profiles", "profile convert --to toml --check")
+PROFILE_IMPORT = """\
+From a NeMo-Run program to profiles/NAME.yaml: run.SlurmExecutor(…) and the other executors, with their tunnel, packager and variables. The
+file is read and not executed. What is not literal is not taken over; a comment says what it was and in which line. No file is replaced.
+"""
+IMPORT_EXAMPLES = ("profile import infra/executors.py --check", "profile import infra/executors.py:slurm_executor --as cluster")
 
 
 def _profile(add: Add) -> None:
-    examples = "\n  nemotron-dispatch ".join((*PROFILE_EXAMPLES, *CONVERT_EXAMPLES))
-    profile = add("profile", "show what a profile resolves to, or turn env.toml into profiles/*.yaml and back", examples)
-    actions = profile.add_subparsers(dest="action", required=True, metavar="ACTION", help="`show` or `convert`")
+    examples = "\n  nemotron-dispatch ".join((*PROFILE_EXAMPLES, *CONVERT_EXAMPLES, *IMPORT_EXAMPLES))
+    words = "show what a profile resolves to, turn env.toml into profiles/*.yaml and back, or import executors of NeMo-Run"
+    profile = add("profile", words, examples)
+    actions = profile.add_subparsers(dest="action", required=True, metavar="ACTION", help="`show`, `convert` or `import`")
     show = actions.add_parser(
         "show",
         help="print the resolved profile, and on request where each value came from",
@@ -260,6 +266,18 @@ def _profile(add: Add) -> None:
     )
     convert.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the checkout)")
     convert.add_argument("--check", action="store_true", help="write nothing, say what would become of it")
+    taken = actions.add_parser(
+        "import",
+        help="turn the executors of a NeMo-Run program into profiles",
+        description=PROFILE_IMPORT,
+        epilog="examples:\n" + "\n".join(f"  nemotron-dispatch {example}" for example in IMPORT_EXAMPLES),
+        parents=[_common(inner=True)],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    taken.add_argument("source", metavar="FILE.py[:NAME]", help="the program, and the variable or function that is wanted (default: all)")
+    taken.add_argument("--as", dest="called", metavar="NAME", help="the profile's name (default: that of the variable or function)")
+    taken.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the checkout)")
+    taken.add_argument("--check", action="store_true", help="write nothing, show what would become of it")
 
 
 # --------------------------------------------------------------------------- what an option takes

@@ -220,6 +220,11 @@ def _profile(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> T
         from dispatcher.effects.converting import Job, convert
 
         return _told(convert(Job(folder, env_file(world), arguments.file, arguments.to, arguments.out, arguments.check)))
+    if arguments.action == "import":
+        from dispatcher.effects import importing
+
+        job = importing.Job(folder, arguments.source, arguments.called, arguments.out, arguments.check)
+        return _told(importing.import_profiles(job, world.settings.environment))
     from dispatcher.showing import show
 
     return _told(show(world, arguments.name, arguments.words, arguments.origin))

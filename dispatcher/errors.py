@@ -144,7 +144,7 @@ CATALOGUE: dict[str, Kind] = {
     ),
     "input.file-exists": Kind(
         Exit.USAGE,
-        "A file that `init` or `profile convert` would write is there already, and is different.",
+        "A file that `init`, `profile convert` or `profile import` would write is there already, and is different.",
         "Look at the difference; `init --force` replaces the file.",
     ),
     "input.not-written": Kind(Exit.USAGE, "A file cannot be written.", "Look at the rights of the folder, and at the space on the disk."),

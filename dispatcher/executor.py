@@ -303,7 +303,9 @@ class SlurmProfile(Reached):
         default=(), description="Variables of the job that win over those of the image with the same name."
     )
     lustre_mount: Mount | None = Field(default=None, description="One more mount, as Nemotron calls it.")
-    additional_parameters: dict[SbatchName, SbatchValue] = Field(default_factory=dict, description="More sbatch options, without dashes.")
+    additional_parameters: dict[SbatchName, Literal[True] | SbatchValue] = Field(
+        default_factory=dict, description="More sbatch options, without dashes; `true` for one that takes no value."
+    )
     srun_args: OneOrMore[SrunArgument] = Field(default=(), description="More arguments of `srun`.")
     memory_measure: bool = Field(default=False, description="Run `nvidia-smi` once, before the program.")
     retries: Annotated[int, Between(0, 10)] = Field(default=0, description="How often Slurm starts the job again when it fails.")

@@ -152,7 +152,7 @@ def asked_for(profile: Profile, partition: str = "") -> Resources:
         nodes = sum(part.nodes for part in parts)
         gpus = -(-sum(part.nodes * part.gpus_per_node for part in parts) // nodes)  # rounded up where components differ
     elif isinstance(profile, SlurmProfile):
-        more = {name.replace("_", "-"): value for name, value in profile.additional_parameters.items()}
+        more = {name.replace("_", "-"): str(value) for name, value in profile.additional_parameters.items()}
         # `4`, `2-8`, `1,3,5`
         nodes = max([nodes, *(int(count) for count in re.findall(r"[0-9]{1,9}", more.get("nodes", "")))])
         tasks = max(profile.ntasks_per_node, _count(more, "ntasks-per-node"), -(-_count(more, "ntasks") // nodes))

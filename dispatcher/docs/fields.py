@@ -45,7 +45,7 @@ def _kind(annotation: Any) -> str:
     if origin is Annotated:
         return _annotated(inner[0], inner[1:])
     if origin is Literal:
-        return " or ".join(f"`{value}`" for value in inner)
+        return " or ".join(f"`{str(value).lower() if isinstance(value, bool) else value}`" for value in inner)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_kind(part) for part in inner if part is not type(None)))
     if origin is tuple:

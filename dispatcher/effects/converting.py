@@ -41,11 +41,7 @@ def convert(job: Job) -> Outcome:
         step = "Look at what they extend: everything that belongs together has to be in the same form."
         raise ConfigError("config.invalid", f"In the other form these would not be the same: {names}. Nothing was written.", step)
     root = job.out or job.folder
-    states = {path: _state(root / path, text) for path, text in converted.texts.items()}
-    different = [path for path, state in states.items() if state == "different"]
-    if different and not job.check:
-        words = f"There already, and different: {', '.join(code(path) for path in different)}. Nothing was written."
-        raise InputError("input.file-exists", words, "Move them away, or name another folder with `--out`.")
+    states = states_of(root, converted.texts, job.check)
     if not job.check:
         write_all(root, {path: text for path, text in converted.texts.items() if states[path] == "new"})
     return _told(converted, states, to, job.check)
@@ -84,6 +80,16 @@ def _read(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         words = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError("input.missing", f"{file} cannot be read ({words}).", "Name another file.") from None
+
+
+def states_of(root: Path, texts: Mapping[str, str], check: bool) -> dict[str, str]:
+    """Each path: `new`, `same` or `different`. Raises `InputError` `input.file-exists` for a different one, unless that is only asked."""
+    states = {path: _state(root / path, text) for path, text in texts.items()}
+    different = [path for path, state in states.items() if state == "different"]
+    if different and not check:
+        words = f"There already, and different: {', '.join(code(path) for path in different)}. Nothing was written."
+        raise InputError("input.file-exists", words, "Move them away, or name another folder with `--out`.")
+    return states
 
 
 def _state(file: Path, text: str) -> str:

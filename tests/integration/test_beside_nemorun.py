@@ -22,7 +22,9 @@ import pytest
 
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.executor import Common, SlurmProfile
+from dispatcher.importing import imported
 from dispatcher.plan import JobPlan
+from dispatcher.profile import ResolvedProfile, resolve_profile
 from dispatcher.recipe import Recipe
 from tests.unit.test_plan import planned
 
@@ -127,7 +129,11 @@ OURS: dict[str, Ours] = {
         }
     ),
     "additional_parameters": Ours(
-        {"reservation": "maint", "additional_parameters": {"mail_type": "END"}, "srun_args": ["--mpi=pmix", "--container-writable"]}
+        {
+            "reservation": "maint",
+            "additional_parameters": {"mail_type": "END", "contiguous": True},
+            "srun_args": ["--mpi=pmix", "--container-writable"],
+        }
     ),
     "gpus": Ours(
         {
@@ -145,6 +151,35 @@ OURS: dict[str, Ours] = {
     "arguments": Ours(recipe={"script": "train.py", "args": ["name=two words", "cost=5$$", "out=*.pt"]}),
     "entrypoint": Ours(recipe={"script": "train.sh", "entrypoint": "bash", "args": ["--fast"]}),
 }
+
+
+def profile_of(name: str) -> SlurmProfile:
+    profile = OURS[name].planned().profile
+    assert isinstance(profile, SlurmProfile)
+    return profile
+
+
+# What a component of a heterogeneous job gets beside others is an argument of its program, which is no matter of the executor; and
+# `reservation` is a field of ours.
+SAID_OTHERWISE: dict[str, dict[str, Any]] = {
+    "het_group": {"het_groups": [{"nodes": 1, "gpus_per_node": 8}, {"nodes": 3, "ntasks_per_node": 2, "env_vars": {"ROLE": "client"}}]},
+    "additional_parameters": {
+        "reservation": None,
+        "additional_parameters": {"mail_type": "END", "reservation": "maint", "contiguous": True},
+    },
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_executor_can_be_imported(name: str) -> None:
+    """`profile import` makes of each file the very profile that its script is compared with."""
+    [one] = imported((EXAMPLES / f"{name}.py").read_text(), f"{name}.py", only="executor")
+    resolved = resolve_profile(one.name, {one.path: one.text}, (), {})
+    assert isinstance(resolved, ResolvedProfile)
+    expected = profile_of(name).model_dump(exclude={"nproc_per_node"}) | SAID_OTHERWISE.get(name, {})
+    assert resolved.profile.model_dump(exclude={"nproc_per_node"}) == SlurmProfile.model_validate(expected).model_dump(
+        exclude={"nproc_per_node"}
+    )
 
 
 # --------------------------------------------------------------------------- the reasons

@@ -128,3 +128,53 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     assert "env.toml:1: [cli] is left out: it has no effect" in shown
     assert "env.toml:5: a.identity is left out: it is not read" in shown
+
+
+# --------------------------------------------------------------------------- import
+
+PROGRAM = """\
+import nemo_run as run
+open("was-executed", "w")
+def slurm(nodes=2):
+    tunnel = run.SSHTunnel(host="login.example.com", user="me", job_dir="/jobs")
+    return run.SlurmExecutor(account="ml", partition="{x}", nodes=nodes, tunnel=tunnel, launcher="torchrun")
+half = run.SlurmExecutor(account=ACCOUNT)
+"""
+
+
+def test_import_writes_profiles_and_executes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "infra.py").write_text(PROGRAM)
+    assert main(["profile", "import", "infra.py", "--check"]) == Exit.CONFIG, "`half` has no account"
+    shown = capsys.readouterr().out
+    assert "account: ml" in shown
+    assert "line 6: account: `ACCOUNT` is not set in this file" in shown
+    assert "it cannot be used yet: `profiles/slurm.yaml:5`: `partition`" in shown
+    assert not (tmp_path / "profiles").exists()
+    (tmp_path / "infra.py").write_text(PROGRAM.replace("{x}", "batch"))
+    assert main(["profile", "import", "infra.py:slurm", "--as", "mine", "--json"]) == Exit.OK
+    told = json.loads(capsys.readouterr().out)["result"]
+    assert (told["files"], told["problems"]) == ({"profiles/mine.yaml": "new"}, {})
+    assert [left["field"] for left in told["left_out"]] == ["launcher"]
+    assert main(["profile", "show", "mine"]) == Exit.OK
+    assert "login.example.com" in capsys.readouterr().out
+    assert not (tmp_path / "was-executed").exists()
+
+
+def test_import_replaces_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "infra.py").write_text(PROGRAM)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles/slurm.yaml").write_text("executor: local\n")
+    assert main(["profile", "import", "infra.py"]) == Exit.USAGE
+    assert "profiles/slurm.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "profiles/half.yaml").exists()
+    assert (tmp_path / "profiles/slurm.yaml").read_text() == "executor: local\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "status"), [("no.py", Exit.USAGE), ("env.toml", Exit.USAGE), ("empty.py", Exit.CONFIG), ("bad.py", Exit.CONFIG)]
+)
+def test_what_cannot_be_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, status: Exit) -> None:
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "bad.py").write_text("x = (\n")
+    assert main(["profile", "import", source]) == status
+    assert "Traceback" not in capsys.readouterr().err

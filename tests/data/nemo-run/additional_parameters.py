@@ -3,7 +3,7 @@ import nemo_run as run
 
 executor = run.SlurmExecutor(
     account="ml",
-    additional_parameters={"mail_type": "END", "reservation": "maint"},
+    additional_parameters={"mail_type": "END", "reservation": "maint", "contiguous": True},
     srun_args=["--mpi=pmix", "--container-writable"],
     tunnel=run.LocalTunnel(job_dir="/jobs"),
 )
