@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dispatcher.counterparts import ALIASES, REFUSED
-from dispatcher.executor import EXECUTORS
 from dispatcher.packager import Packager, SubPackager
 from dispatcher.policy import names_a_secret
 from dispatcher.pyvalues import Caveat, Made, Open, WorkingFolder
+from dispatcher.registry import EXECUTORS
 from dispatcher.sheet import Entry
 
 # Numbers in Python, texts in a profile.
