@@ -83,7 +83,9 @@ def _starting(add: Add) -> None:
         sub = add(name, words, f"{name} profile=cluster recipe=default train.iters=200\n  nemotron-dispatch {several}")
         takes = "profile=…, recipe=… and overrides; a list of values, lr=1e-3,3e-4, is a run for each"
         sub.add_argument("words", nargs="*", metavar="KEY=VALUE", help=takes)
-        sub.add_argument("--commit", default="HEAD", help="what to run (default: HEAD); uncommitted changes do not travel")
+        what = sub.add_mutually_exclusive_group()
+        what.add_argument("--commit", default="HEAD", help="what to run (default: HEAD); uncommitted changes do not travel")
+        what.add_argument("--working-folder", action="store_true", help="run the files as they lie, committed or not")
     sub.add_argument("--wait", action=argparse.BooleanOptionalAction, help="follow the run to its end (default: as the profile says)")
     sub.add_argument("--request", metavar="NAME", help="name this request: the same name and words again find the same run")
 

@@ -98,15 +98,20 @@ def _asked(arguments: argparse.Namespace, inputs: Inputs, runner: Runner, compil
 
     from dispatcher.configuration import read_policy
     from dispatcher.effects.assembly import commit_at, for_terminal, top_folder, uncommitted
+    from dispatcher.errors import InputError
     from dispatcher.terminal import ask
 
     folder = top_folder(arguments.repo)
     dry = arguments.command == "plan"
     wait = getattr(arguments, "wait", None)
-    world = for_terminal(inputs if wait is None else replace(inputs, wait_word=str(wait)), runner, folder, compiler)
+    if arguments.working_folder and inputs.github.in_actions:
+        raise InputError("input.working-folder", "`--working-folder` was given in a workflow.")
+    world = for_terminal(
+        inputs if wait is None else replace(inputs, wait_word=str(wait)), runner, folder, compiler, arguments.working_folder
+    )
     sha = commit_at(folder, arguments.commit)
-    if uncommitted(folder):
-        runner.say("There are uncommitted changes; they do not travel. What runs is the commit.")
+    if not arguments.working_folder and uncommitted(folder):
+        runner.say("There are uncommitted changes; they do not travel. What runs is the commit, without `--working-folder`.")
     request = getattr(arguments, "request", None) or uuid4().hex
     return ask(world, read_policy(world), arguments.words, sha, _user(inputs), request, dry)
 

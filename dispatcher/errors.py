@@ -150,6 +150,9 @@ CATALOGUE: dict[str, Kind] = {
         "A file that `init`, `profile convert` or `profile import` would write is there already, and is different.",
         "Look at the difference; `init --force` replaces the file.",
     ),
+    "input.working-folder": Kind(
+        Exit.USAGE, "In a workflow only commits run.", "Leave `--working-folder` out; it is for a person at a terminal."
+    ),
     "input.not-written": Kind(Exit.USAGE, "A file cannot be written.", "Look at the rights of the folder, and at the space on the disk."),
     # git
     "git.not-found": Kind(Exit.GIT, "git cannot be started.", "Install git 2.31 or newer, or put it on PATH."),
@@ -201,6 +204,7 @@ CATALOGUE: dict[str, Kind] = {
     "git.too-big": Kind(
         Exit.GIT, "The commit has more than is ever packed or read.", "Pack less of it with `subpath` or `include_pattern`."
     ),
+    "git.changed": Kind(Exit.GIT, "A file of the working folder changed while it was packed.", "Ask again when nothing writes there."),
     "git.not-text": Kind(Exit.GIT, "A file that should be text is not UTF-8.", "Save it as UTF-8."),
     # NeMo-Run
     "compile.no-nemo-run": Kind(

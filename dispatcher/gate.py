@@ -119,7 +119,8 @@ def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str)
         for record in records
         if record.sha == head_sha and (record.profile, record.recipe) == (requirement.profile, requirement.recipe)
     ]
-    plain = [record for record in same if not record.overrides and record.origin == "github" and not record.own_runspec]
+    as_decided = [record for record in same if record.origin == "github" and not record.own_runspec and not record.uncommitted]
+    plain = [record for record in as_decided if not record.overrides]
     if not plain:
         return Line(requirement, None, note=_why_none(same))
     # By when it was asked for: every record says that, also one that GitHub would not hear of when it was submitted.

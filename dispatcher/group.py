@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
-from dispatcher.phrases import clock, number, plural
+from dispatcher.phrases import WITH_CHANGES, clock, number, plural
 from dispatcher.record import Member, RunRecord
 from dispatcher.report import headline, icon, links
 from dispatcher.slurm import State
@@ -53,6 +53,7 @@ def group_lines(
     absent = len(members) - len(known) - len(unheard)
     first = known[0]
     commit = f"[`{first.sha[:7]}`]({voice.server_url}/{first.target.repository}/commit/{first.sha})"
+    commit += f" {WITH_CHANGES}" if first.uncommitted else ""
     total = sum(record.resources.gpu_hours for record in known)
     # Of a sweep over recipes each row names its own.
     recipe = f"`{first.recipe}` at " if len({record.recipe for record in known}) == 1 else ""

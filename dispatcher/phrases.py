@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+WITH_CHANGES = "with changes that are not committed"
+
 
 def duration(seconds: float) -> str:
     """724 → `12m 04s`, 8 → `8s`, 14400 → `4h`, 93784 → `26h 03m`."""

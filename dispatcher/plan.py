@@ -261,6 +261,7 @@ class JobPlan:
             retry_of=self.grant.retry_of,
             approved_by=self.grant.approved_by or self.grant.vouched_by,
             own_runspec=self.own_runspec,
+            uncommitted=self.package.uncommitted,
             asked_at=now,
             state=State.SUBMITTING,
         )

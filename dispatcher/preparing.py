@@ -16,6 +16,7 @@ from dispatcher.launch import LAUNCH_FILE
 from dispatcher.launch import to_json as launch_text
 from dispatcher.limits import Wanted, approval_needed, within
 from dispatcher.lookups import with_teams
+from dispatcher.phrases import WITH_CHANGES
 from dispatcher.plan import JobPlan, missing_script, package_spec, plan
 from dispatcher.policy import Policy
 from dispatcher.ports import Compiled, CompiledFile
@@ -64,6 +65,8 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
     world.say(f"Reading commit {grant.sha[:12]}.")
     spec = package_spec(recipe, profile)
     package = world.archive().describe(grant.sha, spec)
+    if package.uncommitted:
+        world.say(f"What runs is the working folder: {grant.sha[:12]} {WITH_CHANGES}.")
     missing = missing_script(recipe, package)
     if missing is not None:
         title = f"there is no {code(missing)} in the commit"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from dispatcher.phrases import duration, plural, size
+from dispatcher.phrases import WITH_CHANGES, duration, plural, size
 from dispatcher.plan import JobPlan, package_spec
 from dispatcher.ports import Compiled
 from dispatcher.record import RunRecord
@@ -26,8 +26,9 @@ def preview(
     """The whole preview. `upload`, `estimate` and `since_last` are known only where the cluster answered; `silent` says why it did not."""
     overrides = " · " + " ".join(code(override.word) for override in job.overrides) if job.overrides else ""
     package = job.package
+    changed = f" {WITH_CHANGES}" if package.uncommitted else ""
     rows = [
-        ("What", f"`{job.recipe_name}` ({code(job.recipe.program)}) at `{job.grant.sha[:12]}`{overrides}"),
+        ("What", f"`{job.recipe_name}` ({code(job.recipe.program)}) at `{job.grant.sha[:12]}`{changed}{overrides}"),
         ("Where", " · ".join(_where(job))),
         ("Packed", _packed(job) + (f"; to send: {upload}" if upload else "")),
         ("Folder", code(job.run_dir)),

@@ -97,6 +97,8 @@ class RunRecord(_Frozen):
     """Who vouched for the commit, or agreed as second person; empty where nobody had to."""
     own_runspec: bool = False
     """What the commit's script says for itself is not what it says on the default branch: no gate counts this run."""
+    uncommitted: bool = False
+    """What ran is not the commit: a working folder with changes, from a terminal. No gate counts this run."""
     group: tuple[Member, ...] = ()
     """All runs of the command, this one included, in their order; empty where it is the only one."""
     executor: str

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
-from dispatcher.phrases import clock, duration, number, plural
+from dispatcher.phrases import WITH_CHANGES, clock, duration, number, plural
 from dispatcher.ports import Button, Check, Conclusion, Reaction
 from dispatcher.record import RunRecord
 from dispatcher.results import Value
@@ -198,6 +198,8 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     repository, sha = record.target.repository, record.sha
     commit = f"`{sha[:7]}`" if voice.at_terminal else f"[`{sha[:7]}`]({voice.server_url}/{repository}/commit/{sha})"
     what = f"`{record.recipe}` ({code(record.program)}) at {commit}"
+    if record.uncommitted:
+        what += f" {WITH_CHANGES}"
     if record.overrides:
         what += " · " + " ".join(code(override) for override in record.overrides)
     asked = record.resources

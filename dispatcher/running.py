@@ -173,8 +173,9 @@ def _row(record: RunRecord, world: World) -> str:
     what = f"`{record.profile}` / `{record.recipe}`" + "".join(f" {code(item)}" for item in record.overrides)
     waits = f" ({neutralise(record.reason, 160)})" if record.reason and record.state in (State.QUEUED, State.PENDING) else ""
     asked = f"{clock(record.asked_at, now)} by {code(record.actor)}"
+    commit = f"`{record.sha[:7]}`{' + changes' if record.uncommitted else ''}"
     return (
-        f"| {icon(record)} | `{world.settings.voice.key(record.run_key)}` | {what} | `{record.sha[:7]}` "
+        f"| {icon(record)} | `{world.settings.voice.key(record.run_key)}` | {what} | {commit} "
         f"| {neutralise(headline(record, now))}{waits} | {asked} | {links(record)} |"
     )
 

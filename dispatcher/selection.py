@@ -69,6 +69,12 @@ def reach(choices: Sequence[Choice]) -> Callable[[str], bool]:
     return within
 
 
+def named_exactly(choices: Sequence[Choice]) -> tuple[str, ...]:
+    """Files and folders that a choice names without any wildcard: those are meant even where gitignore leaves them out."""
+    patterns = (choice.pattern.lstrip("/") for choice in choices if not choice.pattern.startswith("!"))
+    return tuple("/".join(split_path(pattern)) for pattern in patterns if not _MAGIC & set(pattern) and split_path(pattern))
+
+
 def _literal(pattern: str) -> tuple[str, ...]:
     """The folders that a pattern begins with, up to the first that is a pattern."""
     parts: list[str] = []

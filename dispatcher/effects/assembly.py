@@ -52,8 +52,11 @@ def for_github(inputs: Inputs, runner: Runner, default_branch: str) -> World:
     )
 
 
-def for_terminal(inputs: Inputs, runner: Runner, folder: Path, compiler: CompilerProcess | None = None) -> World:
-    """The world of a person in a checkout: policy and profiles are the folder's; GitHub is not spoken to."""
+def for_terminal(inputs: Inputs, runner: Runner, folder: Path, compiler: CompilerProcess | None = None, as_it_lies: bool = False) -> World:
+    """The world of a person in a checkout: policy and profiles are the folder's; GitHub is not spoken to.
+
+    With `as_it_lies` the folder's files are packed, and not those of a commit.
+    """
     return _world(
         inputs,
         runner,
@@ -63,6 +66,7 @@ def for_terminal(inputs: Inputs, runner: Runner, folder: Path, compiler: Compile
         names=lambda path: tuple(sorted(item.name for item in (folder / path).glob("*") if item.is_file())),
         workspace=folder,
         compiler=compiler,
+        as_it_lies=as_it_lies,
     )
 
 
@@ -204,6 +208,7 @@ def _world(
     workspace: Path | None,
     compiler: CompilerProcess | None = None,
     account: Account | None = None,
+    as_it_lies: bool = False,
 ) -> World:
     github = inputs.github
     local_job_dir = str(Path(inputs.state_dir) / "local")
@@ -213,7 +218,12 @@ def _world(
         from dispatcher.effects.archive import GitArchive
 
         url = inputs.git_url or (f"{github.server_url}/{repository}" if github.in_actions else "")
-        return GitArchive(url, secret or None, workspace, progress=runner.say)
+        committed = GitArchive(url, secret or None, workspace, progress=runner.say)
+        if not as_it_lies or workspace is None:
+            return committed
+        from dispatcher.effects.workingfolder import WorkingFolder
+
+        return WorkingFolder(workspace, committed)
 
     def current_archive() -> Archive:
         # An App's token holds for an hour; then there is another one, and with it another archive.

@@ -77,6 +77,8 @@ class Package:
     digest: str
     files: tuple[FileEntry, ...]
     lfs_pointers: tuple[str, ...] = ()
+    uncommitted: bool = False
+    """It is not what the commit packs: a person's working folder had changes."""
 
     @property
     def size(self) -> int:

@@ -198,6 +198,32 @@ def test_a_local_run_needs_nothing_but_the_checkout(person: Person) -> None:
     assert (ended.code, told["reason-code"]) == (0, "healthy"), ended
 
 
+def test_a_working_folder_runs_as_it_lies(person: Person, tmp_path: Path) -> None:
+    """With what nobody has committed, on the cluster's side of the same ledger; the record and the preview say so, and a workflow may not."""
+    away = {"DISPATCH_SSH_KEY": "", "DISPATCH_SSH_KNOWN_HOSTS": "", "DISPATCH_STATE_DIR": str(tmp_path / "state")}
+    (person.folder / "train.py").write_text(PACKED)
+    (person.folder / "notes.md").write_text("untracked")
+    (person.folder / "profiles" / "local.yaml").write_text(LOCAL + "packager: { type: git, include_pattern: '*.md' }\n")
+    ended, told = person.asks("submit", "profile=local", "x=1", "--working-folder", **away)
+    assert (ended.code, told["state"], told["result"]["argument"]) == (0, "succeeded", "x=1"), ended
+    assert "notes.md" in told["result"]["files"].split()
+    assert ".git/HEAD" not in told["result"]["files"]
+    words = f"{head(person)[:7]}` with changes that are not committed"
+    assert words in told["summary"]
+    record = json.loads(next((tmp_path / "state").rglob("record.json")).read_text())
+    assert (record["sha"], record["uncommitted"]) == (head(person), True)
+    ended, told = person.asks("plan", "profile=local", "--working-folder", **away)
+    assert f"{head(person)[:12]}` with changes that are not committed" in told["summary"]
+    assert "do not travel" not in ended.stderr
+    person.git("add", "train.py", "notes.md")
+    person.commit()
+    assert "not committed" not in person.asks("plan", "profile=local", "--working-folder", **away)[1]["summary"]
+    refused = person.types("plan", "profile=local", "--working-folder", "--commit", "HEAD~1", **away)
+    assert (refused.code, "not allowed with" in refused.stderr) == (Exit.USAGE, True)
+    refused = person.types("plan", "profile=local", "--working-folder", **{**away, "GITHUB_ACTIONS": "true"})
+    assert (refused.code, "input.working-folder" in refused.stderr) == (Exit.USAGE, True), refused
+
+
 PACKED = """\
 import json, os, sys
 found = sorted(os.path.relpath(os.path.join(folder, name)) for folder, _, names in os.walk(".") for name in names)

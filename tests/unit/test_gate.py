@@ -91,6 +91,7 @@ def test_two_rules_for_one_run_are_one_requirement() -> None:
         ([passed(recipe="other")], Pending),
         ([passed(overrides=("steps=1",))], Pending),
         ([passed(origin="terminal")], Pending),
+        ([passed(uncommitted=True)], Pending),
         ([passed(results_problem="it left no results file")], Fail),
         *[([run_record(state=state)], Pending) for state in State if not state.ended],
         *[([run_record(state=state)], Fail) for state in State if state.ended and state is not State.SUCCEEDED],

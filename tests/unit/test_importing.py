@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.errors import ConfigError
@@ -256,6 +256,7 @@ def test_nothing_grows_without_end() -> None:
     assert len(one.text) < 2_000_000
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abc ='\"()[]{}:,.\n\\$#*0123456789", max_size=60))
 def test_any_value_becomes_a_file_that_can_be_read(value: str) -> None:
     one = the_only(SLURM.format(f"account={value!r}, env_vars={{'A': {value!r}}}"))
