@@ -199,7 +199,7 @@ def test_a_local_run_needs_nothing_but_the_checkout(person: Person) -> None:
 
 
 def test_a_working_folder_runs_as_it_lies(person: Person, tmp_path: Path) -> None:
-    """With what nobody has committed, on the cluster's side of the same ledger; the record and the preview say so, and a workflow may not."""
+    """With what nobody has committed; the record and the preview say so, and a workflow may not."""
     away = {"DISPATCH_SSH_KEY": "", "DISPATCH_SSH_KNOWN_HOSTS": "", "DISPATCH_STATE_DIR": str(tmp_path / "state")}
     (person.folder / "train.py").write_text(PACKED)
     (person.folder / "notes.md").write_text("untracked")
