@@ -10,11 +10,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from itertools import count
+from pathlib import Path
 
 from dispatcher.answer import Voice
-from dispatcher.errors import CATALOGUE, ClusterError, CompileError, ConfigError, DispatchError, Exit, ForgeError, GitError, SshError
+from dispatcher.authorise import Grant
+from dispatcher.clouds import DockerProfile
+from dispatcher.errors import (
+    CATALOGUE,
+    CloudError,
+    ClusterError,
+    CompileError,
+    ConfigError,
+    DispatchError,
+    Exit,
+    ForgeError,
+    GitError,
+    SshError,
+)
 from dispatcher.event import CommentEvent
 from dispatcher.grammar import Override
+from dispatcher.plan import JobPlan, plan
 from dispatcher.ports import (
     ActiveRun,
     AlreadySubmitted,
@@ -31,7 +46,10 @@ from dispatcher.ports import (
     FileEntry,
     Held,
     InProgress,
+    JobView,
     Label,
+    Launched,
+    NotLaunched,
     Package,
     Probe,
     PullRequest,
@@ -42,8 +60,10 @@ from dispatcher.ports import (
     Submission,
     Submitted,
     Sweep,
+    Views,
 )
 from dispatcher.profile import Profile
+from dispatcher.recipe import Recipe
 from dispatcher.record import Resources, RunRecord, Target
 from dispatcher.slurm import State, state_of
 from dispatcher.world import Settings, World
@@ -299,6 +319,79 @@ class FakeCompiler:
 
     def close(self) -> None:
         self.trace.add("compiler.close")
+
+
+class FakeCloud:
+    """An API that starts jobs: `jobs` has the word for each, by run key. `dies` names a verb and when it dies there, `before` or `after`.
+
+    `refuses` are the words with which it refuses a job; `silent` says that it does not answer when it is looked at.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.jobs: dict[str, str] = {}
+        self.started: list[tuple[str, bytes | None, Mapping[str, str]]] = []
+        self.logs: dict[str, bytes] = {}
+        self.forgotten: list[str] = []
+        self.dies: tuple[str, str] | None = None
+        self.refuses = self.silent = ""
+        self.error: CloudError | None = None
+
+    def _step(self, verb: str, when: str = "before") -> None:
+        if self.dies == (verb, when):
+            raise KeyboardInterrupt
+        if when == "before":
+            self.trace.add(f"cloud.{verb}")
+            if self.error is not None:
+                raise self.error
+
+    def start(self) -> None:
+        """Nothing takes long."""
+
+    def render(self, job: Mapping[str, object]) -> Compiled:
+        self._step("render")
+        return Compiled(f"run {job['script']}\n", (CompiledFile("configs/request.yaml", b"kind: Job\n"),))
+
+    def launch(self, job: Mapping[str, object], code: Path | None, environment: Mapping[str, str]) -> Launched | NotLaunched:
+        self._step("launch")
+        if self.refuses:
+            return NotLaunched(self.refuses)
+        key = str(job["run_key"])
+        if key not in self.jobs:
+            self.jobs[key] = "running"
+            self.started.append((key, code.read_bytes() if code else None, environment))
+        self._step("launch", "after")
+        return Launched(f"job-{key}")
+
+    def find(self, run_key: str) -> str | None:
+        self._step("find")
+        return f"job-{run_key}" if run_key in self.jobs else None
+
+    def look(self, job_ids: Sequence[str]) -> Views:
+        self.trace.add("cloud.look")
+        known = [JobView(job_id, self.jobs[key]) for job_id in job_ids if (key := job_id.removeprefix("job-")) in self.jobs]
+        return Views("docker", silent=self.silent) if self.silent else Views("docker", tuple(known))
+
+    def log(self, job_id: str) -> bytes:
+        self._step("log")
+        return self.logs.get(job_id, b"")
+
+    def cancel(self, job_id: str) -> str:
+        self._step("cancel")
+        self.jobs[job_id.removeprefix("job-")] = "exited"
+        return ""
+
+    def forget(self, job_id: str) -> None:
+        self._step("forget")
+        self.forgotten.append(job_id)
+        self.logs.pop(job_id, None)
+
+    def probe(self) -> tuple[tuple[str, int, str], ...]:
+        self._step("probe")
+        return (("engine", 0, "answers"),)
+
+    def close(self) -> None:
+        """Nothing was begun."""
 
 
 @dataclass
@@ -631,3 +724,12 @@ def run_record(**fields: object) -> RunRecord:
 def overrides(*words: str) -> tuple[Override, ...]:
     """`key=value` words."""
     return tuple(Override(*word.split("=", 1)) for word in words)
+
+
+def cloud_plan(recipe: Recipe | None = None, **fields: object) -> JobPlan:
+    """A plan for a Docker engine, from the fields of its profile."""
+    profile = DockerProfile.model_validate({"container_image": "train:1", "tunnel": "local", "job_dir": "/jobs", **fields})
+    grant = Grant("alice", HEAD, REPOSITORY, 7, "run", "comment:99", "comment", "allow.roles", "docker", "default")
+    recipe = recipe or Recipe(script="train.py")
+    job_dir = f"/jobs/{profile.ledger_name}"
+    return plan(grant, "docker", profile, "default", recipe, (), package(), job_dir, False, "/py")
