@@ -21,6 +21,7 @@ _DOCKER: Mapping[str, State] = {
     "removing": State.RUNNING,
     "exited": State.FAILED,
     "dead": State.FAILED,
+    "cancelled": State.CANCELLED,
 }
 
 WORDS: Mapping[str, Mapping[str, State]] = {

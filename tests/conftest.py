@@ -5,6 +5,7 @@
 | `slurm` | a Slurm cluster with accounting |
 | `sshd` | an OpenSSH server |
 | `cluster_sshd` | an OpenSSH server whose sessions reach the `slurm` cluster: a login node |
+| `docker` | a Docker engine with one small image |
 | `latency` | makes a proxy that adds a round-trip time in front of a port |
 | `github` | a stand-in GitHub (`tests/github_fixtures.py`) |
 | `act` | the path of act, which runs GitHub workflows locally |
@@ -23,6 +24,7 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
+from tests.rig.docker import DockerRig
 from tests.rig.latency import LatencyProxy
 from tests.rig.parts import PartMissing, find_program
 from tests.rig.slurm import SlurmRig
@@ -32,7 +34,7 @@ pytest_plugins = ["tests.github_fixtures"]
 
 ROOT = Path(__file__).parent.parent
 MISSING = "missing part: "
-MARKS = {"slurm": "slurm", "cluster_sshd": "slurm", "sshd": "sshd", "act": "act", "torch_python": "torch"}
+MARKS = {"slurm": "slurm", "cluster_sshd": "slurm", "sshd": "sshd", "act": "act", "docker": "docker", "torch_python": "torch"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -75,7 +77,7 @@ def missing(why: object, *, may_be_required: bool = True) -> NoReturn:
     pytest.skip(f"{MISSING}{why}")
 
 
-Rig = TypeVar("Rig", SlurmRig, Sshd)
+Rig = TypeVar("Rig", SlurmRig, Sshd, DockerRig)
 
 
 @contextmanager
@@ -110,6 +112,13 @@ def cluster_sshd(slurm: SlurmRig) -> Iterator[Sshd]:
     """The login node of the `slurm` cluster."""
     with started(Sshd(env=slurm.env)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[DockerRig]:
+    """A Docker engine of this test run, with one image."""
+    with started(DockerRig()) as rig:
+        yield rig
 
 
 @pytest.fixture

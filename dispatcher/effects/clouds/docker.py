@@ -7,7 +7,10 @@ that an engine on another machine (`DOCKER_HOST`) needs no folder of ours. https
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
+import shlex
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +23,8 @@ from dispatcher.effects.clouds.program import RUN_DIR, command_of, launch_script
 from dispatcher.effects.nemorun import import_nemo_run
 
 LABEL = "nemotron-dispatch"
+CANCELLED = f"{RUN_DIR}/cancelled"
+"""A file in the container that says that we ended it: the engine remembers only the signal's exit code."""
 
 
 class DockerApi:
@@ -37,7 +42,7 @@ class DockerApi:
         script = launch_script(job, command_of(executor, job, work))
         settings = {"name": name_of(str(job["run_key"])), "image": executor.container_image, **self._settings(executor)}
         shown = {name: value for name, value in settings.items() if value not in (None, [], {}, False)}
-        return Rendered(script, {"configs/container.yaml": yaml.safe_dump(shown, sort_keys=False)})
+        return Rendered(script, {"configs/container.yaml": yaml.safe_dump(json.loads(json.dumps(shown)), sort_keys=False)})
 
     def launch(self, job: Mapping[str, Any], code: Path | None, environment: Mapping[str, str], work: Path) -> str:
         """Makes the container, puts script, environment and code into it, starts it."""
@@ -99,9 +104,10 @@ class DockerApi:
                     continue
                 started, ended = _seconds(state.get("StartedAt")), _seconds(state.get("FinishedAt"))
                 over = state["Status"] in ("exited", "dead")
+                word = "cancelled" if over and state.get("ExitCode") and self._was_cancelled(job_id) else state["Status"]
                 reason = "OOMKilled" if state.get("OOMKilled") else str(state.get("Error") or "")
                 code = state.get("ExitCode") if over else None
-                found.append(JobState(job_id, state["Status"], code, reason, started, ended if over else None))
+                found.append(JobState(job_id, word, code, reason, started, ended if over else None))
         return found
 
     def log(self, job_id: str) -> str:
@@ -119,7 +125,7 @@ class DockerApi:
         from docker.errors import NotFound
 
         with self._calls() as engine, suppress(NotFound):
-            engine.containers.get(job_id).stop(timeout=10)
+            _stop(engine.containers.get(job_id))
         return ""
 
     def forget(self, job_id: str) -> None:
@@ -181,6 +187,15 @@ class DockerApi:
             settings["device_requests"] = [DeviceRequest(count=executor.num_gpus, capabilities=[["compute", "utility"]])]
         return {name: value for name, value in settings.items() if value not in (None, [], False)}
 
+    def _was_cancelled(self, job_id: str) -> bool:
+        from docker.errors import NotFound
+
+        try:
+            self._engine.api.get_archive(job_id, CANCELLED)
+            return True
+        except NotFound:
+            return False
+
     def _pull(self, image: str) -> None:
         """The image, if it can be had; an engine that has it needs no registry."""
         from docker.errors import APIError, ImageNotFound
@@ -224,18 +239,27 @@ class DockerApi:
 
 def _small_files(script: str, environment: Mapping[str, str]) -> bytes:
     """Script and environment as a tar for the container's root; the environment is a file that only the container's user can read."""
-    import shlex
-
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+    return _tar({f"{RUN_DIR}/launch.sh": (script, 0o755), f"{RUN_DIR}/env": (exports, 0o600)}, f"{RUN_DIR}/code")
+
+
+def _stop(container: Any) -> None:
+    """SIGTERM, then SIGKILL, to a container that has not ended; that it was us is written down first."""
+    if container.status not in ("exited", "dead"):
+        container.put_archive("/", _tar({CANCELLED: ("", 0o644)}))
+        container.stop(timeout=10)
+
+
+def _tar(files: Mapping[str, tuple[str, int]], *folders: str) -> bytes:
+    """Texts with their modes, and folders, as a tar for the container's root."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        folder = RUN_DIR.strip("/")
-        for path in (folder, f"{folder}/code"):
-            info = tarfile.TarInfo(path)
+        for path in (RUN_DIR, *folders) if folders else ():
+            info = tarfile.TarInfo(path.strip("/"))
             info.type, info.mode = tarfile.DIRTYPE, 0o755
             tar.addfile(info)
-        for path, text, mode in ((f"{folder}/launch.sh", script, 0o755), (f"{folder}/env", exports, 0o600)):
-            info = tarfile.TarInfo(path)
+        for path, (text, mode) in files.items():
+            info = tarfile.TarInfo(path.strip("/"))
             info.size, info.mode = len(text.encode()), mode
             tar.addfile(info, io.BytesIO(text.encode()))
     return buffer.getvalue()
@@ -243,8 +267,6 @@ def _small_files(script: str, environment: Mapping[str, str]) -> bytes:
 
 def _unzipped(code: Path) -> Iterator[bytes]:
     """The archive's tar, in pieces: the engine unpacks it."""
-    import gzip
-
     with gzip.open(code) as stream:
         while data := stream.read(1 << 20):
             yield data

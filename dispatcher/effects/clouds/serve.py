@@ -52,12 +52,14 @@ def answer(api: Any, request: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"there is no verb {verb!r}")
 
 
-def answered(make: Callable[[], Any], request: Mapping[str, Any], extra: str) -> dict[str, Any]:
-    """The same, with errors as values."""
+def answered(
+    make: Callable[[Mapping[str, Any]], Any], profile: Mapping[str, Any], request: Mapping[str, Any], extra: str
+) -> dict[str, Any]:
+    """The same, with errors as values. A job brings its own profile: others of the same place share this process."""
     from dispatcher.effects.clouds.api import ApiError, RefusedError
 
     try:
-        return answer(make(), request)
+        return answer(make(request["job"]["cloud"]["profile"] if "job" in request else profile), request)
     except RefusedError as refusal:
         return {"refused": str(refusal)}
     except ApiError as error:
@@ -74,16 +76,17 @@ def main(executor: str, extra: str) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     profile = json.loads(requests.readline())["profile"]
-    made: list[Any] = []
+    made: dict[str, Any] = {}
 
-    def make() -> Any:
-        if not made:
+    def make(fields: Mapping[str, Any]) -> Any:
+        key = json.dumps(fields, sort_keys=True)
+        if key not in made:
             module, name = APIS[executor].split(":")
-            made.append(getattr(import_module(f"dispatcher.effects.clouds.{module}"), name)(profile))
-        return made[0]
+            made[key] = getattr(import_module(f"dispatcher.effects.clouds.{module}"), name)(fields)
+        return made[key]
 
     for line in requests:
-        print(json.dumps(answered(make, json.loads(line), extra)), file=answers, flush=True)
+        print(json.dumps(answered(make, profile, json.loads(line), extra)), file=answers, flush=True)
     return 0
 
 
