@@ -67,7 +67,7 @@ def check(stage: Stage, key: str) -> tuple[str, str | None]:
 
 
 def test_from_the_comment_to_the_gate(stage: Stage, docker: DockerRig) -> None:
-    event = stage.server.comment_event(stage.pull, stage.pull.comment("/train steps=2"))
+    event = stage.server.comment_event(stage.pull, stage.pull.comment("/train"))
     begun = stage.handle("issue_comment", event, **docker.env, WANDB_API_KEY=SECRET)
     assert (begun.code, begun.outputs["decision"]) == (0, "run"), begun
     key = begun.outputs["run-key"]
