@@ -35,7 +35,15 @@ def guarded(world: World, policy: Policy) -> World:
 
 
 def read_profile(world: World, policy: Policy, name: str) -> ResolvedProfile | UnknownProfile:
-    """A profile and what it extends, resolved. Reads no more files than that takes; only an unknown name costs a listing."""
+    """A profile and what it extends, resolved, with the place of its ledger. Raises `ConfigError`."""
+    resolved = _resolved(world, policy, name)
+    if isinstance(resolved, ResolvedProfile) and isinstance(resolved.profile, CloudProfile) and resolved.profile.tunnel is None:
+        return replace(resolved, profile=_with_ledger(resolved, resolved.profile, policy, world))
+    return resolved
+
+
+def _resolved(world: World, policy: Policy, name: str) -> ResolvedProfile | UnknownProfile:
+    """Reads no more files than a name takes; only an unknown one costs a listing."""
     sources: dict[str, str] = {}
     asked: set[str] = set()
     file = env_file(world)
@@ -49,8 +57,6 @@ def read_profile(world: World, policy: Policy, name: str) -> ResolvedProfile | U
     resolved = resolve_profile(name, sources, policy.env, world.settings.environment, policy.secrets)
     if isinstance(resolved, UnknownProfile):
         return resolved.among(profile_names(world))
-    if isinstance(resolved.profile, CloudProfile) and resolved.profile.tunnel is None:
-        return replace(resolved, profile=_with_ledger(resolved, resolved.profile, policy, world))
     return resolved
 
 
@@ -64,7 +70,7 @@ def _with_ledger(resolved: ResolvedProfile, profile: CloudProfile, policy: Polic
             "Name a profile with a login node by `ledger:` in `.github/dispatch.yml`, or give this one `tunnel`, `host`, `user`, `job_dir`."
         )
         raise ConfigError("config.invalid", f"`{resolved.where('executor')}`: {words}.", step)
-    home = read_profile(world, policy, policy.ledger)
+    home = _resolved(world, policy, policy.ledger)
     if isinstance(home, UnknownProfile) or isinstance(home.profile, CloudProfile) or home.profile.job_dir is None:
         words = f"`ledger: {policy.ledger}` is no profile of `executor: slurm`, and none of `executor: local` with a `job_dir`"
         raise ConfigError("config.invalid", f"`{POLICY_PATH}`: {words}.", "Name a profile whose `job_dir` outlives the runner.")

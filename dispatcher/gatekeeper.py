@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dispatcher.configuration import read_profile
+from dispatcher.connections import Ledger, ledger_of
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import MergeGroupEvent
 from dispatcher.gate import Fail, Pass, Pending, Requirement, Verdict, Waived, judge, required_runs
@@ -110,14 +111,14 @@ def _records(
     """Every ledger's records of this commit; a ledger that cannot be asked is named, and its runs count as not there."""
     found = {record.run_key: record for record in known}
     silent: list[str] = []
-    asked: set[tuple[str, str]] = set()
+    asked: set[Ledger] = set()
     for name in dict.fromkeys(requirement.profile for requirement in requirements):
         try:
             resolved = read_profile(world, policy, name)
             if isinstance(resolved, UnknownProfile):
                 silent.append(f"profile {name} does not exist")
                 continue
-            place = (str(getattr(resolved.profile, "host", "")), resolved.profile.job_dir or "")
+            place = ledger_of(resolved.profile)
             if place in asked:
                 continue
             asked.add(place)

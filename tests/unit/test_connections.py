@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from dispatcher.configuration import read_policy, read_profile
-from dispatcher.connections import one_connection_each
-from dispatcher.errors import ClusterError
+from dispatcher.connections import ledger_of, one_connection_each
+from dispatcher.errors import ClusterError, ConfigError
+from dispatcher.gatekeeper import evaluate_gate
 from dispatcher.profile import Profile, ResolvedProfile
 from dispatcher.world import World
-from tests.fakes import Fakes
+from tests.fakes import PROFILE, Fakes
 
 
 def profile(world: World) -> Profile:
@@ -58,3 +59,53 @@ def test_after_an_error_the_next_one_is_new_and_the_old_one_goes_on() -> None:
         world.connect(profile(world)).sweep()
         assert fakes.steps == ["connect", "cluster.sweep", "connect", "cluster.sweep"]
     assert fakes.steps[-2:] == ["cluster.close", "cluster.close"]
+
+
+PROFILES = {
+    "cluster": PROFILE,
+    "again": "extends: cluster\nnodes: 2\n",
+    "docker": "executor: docker\ncontainer_image: a:1\n",
+    "bigger": "extends: docker\ncontainer_image: b:1\n",
+    "elsewhere": "extends: docker\ndocker_host: tcp://gpu.example.com:2376\n",
+}
+GATE = "gate: {{ required: [{}] }}\n"
+HOMED = "ledger: cluster\nrecipes: { default: { script: train.py } }\n"
+
+
+def test_each_place_of_an_api_has_a_ledger_of_its_own_in_the_home_that_the_policy_names() -> None:
+    fakes = Fakes(HOMED, PROFILES)
+    policy = read_policy(fakes.world)
+    places: dict[object, list[str]] = {}
+    for name in PROFILES:
+        resolved = read_profile(fakes.world, policy, name)
+        assert isinstance(resolved, ResolvedProfile)
+        assert (resolved.profile.job_dir, getattr(resolved.profile, "host", None)) == ("/jobs", "login.example.com")
+        places.setdefault(ledger_of(resolved.profile), []).append(name)
+    assert sorted(places.values()) == [["cluster", "again"], ["docker", "bigger"], ["elsewhere"]]
+
+
+def test_the_gate_asks_every_ledger_and_none_twice() -> None:
+    required = ", ".join(f"{{ profile: {name} }}" for name in PROFILES)
+    fakes = Fakes(HOMED + GATE.format(required), PROFILES)
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], base_ref="main")
+    evaluate_gate(fakes.world, read_policy(fakes.world), 7)
+    assert fakes.trace.of("connect", "cluster.find") == ["connect", "cluster.find commit"] * 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "profile", "words"),
+    [
+        ("", "executor: docker\ncontainer_image: a:1\n", "nothing says where its runs are recorded"),
+        ("ledger: nobody\n", "executor: docker\ncontainer_image: a:1\n", "`ledger: nobody` is no profile"),
+        ("ledger: here\n", "executor: docker\ncontainer_image: a:1\n", "`ledger: here` is no profile"),
+        ("ledger: docker\n", "executor: docker\ncontainer_image: a:1\n", "`ledger: docker` is no profile"),
+        ("ledger: cluster\n", "executor: docker\ncontainer_image: a:1\nhost: x\n", "write `tunnel: ssh` beside it"),
+        ("ledger: cluster\n", "executor: docker\ncontainer_image: a:1\ntunnel: ssh\nhost: x\n", "`user` is missing"),
+        ("ledger: cluster\n", "executor: docker\ncontainer_image: a:1\ntunnel: local\n", "`job_dir` is missing"),
+    ],
+)
+def test_a_place_without_a_ledger_cannot_be_used(policy: str, profile: str, words: str) -> None:
+    fakes = Fakes(HOMED.replace("ledger: cluster\n", policy), {"cluster": PROFILE, "here": "executor: local\n", "docker": profile})
+    with pytest.raises(ConfigError) as caught:
+        read_profile(fakes.world, read_policy(fakes.world), "docker")
+    assert words in caught.value.cause
