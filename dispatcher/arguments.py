@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +18,13 @@ Add = Callable[[str, str, str], argparse.ArgumentParser]
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse's own, which names the nearest command."""
+    """argparse's own, which names the nearest command, and takes `-c NAME` between the words where a command has it."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """As argparse does, which would take no further words once an option has come."""
+        if args is not None and "--config" in self._option_string_actions:
+            args = _config_spelt_out(args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         wrong = re.match(r"argument \w+: invalid choice: '(.*?)' \(choose from (.*)\)", message)
@@ -30,6 +36,17 @@ class _Parser(argparse.ArgumentParser):
             hint = f" Did you mean `{near[0]}`?" if near else ""
             message = f"there is no command `{wrong[1]}`.{hint} There are: {', '.join(known)}."
         super().error(message)
+
+
+def _config_spelt_out(args: Sequence[str]) -> list[str]:
+    """`-c NAME`, `--config NAME` and `--config=NAME` → `config=NAME`, which is a word like others."""
+    found: list[str] = []
+    for word in args:
+        if found and found[-1] in ("-c", "--config") and not word.startswith("-"):
+            found[-1] = f"config={word}"
+        else:
+            found.append(word.removeprefix("--") if word.startswith("--config=") else word)
+    return found
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,8 +98,9 @@ def _starting(add: Add) -> None:
     ):
         several = f"{name} profile=cluster lr=1e-3,3e-4"
         sub = add(name, words, f"{name} profile=cluster recipe=default train.iters=200\n  nemotron-dispatch {several}")
-        takes = "profile=…, recipe=… and overrides; a list of values, lr=1e-3,3e-4, is a run for each"
+        takes = "profile=…, recipe=…, config=… and overrides; a list of values, lr=1e-3,3e-4, is a run for each"
         sub.add_argument("words", nargs="*", metavar="KEY=VALUE", help=takes)
+        sub.add_argument("-c", "--config", metavar="NAME", help="the same as config=NAME: which of the recipe's configurations")
         what = sub.add_mutually_exclusive_group()
         what.add_argument("--commit", default="HEAD", help="what to run (default: HEAD); uncommitted changes do not travel")
         what.add_argument("--working-folder", action="store_true", help="run the files as they lie, committed or not")

@@ -30,6 +30,7 @@ REASONS: Mapping[str, str] = {
     "too-many-gpu-hours": "Nodes × GPUs × time limit is more than a limit of the policy.",
     "no-time-limit": "The run has no time limit, and the policy limits or counts its time.",
     "image-not-allowed": "The policy does not allow the container image.",
+    "repository-not-allowed": "The policy does not name the repository that the configuration mounts.",
     "too-many-runs": "The command becomes more runs than the policy allows in one.",
     "too-many-commands": "The comment has more commands than the policy allows in one.",
     "budget-exceeded": "With this run, more GPU-hours would be used in the month than a budget of the policy has.",

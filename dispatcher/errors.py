@@ -114,6 +114,11 @@ CATALOGUE: dict[str, Kind] = {
         "A key or a value is not allowed there.",
         "Fix the line that is named; `docs/policy.md` and `docs/profiles.md` list every key.",
     ),
+    "config.no-config": Kind(
+        Exit.CONFIG,
+        "A configuration that is named is not in the commit.",
+        "Name another one with `config=`, or correct `config` of the recipe, or `defaults` of the file.",
+    ),
     "config.extends-cycle": Kind(Exit.CONFIG, "Profiles extend each other in a circle.", "Remove one `extends`."),
     "config.env-not-listed": Kind(
         Exit.CONFIG, "`${oc.env:NAME}` asks for a name that the policy does not list.", "Add the name to `env:` in `.github/dispatch.yml`."
@@ -134,9 +139,6 @@ CATALOGUE: dict[str, Kind] = {
         Exit.USAGE,
         "The event file is missing, too large or not JSON.",
         "Under GitHub Actions it is there by itself; elsewhere give `--event FILE`.",
-    ),
-    "input.extras": Kind(
-        Exit.USAGE, "The action's input `extras` takes names of extras.", "Write the names that exist, with commas between."
     ),
     "input.flag": Kind(Exit.USAGE, "An input takes true or false.", "Write `true` or `false`."),
     "input.missing": Kind(
@@ -317,7 +319,7 @@ CATALOGUE: dict[str, Kind] = {
     "cloud.extra": Kind(
         Exit.CLUSTER,
         "The client of this executor's API is not installed.",
-        "`pip install` what is named, or give the action the extra's name as its input `extras`.",
+        "Install the extra that is named: `pip install 'nemotron-dispatch[EXTRA]'`, or the action's input `extras`.",
     ),
     "cloud.credentials": Kind(
         Exit.CLUSTER,

@@ -57,6 +57,17 @@ def run_of(words: Sequence[Word], manual: bool) -> Run | Sweep | Malformed:
     return Sweep(run, axes) if axes else run
 
 
+def config_spelt_out(words: Sequence[Word]) -> list[Word]:
+    """`-c NAME`, as Nemotron's command line has it, → `config=NAME`; all other words as they are."""
+    found: list[Word] = []
+    for word in words:
+        if found and found[-1] == Word("-c") and not word.is_pair:
+            found[-1] = Word(f"config={word.text}", word.quoted)
+        else:
+            found.append(word)
+    return found
+
+
 def _values(word: Word, manual: bool) -> tuple[str, ...] | Malformed:
     """A word's values, each in the shape that its key asks for: one, or several where a list is allowed."""
     key = word.key

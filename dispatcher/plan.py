@@ -14,8 +14,10 @@ from datetime import datetime
 from pathlib import Path
 
 from dispatcher.authorise import Grant
+from dispatcher.automount import GitMount, mount_lines
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
+from dispatcher.jobconfig import JobConfig
 from dispatcher.jobparts import array_tasks
 from dispatcher.limits import asked_for, image_of
 from dispatcher.packager import whole_spec
@@ -63,8 +65,14 @@ class JobPlan:
     job_dir: str
     attached: bool
     python: str
+    config: JobConfig | None = None
+    """The script's configuration; the overrides that are not the profile's are in it."""
+    mounts: tuple[GitMount, ...] = ()
+    """Repositories that the job clones and mounts."""
     from_script: tuple[tuple[str, str], ...] = ()
-    """What of `recipe` is the script's own word: keys of its `[tool.runspec]`, and their values."""
+    """What of `recipe` is the commit's own word: keys of the script's `[tool.runspec]` and the configuration's `run.env`, with values."""
+    not_from_script: tuple[str, ...] = ()
+    """Keys of these that do not count."""
     own_runspec: bool = False
     """Whether that is not what the script on the default branch says."""
 
@@ -80,8 +88,21 @@ class JobPlan:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What the script gets: the recipe's arguments, then the overrides."""
-        return (*self.recipe.args, *(override.word for override in self.overrides if override.target == "script"))
+        """What the script gets: its configuration and the recipe's arguments; without one these, then the overrides."""
+        if self.config is None:
+            return (*self.recipe.args, *(override.word for override in self.overrides if override.target == "script"))
+        return (*(() if self.recipe.places_config else self.config.option(self.inside)), *self.recipe.args)
+
+    @property
+    def inside(self) -> str:
+        """The run's folder, as the program sees it."""
+        return "/nemo_run" if self.container_image or isinstance(self.profile, CloudProfile) else self.run_dir
+
+    @property
+    def command(self) -> tuple[str, str, tuple[str, ...]]:
+        """What is started: the program, the first word behind it (usually the script), all others."""
+        program, first, *others = self.recipe.command(self.config.path(self.inside) if self.config is not None else "")
+        return program, first, (*others, *self.arguments)
 
     @property
     def resources(self) -> Resources:
@@ -106,15 +127,16 @@ class JobPlan:
 
     def for_compiler(self) -> dict[str, object]:
         """The job as `effects/nemorun.py` takes it: plain JSON values."""
+        entrypoint, script, arguments = self.command
         job: dict[str, object] = {
             "run_key": self.run_key,
             "runs_dir": self.runs_dir,
             "run_dir": self.run_dir,
             "launcher": self.recipe.launcher,
-            "script": self.recipe.script or "",
+            "script": script,
             "module": self.recipe.module or "",
-            "entrypoint": self.recipe.entrypoint,
-            "args": list(self.arguments),
+            "entrypoint": entrypoint,
+            "args": list(arguments),
             "torchrun_nproc_per_node": self.processes_per_node if self.recipe.launcher == "torchrun" else None,
         }
         if isinstance(self.profile, SlurmProfile):
@@ -132,7 +154,7 @@ class JobPlan:
             "profile": profile.model_dump(mode="json", exclude=NOT_FOR_AN_API),
             "seconds": profile.seconds,
             "results": self.recipe.results,
-            "setup_lines": list(profile.shell_lines),
+            "setup_lines": [*(self.config.lines(self.inside) if self.config is not None else ()), *profile.shell_lines],
             "packs": bool(self.package.files),
         }
 
@@ -150,7 +172,7 @@ class JobPlan:
             "comment": self.run_key,
             "exclusive": profile.exclusive or None,
             "container_image": profile.container_image,
-            "container_mounts": list(profile.container_mounts) if profile.container_image else None,
+            "container_mounts": self._container_mounts(profile),
             "container_env": list(profile.container_env) or None if profile.container_image else None,
             "wait_time_for_group_job": profile.wait_time_for_group_job,
             "monitor_group_job": profile.monitor_group_job,
@@ -169,6 +191,12 @@ class JobPlan:
         fields["srun_args"] = list(profile.srun_args) or None
         return {name: value for name, value in fields.items() if value is not None}
 
+    def _container_mounts(self, profile: SlurmProfile) -> list[str] | None:
+        """The profile's, then the repositories."""
+        if profile.container_image is None:
+            return None
+        return [*profile.container_mounts, *(mount.container_mount(self.run_dir) for mount in self.mounts)]
+
     def _groups(self, profile: SlurmProfile) -> list[dict[str, object]]:
         """What differs between the components of a heterogeneous job; empty where the job is not one."""
         if profile.het_groups and self.recipe.launcher != "none":
@@ -184,7 +212,7 @@ class JobPlan:
                     "gpus_per_node": (component.gpus_per_node or 0) if counted else None,
                     "srun_args": list(component.srun_args) or None,
                 },
-                "args": [*self.arguments, *group.args],
+                "args": [*self.command[2], *group.args],
                 "env_vars": {**group.env_vars, "DISPATCH_GROUP": str(number)},
             }
             for number, (component, group) in enumerate(zip(profile.components, profile.het_groups, strict=True))
@@ -197,6 +225,7 @@ class JobPlan:
             "{ set +vx; } 2>/dev/null",
             *(_begin_task(self.run_dir, results) if profile.array else _begin(self.run_dir, results)),
             f". {self.run_dir}/env",
+            *(line for mount in self.mounts for line in mount_lines(mount, self.job_dir, self.run_dir)),
             *profile.shell_lines,
         ]
 
@@ -221,13 +250,14 @@ class JobPlan:
 
     def environment(self, secrets: Mapping[str, str]) -> str:
         """The 0600 file that the job sources: the profile's and the recipe's variables, who it is, and the secrets."""
-        inside = "/nemo_run" if self.container_image or isinstance(self.profile, CloudProfile) else self.run_dir
+        inside = self.inside
         own = {
             "DISPATCH_RUN_KEY": self.run_key,
             "DISPATCH_RUN_DIR": inside,
             "DISPATCH_RESULTS": f"{inside}/code/{self.recipe.results}",
             "DISPATCH_REPOSITORY": self.grant.repository,
             "DISPATCH_SHA": self.grant.sha,
+            **({"DISPATCH_CONFIG": self.config.path(inside)} if self.config is not None else {}),
         }
         values = {**self.profile.environment, **secrets, **own}
         return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
@@ -347,11 +377,13 @@ def run_key(repository: str, trigger: str, profile: str, recipe: str, overrides:
     return _digest("run", repository.lower(), trigger, profile, recipe, str(attempt), *words)[:16]
 
 
-def content_key(package: Package, profile: Profile, recipe: Recipe, overrides: Sequence[Override]) -> str:
-    """64 hex digits of what determines the result: package, the profile's fields that reach the job, recipe, overrides."""
+def content_key(package: Package, profile: Profile, recipe: Recipe, overrides: Sequence[Override], *more: str) -> str:
+    """64 hex digits of what determines the result: package, the profile's fields that reach the job, recipe, overrides, and `more`."""
     fields = {name: value for name, value in profile.model_dump(mode="json").items() if name not in _NOT_CONTENT}
     words = sorted(f"{override.key}={override.value}" for override in overrides)
-    return _digest("content", package.digest, json.dumps(fields, sort_keys=True), recipe.model_dump_json(exclude={"runspec"}), *words)
+    return _digest(
+        "content", package.digest, json.dumps(fields, sort_keys=True), recipe.model_dump_json(exclude={"runspec"}), *words, *more
+    )
 
 
 def missing_script(recipe: Recipe, package: Package) -> str | None:
@@ -373,11 +405,18 @@ def plan(
     attached: bool,
     python: str,
     attempt: int = 1,
+    config: JobConfig | None = None,
+    mounts: tuple[GitMount, ...] = (),
 ) -> JobPlan:
-    """Everything that will be submitted, for one granted request."""
+    """Everything that will be submitted, for one granted request. Raises `ConfigError` for a configuration that cannot be filled in."""
+    more = [*(mount.words for mount in mounts), *([config.content] if config is not None else [])]
+    if mounts and not (isinstance(profile, SlurmProfile) and profile.container_image):
+        words = "The configuration mounts a repository, which is done for a Slurm job in a container, and this is none."
+        step = "Give the profile or the recipe a `container_image`, or leave `mounts` out of `runspec`."
+        raise ConfigError("config.invalid", words, step)
     return JobPlan(
         run_key=run_key(grant.repository, grant.trigger, profile_name, recipe_name, overrides, attempt),
-        content_key=content_key(package, profile, recipe, overrides),
+        content_key=content_key(package, profile, recipe, overrides, *more),
         grant=grant,
         profile_name=profile_name,
         profile=profile,
@@ -388,6 +427,8 @@ def plan(
         job_dir=job_dir,
         attached=attached,
         python=python,
+        config=config,
+        mounts=mounts,
     )
 
 

@@ -64,6 +64,9 @@ class Policy(Model):
     )
     overrides: Overrides = Field(default=Overrides(), description="Which overrides may be given.")
     images: Patterns = Field(default=("*",), description="Which container images may run, as patterns with `*`.")
+    repositories: Patterns = Field(
+        default=(), description="Which repositories a configuration may have cloned and mounted by `${auto_mount:…}`, as patterns with `*`."
+    )
     limits: Limits = Field(default=Limits(), description="How much one run may ask for.")
     most: Most = Field(default=Most(), description="How much one comment may ask for.")
     active: Active = Field(default=Active(), description="How many runs may be at it at once.")

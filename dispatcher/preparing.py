@@ -10,8 +10,9 @@ from dispatcher.answer import UNUSABLE, Answer, refusal
 from dispatcher.authorise import Denial, Facts, Grant, also_admitted, lineage_teams, overridable
 from dispatcher.configuration import read_profile
 from dispatcher.errors import Exit
-from dispatcher.filling import filled, laid_over, unnamed_image
+from dispatcher.filling import filled, laid_over, unnamed_image, unnamed_repository
 from dispatcher.grammar import Malformed
+from dispatcher.jobconfig import JobConfig, job_facts
 from dispatcher.launch import LAUNCH_FILE
 from dispatcher.launch import to_json as launch_text
 from dispatcher.limits import Wanted, approval_needed, within
@@ -74,7 +75,7 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         words = f"Recipe {code(grant.recipe)} runs {code(missing)}, {lacks}"
         step = "Correct `script` (or `subpath`, `include_pattern`, `packager`) of the recipe on the default branch, or add the file."
         return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
-    own = filled(recipe, profile, grant.sha, policy, world)
+    own = filled(recipe, profile, package, grant.overrides, grant.sha, policy, world)
     if own.taken:
         profile = laid_over(resolved.profile, own, grant.overrides)
         if isinstance(profile, Malformed):
@@ -95,14 +96,17 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         wait,
         world.settings.python,
         grant.attempt,
+        JobConfig(own.config, job_facts(grant, profile, own.recipe.program, job_dir)) if own.config is not None else None,
+        own.mounts,
     )
-    return _weighed(replace(job, from_script=own.taken, own_runspec=not own.as_on_default_branch), resolved, policy, world)
+    told = replace(job, from_script=own.taken, not_from_script=own.left, own_runspec=not own.as_on_default_branch)
+    return _weighed(told, resolved, policy, world)
 
 
 def _weighed(job: JobPlan, resolved: ResolvedProfile, policy: Policy, world: World) -> Prepared | Answer:
     """How much it asks for, against what the policy allows; and whether somebody else has to agree."""
     wanted = Wanted(resolved.lineage, job.recipe_name, job.resources, job.container_image, unlimited=job.resources.seconds == 0)
-    too_much = within(wanted, policy) or unnamed_image(wanted, job.from_script, policy)
+    too_much = within(wanted, policy) or unnamed_image(wanted, job.from_script, policy) or unnamed_repository(job.mounts, policy)
     if too_much is not None:
         return denied(too_much, job.grant.trigger)
     secrets = {name: world.settings.environment[name] for name in policy.secrets if name in world.settings.environment}
@@ -113,7 +117,12 @@ def _weighed(job: JobPlan, resolved: ResolvedProfile, policy: Policy, world: Wor
 
 
 def compile_job(job: JobPlan, world: World) -> Compiled:
-    """What NeMo-Run makes of the plan; a local run needs no rendering, NeMo-Run itself starts it later."""
+    """What NeMo-Run makes of the plan, with its configuration; a local run needs no rendering, NeMo-Run itself starts it later."""
+    made = _rendered(job, world)
+    return replace(made, files=(*made.files, *job.config.files(job.inside))) if job.config is not None else made
+
+
+def _rendered(job: JobPlan, world: World) -> Compiled:
     match job.profile:
         case SlurmProfile():
             return world.compiler.compile(job.for_compiler())

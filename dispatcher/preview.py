@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from dispatcher.jobconfig import JobConfig, kept
 from dispatcher.phrases import WITH_CHANGES, duration, plural, size
 from dispatcher.plan import JobPlan, package_spec
 from dispatcher.ports import Compiled
 from dispatcher.record import RunRecord
-from dispatcher.untrusted import code, fence, neutralise
+from dispatcher.untrusted import cap, code, fence, neutralise
 
 SHOWN_FILES = 20
+# Bytes of the configuration: a comment has room for 65,536 characters, and the script is shown too.
+SHOWN_CONFIG = 16_000
 
 
 def preview(
@@ -34,7 +37,8 @@ def preview(
         ("Folder", code(job.run_dir)),
         ("Keys", f"run `{job.run_key}` · content `{job.content_key[:16]}` · package `{package.digest[:16]}`"),
     ]
-    rows += [("From the script", _from_script(job))] if job.from_script or job.own_runspec else []
+    rows += [("Configuration", _configuration(job.config))] if job.config is not None else []
+    rows += [("From the script", _from_script(job))] if job.from_script or job.not_from_script or job.own_runspec else []
     rows += [("Start", neutralise(estimate))] if estimate else []
     rows += [("Start", f"the cluster could not be asked (`{silent}`)")] if silent else []
     rows += [("Approval", f"a second person has to agree (rule {code(approval)})")] if approval else []
@@ -55,6 +59,9 @@ def preview(
     largest = sorted(package.files, key=lambda entry: (-entry.size, entry.path))[:SHOWN_FILES]
     files = "\n".join(f"{size(max(entry.size, 0)):>10}  {_in_one_line(entry.path)}" for entry in largest)
     lines += _folded("The resolved profile", fence(profile, "yaml"))
+    if job.config is not None:
+        language = "json" if job.config.composed.spec.format == "json" else "yaml"
+        lines += _folded("The configuration", fence(cap(job.config.text(job.inside), SHOWN_CONFIG), language))
     lines += _folded(f"The {plural(len(largest), 'largest file')}", fence(files))
     lines += _folded("The script", fence(compiled.script, "bash"))
     return "\n".join([*lines, "", "Nothing was submitted."])
@@ -75,9 +82,23 @@ def _folded(summary: str, body: str) -> list[str]:
     return ["", f"<details><summary>{summary}</summary>", "", body, "", "</details>"]
 
 
+def _configuration(config: JobConfig) -> str:
+    """Which files it is merged from, what overrides did to it, and what is left to the script."""
+    composed = config.composed
+    first, *others = composed.files
+    words = [code(first) + (f" over {', '.join(code(path) for path in others)}" if others else "")]
+    given = config.facts.cli["dotlist"]
+    words += [f"{plural(len(given), 'override')} merged into it, none is an argument"] if given else []
+    words += [f"new keys: {', '.join(code(key) for key in composed.added)}"] if composed.added else []
+    left = kept(config.content) if composed.spec.format == "omegaconf" else ()
+    words += [f"for the script to resolve: {', '.join(code(f'${{{name}:…}}') for name in left)}"] if left else []
+    return " · ".join(words)
+
+
 def _from_script(job: JobPlan) -> str:
     """What the script says for itself."""
     said = " · ".join(code(f"{key} = {value}") for key, value in job.from_script) or "nothing"
+    said += f"; not taken: {', '.join(code(key) for key in job.not_from_script)}" if job.not_from_script else ""
     return said + ("; not as on the default branch, so no gate counts it" if job.own_runspec else "")
 
 

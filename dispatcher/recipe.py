@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import Self
 
 from dispatcher.packager import PackagerField
+from dispatcher.trainconfig import ConfigField
 from dispatcher.values import Between, EnvName, GlobPattern, Image, Line, Model, Module, OneOrMore, Program, RelativePath, ScriptPath, Shape
 
 OWN_CHOICE = frozenset({"subpath", "include_pattern", "include_submodules"})
@@ -18,7 +20,11 @@ OWN_CHOICE = frozenset({"subpath", "include_pattern", "include_submodules"})
 
 RunspecPart = Annotated[
     str,
-    Shape(r"launch|resources|image|env\.[A-Za-z_*][A-Za-z0-9_*]*", "`launch`, `resources`, `image`, or names such as `env.NCCL_*`", 132),
+    Shape(
+        r"launch|resources|image|config|cmd|mounts|env\.[A-Za-z_*][A-Za-z0-9_*]*",
+        "`launch`, `resources`, `image`, `config`, `cmd`, `mounts`, or names such as `env.NCCL_*`",
+        132,
+    ),
 ]
 
 
@@ -27,6 +33,33 @@ def _usual_parts(value: Any) -> Any:
     if isinstance(value, bool):
         return ("launch", "resources") if value else ()
     return value
+
+
+_PLACEHOLDER = re.compile(r"\{[a-z_]*\}")
+
+
+def command_words(line: str) -> tuple[str, ...]:
+    """A command line → its words, with their placeholders. Raises ValueError for what cannot be one."""
+    try:
+        words = tuple(shlex.split(line))
+    except ValueError as error:
+        raise ValueError(f"cannot be split into words: {error}") from None
+    unknown = next((name for name in _PLACEHOLDER.findall(line) if name not in ("{script}", "{config}")), None)
+    if unknown:
+        raise ValueError(f"has the placeholder `{unknown}`; there are `{{script}}` and `{{config}}`")
+    if len(words) < 2 or "{script}" not in line:
+        raise ValueError("needs a program and `{script}`")
+    if not re.fullmatch(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*", words[0], re.ASCII):
+        raise ValueError("begins with something that is no program's name or path")
+    return words
+
+
+def _command_line(value: str) -> str:
+    command_words(value)
+    return value
+
+
+CommandLine = Annotated[Line, AfterValidator(_command_line)]
 
 
 class _OrTrue:
@@ -50,6 +83,14 @@ class Recipe(Model):
     module: Module | None = Field(default=None, description="Instead of a script: a module, run as `python -m`.")
     entrypoint: Program = Field(default="python", description="The program that runs the script.")
     args: OneOrMore[Line] = Field(default=(), description="Arguments before the overrides.")
+    cmd: CommandLine | None = Field(
+        default=None,
+        description="Instead of `entrypoint` and the script: words in which `{script}` and `{config}` are filled in. No shell reads them.",
+    )
+    config: ConfigField | None = Field(
+        default=None,
+        description="The script's configuration: a file, or a table. Overrides then go into it, and the script gets the merged file.",
+    )
     launcher: Literal["none", "torchrun"] = Field(default="none", description="What starts the processes.")
     results: RelativePath = Field(
         default="results.json", description="Where the job leaves its metrics, seen from the packed root. Given here, it has to be written."
@@ -72,7 +113,8 @@ class Recipe(Model):
     env_vars: dict[EnvName, Line] = Field(default_factory=dict, description="Environment of the job; the profile's wins. No secrets here.")
     runspec: Annotated[OneOrMore[RunspecPart], BeforeValidator(_usual_parts), _OrTrue()] = Field(
         default=(),
-        description="What the script's own `[tool.runspec]` may fill in where the recipe says nothing; `true` is `launch` and `resources`.",
+        description="What the script's own `[tool.runspec]` and its configuration's `run.env` may fill in where the recipe says nothing; "
+        "`true` is `launch` and `resources`.",
     )
 
     @model_validator(mode="after")
@@ -83,6 +125,10 @@ class Recipe(Model):
             raise ValueError("`module` is run by `python -m`: leave `entrypoint` out")
         if self.module is not None and self.runspec:
             raise ValueError("`runspec` is read from a script: leave it out for a `module`")
+        if self.cmd is not None and (self.module is not None or "entrypoint" in self.model_fields_set):
+            raise ValueError("`cmd` is for a `script`, instead of `entrypoint`: leave one of them out")
+        if self.cmd is not None and "{config}" in self.cmd and self.config is None and "config" not in self.runspec:
+            raise ValueError("`cmd` has `{config}` in it, and the recipe has no `config`")
         return self
 
     @model_validator(mode="after")
@@ -102,6 +148,18 @@ class Recipe(Model):
     def lets_set(self, key: str) -> bool:
         """Whether the script's own block may set `env.NAME`."""
         return any(re.fullmatch(part.replace(".", r"\.").replace("*", ".*"), key) for part in self.runspec if part.startswith("env."))
+
+    @property
+    def places_config(self) -> bool:
+        """Whether its command line says itself where the configuration stands."""
+        return self.cmd is not None and "{config}" in self.cmd
+
+    def command(self, config: str = "") -> tuple[str, ...]:
+        """What is started, before all arguments: the program and the script (empty for a module); `config` is the configuration's path."""
+        if self.cmd is None:
+            return self.entrypoint, self.script or ""
+        filled = {"{script}": self.script or "", "{config}": config}
+        return tuple(_PLACEHOLDER.sub(lambda found: filled[found[0]], word) for word in command_words(self.cmd))
 
     @property
     def program(self) -> str:

@@ -9,19 +9,21 @@ Keys: https://github.com/NVIDIA-NeMo/Nemotron/tree/main/docs/runspec.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from dispatcher.document import Document, Loc, check, refuse, toml_document
+from dispatcher.document import Document, Loc, check, explain, refuse, toml_document
 from dispatcher.errors import ConfigError
 from dispatcher.executor import OWN_ENV_NAMES
 from dispatcher.policy import RESERVED_NAMES, names_a_secret
-from dispatcher.recipe import Recipe
+from dispatcher.recipe import Recipe, command_words
+from dispatcher.trainconfig import RecipeConfig
 from dispatcher.untrusted import code
 from dispatcher.values import Between, EnvName, Image, Line, Model, Text
 
@@ -52,16 +54,16 @@ class RunspecRun(Model):
     launch: Literal["torchrun", "direct", "python", "ray"] | None = Field(
         default=None, description="What starts the processes. `direct` and `python` are the launcher `none`; `ray` cannot be had."
     )
-    cmd: Line | None = Field(default=None, description="Not used: what runs is the recipe's.")
+    cmd: Line | None = Field(default=None, description="The command line, with `{script}` and `{config}`.")
     workdir: Line | None = Field(default=None, description="Not used: the program runs in the commit's folder.")
 
 
 class RunspecConfig(Model):
     """Where the script's configurations lie."""
 
-    dir: Line | None = Field(default=None, description="Not used: the script reads its own configuration.")
-    default: Line | None = Field(default=None, description="Not used.")
-    format: Literal["omegaconf", "yaml", "json"] | None = Field(default=None, description="Not used.")
+    dir: Line | None = Field(default=None, description="Their folder, seen from the script's.")
+    default: Line | None = Field(default=None, description="The one that is taken when none is named.")
+    format: Literal["omegaconf", "yaml", "json"] | None = Field(default=None, description="How the script reads it.")
 
 
 class RunspecResources(Model):
@@ -142,7 +144,10 @@ def fill(recipe: Recipe, script: Script | None, secrets: Collection[str] = ()) -
         return Filled(recipe)
     given = dict(_given(script.runspec))
     open_to = dict(_open(recipe, given))
-    problems = [problem for key in open_to if (problem := _impossible(key, given[key], secrets))]
+    problems = [problem for key in open_to if (problem := impossible(key, given[key], secrets))]
+    config = _config(recipe, script.runspec.config) if "config" in open_to.values() else None
+    if isinstance(config, str):
+        problems.append(("config", config))
     if problems:
         words = refuse(script.document, [(("tool", "runspec", *key.split(".")), said) for key, said in problems])
         raise ConfigError(words.code, words.cause, STEP)
@@ -150,6 +155,8 @@ def fill(recipe: Recipe, script: Script | None, secrets: Collection[str] = ()) -
     for key, field in open_to.items():
         if field == "env_vars":
             changes.setdefault("env_vars", {})[key.removeprefix("env.")] = given[key]
+        elif field == "config":
+            changes["config"] = config
         else:
             changes[field] = _LAUNCHERS[str(given[key])] if field == "launcher" else given[key]
     if "env_vars" in changes:
@@ -210,21 +217,41 @@ def _given(spec: Runspec) -> Iterator[tuple[str, str | int]]:
 
 def _open(recipe: Recipe, given: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Keys of the block that count, each with the recipe's field that it fills in."""
-    whole = {"run.launch": ("launch", "launcher"), "image": ("image", "container_image")}
+    whole = {"run.launch": ("launch", "launcher"), "image": ("image", "container_image"), "run.cmd": ("cmd", "cmd")}
+    whole |= {f"config.{name}": ("config", "config") for name in RunspecConfig.model_fields}
     whole |= {f"resources.{name}": ("resources", name) for name in RunspecResources.model_fields}
     for key in given:
         part, field = whole.get(key, ("", ""))
+        if field == "cmd" and "entrypoint" in recipe.model_fields_set:
+            continue  # the recipe has said what runs the script
         if part in recipe.runspec and (field not in recipe.model_fields_set or getattr(recipe, field) is None):
             yield key, field
         elif key.startswith("env.") and recipe.lets_set(key) and key.removeprefix("env.") not in recipe.env_vars:
             yield key, "env_vars"
 
 
-def _impossible(key: str, value: object, secrets: Collection[str]) -> tuple[str, str] | None:
-    """What may be asked for by its kind, and still cannot be had."""
+def _config(recipe: Recipe, said: RunspecConfig) -> RecipeConfig | str:
+    """Where the script says that its configurations lie, or what is wrong with that. Nemotron looks from the script's own folder."""
+    folder = posixpath.normpath(posixpath.join(posixpath.dirname(recipe.script or ""), said.dir or "."))
+    if folder.startswith(("../", "/")) or folder == "..":
+        return f"`config.dir` {code(said.dir or '')} leads out of what is packed"
+    given = {"dir": "" if folder == "." else folder, "default": said.default, "format": said.format}
+    try:
+        return RecipeConfig.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        return "; ".join(words for _, words in explain(RecipeConfig, given, error))
+
+
+def impossible(key: str, value: object, secrets: Collection[str]) -> tuple[str, str] | None:
+    """What may be asked for by its kind, and still cannot be had: the key, and why not."""
     name = key.removeprefix("env.")
     if key == "run.launch" and str(value) not in _LAUNCHERS:
         return key, f"`run.launch` is {code(str(value))}, which no launcher here does"
+    if key == "run.cmd":
+        try:
+            command_words(str(value))
+        except ValueError as error:
+            return key, f"`run.cmd` {error}"
     if key == "image" and ".." in str(value).split("/"):
         return key, "`image` climbs (`..`)"
     if name == key:

@@ -29,7 +29,8 @@ VERBS: Mapping[str, VerbHelp] = {
         "[run] [profile=NAME] [recipe=NAME] [sha=SHA] [dry-run=true] [key=value …]",
         "starts a run of this pull request's head, with the policy's profile and recipe where none is named",
         ("run", "profile=cluster train.iters=200", "profile=small,large lr=1e-3,3e-4"),
-        "The word `run` may be left out. `key=value` goes to the script as one argument, `run.nodes=4` changes a field of the profile. "
+        "The word `run` may be left out. `key=value` goes to the script as one argument, or into the recipe's configuration; "
+        "`config=NAME`, also written `-c NAME`, takes another of these. `run.nodes=4` changes a field of the profile. "
         "`profile`, `recipe` and every `key` take a list, `lr=1e-3,3e-4`: each combination becomes a run. A comma inside of brackets "
         '(`size=[1,2]`) or of a quoted value (`note="a,b"`) separates nothing. `sha=` must be the head; for a fork it is needed.',
     ),

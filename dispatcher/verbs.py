@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dispatcher.grammar import LINE_LIMIT, Malformed, Run, Sweep, Word, hidden_in, misshapen, unknown_word
-from dispatcher.pairs import as_preview, run_of
+from dispatcher.pairs import as_preview, config_spelt_out, run_of
 from dispatcher.untrusted import code
 from dispatcher.verb_help import LOG_LINES, LOG_LINES_LIMIT, REASON_LENGTH, TOPICS, VERBS, VerbHelp
 from dispatcher.words import shell_word, split_words
@@ -127,7 +127,8 @@ def parse_words(words: Sequence[str], manual: bool = False) -> Verb | Malformed:
     return _verb_of(found, manual)
 
 
-def _verb_of(words: Sequence[Word], manual: bool) -> Verb | Malformed:
+def _verb_of(given: Sequence[Word], manual: bool) -> Verb | Malformed:
+    words = config_spelt_out(given)
     if not words or words[0].is_pair:
         late = next((word.text for word in words if word.text in VERBS), None)
         if late:

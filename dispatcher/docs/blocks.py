@@ -21,6 +21,7 @@ from dispatcher.recipe import Recipe
 from dispatcher.registry import EXECUTORS
 from dispatcher.report import TAIL_LINES
 from dispatcher.slurm import State
+from dispatcher.trainconfig import RecipeConfig
 from dispatcher.verbs import VERBS
 
 STATES: Mapping[State, tuple[str, str]] = {
@@ -89,6 +90,7 @@ def blocks(root: Path) -> dict[str, str]:
         "policy-required": fields_table(policy.Required),
         "policy-watch": fields_table(policy.Watch),
         "recipe": fields_table(Recipe),
+        "recipe-config": fields_table(RecipeConfig),
         "packager": fields_table(packager.Packager),
         "packagers": table(("packager", "what travels"), ((f"`{name}`", words) for name, words in packager.KINDS.items())),
         "packager-support": _support(),

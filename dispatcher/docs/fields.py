@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from dispatcher import packager, rules, values
+from dispatcher import packager, recipe, rules, trainconfig, values
 from dispatcher.docs.pages import table
 from dispatcher.phrases import duration
 
@@ -20,6 +20,8 @@ _NAMED: tuple[tuple[Any, str], ...] = (
     (rules.Hours, "a number, such as `64` or `1.5`"),
     (rules.Regex, "a regular expression"),
     (packager.PackagerField, "`git`, `none`, or a table ([below](#packagers))"),
+    (trainconfig.ConfigField, "a path, or a table ([below](#configurations))"),
+    (recipe.CommandLine, "a line of words, such as `uv run {script} --config {config}`"),
     (values.Line, "a line of text"),
     (values.Text, "text"),
 )

@@ -26,6 +26,7 @@ from dispatcher.errors import CATALOGUE, EXITS, Exit
 from dispatcher.policy import load_policy
 from dispatcher.profile import RESERVED_SECTIONS, ResolvedProfile, resolve_profile
 from dispatcher.slurm import State
+from dispatcher.trainconfig import RecipeConfig, compose
 
 ROOT = Path(__file__).parents[2]
 FILES = {str(file.relative_to(ROOT)): file.read_text() for file in page_files(ROOT)}
@@ -185,6 +186,11 @@ def test_examples_can_be_used(page: str, tmp_path: Path) -> None:
         elif file == "env.toml":
             for section in set(load_document(text, file).value) - RESERVED_SECTIONS:
                 assert isinstance(resolve_profile(section, {file: text}, _variables(text), {}), ResolvedProfile)
+        elif file.startswith("configs/"):
+            folder, _, name = file.rpartition("/")
+            # The files that it names are not shown: empty ones will do.
+            found = compose(RecipeConfig(dir=folder, default=name), "", (), lambda path, file=file, text=text: text if path == file else "")
+            assert found.tree, f"{page}: {path}"
         else:
             assert file.startswith(".github/workflows/"), f"{page}: nobody checks {path}"
             written = tmp_path / Path(file).name

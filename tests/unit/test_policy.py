@@ -56,6 +56,7 @@ gate:
   override: { allow: { roles: [admin] }, expires: 2h }
 watch: { profiles: [cluster], lost_after: 1h30m }
 images: nvcr.io/*
+repositories: https://github.com/NVIDIA-NeMo/*
 limits: { nodes: 8, time: 4h, gpu_hours: 256 }
 most: { runs: 16, commands: 3 }
 active: { user: 2, pull: 4, profile: 6 }
@@ -81,6 +82,7 @@ def test_every_key_is_read() -> None:
     assert policy.schedules[0].run == Run(overrides=(Override("train.iters", "10"),))
     assert policy.schedules[1].run == Run(profile="large", recipe="eval", ref="release")
     assert (policy.limits.nodes, policy.limits.time, policy.limits.gpu_hours, policy.images) == (8, 14400, 256.0, ("nvcr.io/*",))
+    assert policy.repositories == ("https://github.com/NVIDIA-NeMo/*",)
     assert (policy.most.runs, policy.most.commands, policy.active.user, policy.active.pull, policy.active.profile) == (16, 3, 2, 4, 6)
     assert (policy.budget.user, policy.budget.pull, policy.budget.profile, policy.budget.month) == (100, 50.5, 500, 1000)
     assert (policy.approval.nodes, policy.approval.gpu_hours, policy.approval.allow) == (4, 64, Allow(roles=(), teams=("org/leads",)))

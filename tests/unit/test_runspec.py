@@ -143,7 +143,7 @@ def test_true_is_what_limits_bound() -> None:
     assert Recipe.model_validate({"script": "a.py", "runspec": "image"}).runspec == ("image",)
 
 
-@pytest.mark.parametrize("part", ["env", "host", "setup", "cmd", "env.", "env.A-B", "env.A.B", "run.launch", "*", 1])
+@pytest.mark.parametrize("part", ["env", "host", "setup", "workdir", "env.", "env.A-B", "env.A.B", "run.launch", "*", 1])
 def test_what_cannot_be_allowed(part: object) -> None:
     with pytest.raises(ValidationError):
         Recipe.model_validate({"script": "a.py", "runspec": [part]})
