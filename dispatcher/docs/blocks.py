@@ -14,11 +14,11 @@ from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
 from dispatcher.clouds import CLOUDS, CloudProfile
 from dispatcher.docs import examples
+from dispatcher.docs.executors import every_field, support
 from dispatcher.docs.fields import fields_table
 from dispatcher.docs.pages import quoted, table
 from dispatcher.errors import CATALOGUE, EXITS
 from dispatcher.recipe import Recipe
-from dispatcher.registry import EXECUTORS
 from dispatcher.report import TAIL_LINES
 from dispatcher.slurm import State
 from dispatcher.trainconfig import RecipeConfig
@@ -93,7 +93,8 @@ def blocks(root: Path) -> dict[str, str]:
         "recipe-config": fields_table(RecipeConfig),
         "packager": fields_table(packager.Packager),
         "packagers": table(("packager", "what travels"), ((f"`{name}`", words) for name, words in packager.KINDS.items())),
-        "packager-support": _support(),
+        "packager-support": support(),
+        "every-field": every_field(),
         "profile-common": fields_table(executor.SlurmProfile, only=common),
         "profile-slurm": fields_table(executor.SlurmProfile, leave_out=common),
         "profile-het-group": fields_table(executor.HetGroup),
@@ -134,12 +135,6 @@ def _errors() -> str:
         rows = ((f"`{name}`", kind.meaning, kind.next_step, str(int(kind.exit))) for name, kind in kinds.items())
         parts.append(f"### {title}\n\n{table(('code', 'meaning', 'next step', 'status'), rows)}")
     return "\n\n".join(parts)
-
-
-def _support() -> str:
-    """Which executor takes which packager, as the profile's models say."""
-    rows = ((f"`{name}`", *("yes" if kind in model.PACKAGERS else "–" for kind in packager.KINDS)) for name, model in EXECUTORS.items())
-    return table(("executor", *(f"`{kind}`" for kind in packager.KINDS)), rows)
 
 
 def _verbs() -> str:

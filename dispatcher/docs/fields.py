@@ -31,14 +31,14 @@ def fields_table(model: type[BaseModel], leave_out: frozenset[str] = frozenset()
     """The whole table; `leave_out` and `only` choose fields by name."""
     kinds = get_type_hints(model, include_extras=True)
     rows = [
-        (f"`{name}`", _kind(kinds[name]), _default(field, _kind(kinds[name]).startswith("a duration")), field.description or "")
+        (f"`{name}`", kind_words(kinds[name]), default_words(field, kind_words(kinds[name])), field.description or "")
         for name, field in model.model_fields.items()
         if name not in leave_out and (only is None or name in only)
     ]
     return table(("key", "value", "default", "meaning"), rows)
 
 
-def _kind(annotation: Any) -> str:
+def kind_words(annotation: Any) -> str:
     """What may stand there, in words."""
     for known, words in _NAMED:
         if annotation == known:
@@ -49,11 +49,11 @@ def _kind(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(f"`{str(value).lower() if isinstance(value, bool) else value}`" for value in inner)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_kind(part) for part in inner if part is not type(None)))
+        return " or ".join(dict.fromkeys(kind_words(part) for part in inner if part is not type(None)))
     if origin is tuple:
-        return f"a list: {_kind(inner[0])}"
+        return f"a list: {kind_words(inner[0])}"
     if origin is dict:
-        return f"a table: {_kind(inner[0])} → {_kind(inner[1])}"
+        return f"a table: {kind_words(inner[0])} → {kind_words(inner[1])}"
     if annotation is packager.SubPackager:
         return "a table of these"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -68,11 +68,12 @@ def _annotated(inside: Any, metadata: tuple[Any, ...]) -> str:
         if isinstance(item, values.Between):
             return f"a whole number, {item.low:,} to {item.high:,}"
     if any(isinstance(item, values._OrOne) for item in metadata):
-        return f"one, or a list of: {_kind(get_args(inside)[0])}"
-    return _kind(inside)
+        return f"one, or a list of: {kind_words(get_args(inside)[0])}"
+    return kind_words(inside)
 
 
-def _default(field: FieldInfo, seconds: bool) -> str:
+def default_words(field: FieldInfo, kind: str) -> str:
+    """What counts where nothing is said; `kind` is `kind_words`' answer."""
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
@@ -84,6 +85,6 @@ def _default(field: FieldInfo, seconds: bool) -> str:
         return "–" if not value.model_fields_set else "see there"
     if isinstance(value, tuple):
         return ", ".join(f"`{item}`" for item in value)
-    if seconds and isinstance(value, int):
+    if kind.startswith("a duration") and isinstance(value, int):
         return f"`{duration(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -13,14 +13,15 @@ import pytest
 from pydantic import TypeAdapter
 
 from dispatcher.bundle import bundle, upload
+from dispatcher.clouds import CLOUDS
 from dispatcher.effects.archive import GitArchive
 from dispatcher.errors import GitError
-from dispatcher.executor import EXECUTORS, Profile
 from dispatcher.packager import KINDS, PackagerField, whole_spec
 from dispatcher.plan import JobPlan, package_group, package_spec, plan
 from dispatcher.ports import AnySpec, Choice, Claimed, ClaimRequest, Compiled, HybridSpec, PackageSpec, PatternSpec, Submitted
-from dispatcher.profile import with_recipe
+from dispatcher.profile import Profile, with_recipe
 from dispatcher.recipe import Recipe
+from dispatcher.registry import EXECUTORS
 from tests.fakes import NOON
 from tests.integration.clusters import local
 from tests.integration.test_cluster_local import slurm_like, wait_until, with_path
@@ -297,7 +298,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("executor", [name for name in EXECUTORS if name not in CLOUDS])
 def test_every_executor_with_every_packager(executor: str, kind: str, tmp_path: Path, slurm_like: PretendSlurm) -> None:
     """The package arrives as it is, and the next one, of which a file differs, as a difference."""
     model = EXECUTORS[executor]
