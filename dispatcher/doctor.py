@@ -11,6 +11,7 @@ from typing import Literal
 from dispatcher.phrases import size
 from dispatcher.ports import CommandOutput, Probe
 from dispatcher.profile import CloudProfile, LocalProfile, ResolvedProfile, SlurmProfile
+from dispatcher.squash import is_file
 from dispatcher.untrusted import printable
 
 # Below this much free space a run's folder, its log and its package may not fit.
@@ -35,6 +36,7 @@ def findings(resolved: ResolvedProfile, probes: Sequence[Probe]) -> list[Finding
         case SlurmProfile() as profile:
             found += [_slurm(said), _accounting(said), _account(resolved, profile, said), _partition(resolved, profile, said)]
             found.append(_containers(profile, said))
+            found += _squash(resolved, profile, said)
         case LocalProfile():
             found.append(Finding("none", "scheduler", "runs are started on this machine"))
         case CloudProfile():
@@ -136,6 +138,18 @@ def _containers(profile: SlurmProfile, said: Mapping[str, CommandOutput]) -> Fin
     if has:
         return Finding("ok", "containers", f"Pyxis takes `{profile.container_image}`")
     return Finding("problem", "containers", "the profile names an image, but `srun` has no --container-image: Pyxis is not installed")
+
+
+def _squash(resolved: ResolvedProfile, profile: SlurmProfile, said: Mapping[str, CommandOutput]) -> list[Finding]:
+    """Whether the login node could import images; what compute nodes have is seen only by a job."""
+    if profile.squash is None or all(is_file(image) for image in profile.images):
+        return []
+    if profile.squash.on == "job":
+        return [Finding("none", "squash", f"jobs import into `{profile.squash.cache}`: their nodes need `enroot`")]
+    if said.get("enroot", CommandOutput(127, "")).status == 0:
+        return [Finding("ok", "squash", f"the login node imports into `{profile.squash.cache}`")]
+    words = "the login node has no `enroot`, which `squash: { on: login }` needs"
+    return [Finding("problem", "squash", words, resolved.where("squash"))]
 
 
 def _meant(name: str, known: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError
 from dispatcher.packager import KINDS, Packager, PackagerField
+from dispatcher.squash import SquashField
 from dispatcher.values import (
     AbsolutePath,
     Account,
@@ -233,6 +234,7 @@ class HetGroup(Model):
     nodes: Annotated[int, Between(1, 10_000)] | None = Field(default=None, description="Nodes of this component.")
     ntasks_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Tasks on each of its nodes.")
     gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="GPUs on each of its nodes.")
+    container_image: Image | None = Field(default=None, description="Its image, where that is not the profile's.")
     args: OneOrMore[Line] = Field(default=(), description="Arguments of the program in this component, after all others.")
     env_vars: dict[Annotated[EnvName, AfterValidator(_env_name), AfterValidator(_upper)], Line] = Field(
         default_factory=dict, description="Variables of this component, and of those after it that do not set them. No secrets here."
@@ -298,6 +300,9 @@ class SlurmProfile(Reached):
     container_image: Image | None = Field(
         default=None, description="Image for Pyxis; without it the program runs straight on the nodes. Also: `container`."
     )
+    squash: SquashField | None = Field(
+        default=None, description="Import an image that is named by a reference once, as a squash file, and start from that."
+    )
     mounts: OneOrMore[Mount] = Field(default=(), description="What the container sees of the cluster. Also: `container_mounts`.")
     container_env: OneOrMore[EnvName] = Field(
         default=(), description="Variables of the job that win over those of the image with the same name."
@@ -321,10 +326,14 @@ class SlurmProfile(Reached):
             problems.append((("mem",), "`mem`, `mem_per_cpu` and `mem_per_gpu` exclude each other"))
         if self.het_groups and self.array:
             problems.append((("array",), "`array` and `het_groups` exclude each other"))
+        if self.container_image is None:
+            own = [number for number, group in enumerate(self.het_groups) if group.container_image]
+            words = "needs a `container_image` of the profile: all components of a job run in containers, or none"
+            problems += [(("het_groups", number, "container_image"), words) for number in own]
         if len(self.het_groups) == 1:
             problems.append((("het_groups",), "`het_groups` has one component: write it as the profile itself"))
-        own = sorted(name for name in self.additional_parameters if _is_own(name))
-        problems += [(("additional_parameters", name), f"`{name}` is set by the dispatcher itself") for name in own]
+        ours = sorted(name for name in self.additional_parameters if _is_own(name))
+        problems += [(("additional_parameters", name), f"`{name}` is set by the dispatcher itself") for name in ours]
         if problems:
             raise ProblemsError(problems)
         return self
@@ -340,12 +349,19 @@ class SlurmProfile(Reached):
         return (*self.mounts, *([self.lustre_mount] if self.lustre_mount else []))
 
     @property
+    def images(self) -> tuple[str, ...]:
+        """Every image that something of the job runs in, the profile's first."""
+        named = (self.container_image, *(group.container_image for group in self.het_groups))
+        return tuple(dict.fromkeys(image for image in named if image))
+
+    @property
     def components(self) -> tuple[Self, ...]:
         """Each component of a heterogeneous job as a profile of its own; none where the job is not one."""
         return tuple(self.model_copy(update=self._shape_of(group)) for group in self.het_groups)
 
     def _shape_of(self, group: HetGroup) -> dict[str, object]:
-        own = {name: getattr(group, name) for name in ("nodes", "ntasks_per_node", "gpus_per_node") if getattr(group, name) is not None}
+        names = ("nodes", "ntasks_per_node", "gpus_per_node", "container_image")
+        own = {name: getattr(group, name) for name in names if getattr(group, name) is not None}
         return {**own, "srun_args": (*self.srun_args, *group.srun_args), "het_groups": ()}
 
     @property

@@ -18,7 +18,7 @@ from dispatcher.errors import ConfigError, Exit
 from dispatcher.event import CommentEvent
 from dispatcher.facts import Asked, profile_name, recipe_name
 from dispatcher.grammar import Malformed, Run, Sweep
-from dispatcher.limits import Wanted, approval_needed, asked_for, image_of, image_refused, limit_exceeded, too_many
+from dispatcher.limits import Wanted, approval_needed, asked_for, image_refused, images_of, limit_exceeded, too_many
 from dispatcher.phrases import duration, number, plural
 from dispatcher.policy import Policy
 from dispatcher.printing import render
@@ -192,13 +192,13 @@ def _profile(resolved: Found, command: Run, basis: Basis) -> Step:
 def _amounts(profile: Profile, resolved: ResolvedProfile, name: str, recipe: str, basis: Basis) -> Iterator[Step]:
     """How much it asks for, and what has to be kept to."""
     policy, asked = basis.policy, asked_for(profile)
-    wanted = Wanted(resolved.lineage, recipe, asked, image_of(profile))
+    wanted = Wanted(resolved.lineage, recipe, asked, images_of(profile))
     exceeded, image = limit_exceeded(wanted, policy), image_refused(wanted, policy)
     yield _no("limits", exceeded) if exceeded else Step("limits", True, _shape(asked))
     if image:
         yield _no("image", image)
-    elif wanted.image is not None:
-        yield Step("image", True, code(wanted.image))
+    elif wanted.images:
+        yield Step("image", True, ", ".join(code(name) for name in wanted.images))
     yield _turn(_as_record(basis, name, recipe, wanted), basis)
     rule = approval_needed(wanted, policy)
     if rule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from dispatcher.applies import At, hours_approvals, hours_limits, image_rules, nodes_approvals, nodes_limits, time_limits
 from dispatcher.clouds import CloudProfile
@@ -22,7 +23,7 @@ _SMALLER = "Ask for less, or have the limit changed on the default branch."
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one run asks for. `lineage` is the profile and what it extends (`ResolvedProfile.lineage`), `image` None where it runs in none.
+    """What one run asks for. `lineage` is the profile and what it extends (`ResolvedProfile.lineage`), `images` those in which it runs.
 
     `unlimited`: there is no time limit, whatever `resources.seconds` says.
     """
@@ -30,7 +31,7 @@ class Wanted:
     lineage: tuple[str, ...]
     recipe: str
     resources: Resources
-    image: str | None = None
+    images: tuple[str, ...] = ()
     unlimited: bool = False
 
     @property
@@ -75,11 +76,11 @@ def limit_exceeded(wanted: Wanted, policy: Policy) -> Denial | None:
 
 
 def image_refused(wanted: Wanted, policy: Policy) -> Denial | None:
-    """The rule of `images` that does not admit the run's image."""
-    for patterns in image_rules(policy, *wanted.rules) if wanted.image is not None else ():
-        if not any(_image_meets(wanted.image or "", pattern) for pattern in patterns.rule):
+    """The rule of `images` that does not admit one of the run's images."""
+    for image, patterns in product(wanted.images, image_rules(policy, *wanted.rules)):
+        if not any(_image_meets(image, pattern) for pattern in patterns.rule):
             known = ", ".join(code(pattern) for pattern in patterns.rule) or "none"
-            words = f"**The image {code(wanted.image or '')} may not run.** Allowed are: {known} {by(patterns.where)}."
+            words = f"**The image {code(image)} may not run.** Allowed are: {known} {by(patterns.where)}."
             return Denial("image-not-allowed", words, "Use one of these, or have the list changed on the default branch.", patterns.where)
     return None
 
@@ -181,6 +182,12 @@ def _count(options: Mapping[str, str], name: str) -> int:
     given = [value for key, value in options.items() if key == name or (name.startswith(key) and "-per-" in key)]
     counts = [sum(int(found["count"]) for part in value.split(",") if (found := _GPU_COUNT.fullmatch(part))) for value in given]
     return max(counts, default=0)
+
+
+def images_of(profile: Profile) -> tuple[str, ...]:
+    """Every image that a profile's jobs run in; a component of a heterogeneous one may have its own."""
+    image = image_of(profile)
+    return profile.images if isinstance(profile, SlurmProfile) else (image,) if image else ()
 
 
 def image_of(profile: Profile) -> str | None:

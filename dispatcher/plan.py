@@ -26,10 +26,11 @@ from dispatcher.profile import CloudProfile, Profile, SlurmProfile
 from dispatcher.recipe import Recipe
 from dispatcher.record import JOB_ID, Resources, RunRecord, Target
 from dispatcher.slurm import State
+from dispatcher.squash import import_lines, started_from
 from dispatcher.wandb import site_of
 
 # Fields of a profile that say how to get there or what to show, and not what the job computes: they are not part of its content.
-_NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "job_dir"}
+_NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "job_dir", "squash"}
 # Fields that SlurmExecutor takes as the profile has them.
 _AS_THEY_ARE: tuple[str, ...] = (
     "cpus_per_task",
@@ -171,7 +172,7 @@ class JobPlan:
             "time": profile.time,
             "comment": self.run_key,
             "exclusive": profile.exclusive or None,
-            "container_image": profile.container_image,
+            "container_image": started_from(profile.container_image, profile.squash) if profile.container_image else None,
             "container_mounts": self._container_mounts(profile),
             "container_env": list(profile.container_env) or None if profile.container_image else None,
             "wait_time_for_group_job": profile.wait_time_for_group_job,
@@ -211,6 +212,7 @@ class JobPlan:
                     # NeMo-Run writes `None` for a component without, where the first one has GPUs, and nothing where it has none.
                     "gpus_per_node": (component.gpus_per_node or 0) if counted else None,
                     "srun_args": list(component.srun_args) or None,
+                    **({"container_image": started_from(component.container_image, profile.squash)} if component.container_image else {}),
                 },
                 "args": [*self.command[2], *group.args],
                 "env_vars": {**group.env_vars, "DISPATCH_GROUP": str(number)},
@@ -227,6 +229,7 @@ class JobPlan:
             f". {self.run_dir}/env",
             *(line for mount in self.mounts for line in mount_lines(mount, self.job_dir, self.run_dir)),
             *profile.shell_lines,
+            *import_lines(self.run_dir, profile.images, profile.squash),
         ]
 
     def local_job(self) -> Compiled:

@@ -15,7 +15,7 @@ from dispatcher.grammar import Malformed
 from dispatcher.jobconfig import JobConfig, job_facts
 from dispatcher.launch import LAUNCH_FILE
 from dispatcher.launch import to_json as launch_text
-from dispatcher.limits import Wanted, approval_needed, within
+from dispatcher.limits import Wanted, approval_needed, images_of, within
 from dispatcher.lookups import with_teams
 from dispatcher.phrases import WITH_CHANGES
 from dispatcher.plan import JobPlan, missing_script, package_spec, plan
@@ -24,6 +24,7 @@ from dispatcher.ports import Compiled, CompiledFile
 from dispatcher.profile import CloudProfile, LocalProfile, ResolvedProfile, SlurmProfile, UnknownProfile, apply_overrides, with_recipe
 from dispatcher.recipe import Recipe
 from dispatcher.refusals import denied, malformed, unknown_profile
+from dispatcher.squash import import_files
 from dispatcher.untrusted import code
 from dispatcher.world import World
 
@@ -105,7 +106,7 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
 
 def _weighed(job: JobPlan, resolved: ResolvedProfile, policy: Policy, world: World) -> Prepared | Answer:
     """How much it asks for, against what the policy allows; and whether somebody else has to agree."""
-    wanted = Wanted(resolved.lineage, job.recipe_name, job.resources, job.container_image, unlimited=job.resources.seconds == 0)
+    wanted = Wanted(resolved.lineage, job.recipe_name, job.resources, images_of(job.profile), unlimited=job.resources.seconds == 0)
     too_much = within(wanted, policy) or unnamed_image(wanted, job.from_script, policy) or unnamed_repository(job.mounts, policy)
     if too_much is not None:
         return denied(too_much, job.grant.trigger)
@@ -125,7 +126,8 @@ def compile_job(job: JobPlan, world: World) -> Compiled:
 def _rendered(job: JobPlan, world: World) -> Compiled:
     match job.profile:
         case SlurmProfile():
-            return world.compiler.compile(job.for_compiler())
+            rendered = world.compiler.compile(job.for_compiler())
+            return replace(rendered, files=(*rendered.files, *import_files(job.profile.images, job.profile.squash)))
         case LocalProfile():
             return job.local_job()
         case CloudProfile() as profile:

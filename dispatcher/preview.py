@@ -9,7 +9,9 @@ from dispatcher.jobconfig import JobConfig, kept
 from dispatcher.phrases import WITH_CHANGES, duration, plural, size
 from dispatcher.plan import JobPlan, package_spec
 from dispatcher.ports import Compiled
+from dispatcher.profile import SlurmProfile
 from dispatcher.record import RunRecord
+from dispatcher.squash import started_from
 from dispatcher.untrusted import cap, code, fence, neutralise
 
 SHOWN_FILES = 20
@@ -75,7 +77,15 @@ def _where(job: JobPlan) -> list[str]:
     where += [f"partition {neutralise(asked.partition)}"] if asked.partition else []
     where += [f"{asked.nodes} × {plural(asked.gpus_per_node, 'GPU')}" if asked.gpus_per_node else plural(asked.nodes, "node")]
     where += [f"at most {duration(asked.seconds)}{hours}"] if asked.seconds else []
-    return where + ([f"image {code(job.container_image)}"] if job.container_image else [])
+    return where + ([f"image {code(job.container_image)}{_imported(job)}"] if job.container_image else [])
+
+
+def _imported(job: JobPlan) -> str:
+    """Where the image lies that the job starts from, when that is not what it is named by."""
+    if not isinstance(job.profile, SlurmProfile) or job.container_image is None:
+        return ""
+    file = started_from(job.container_image, job.profile.squash)
+    return "" if file == job.container_image else f" from {code(file)}"
 
 
 def _folded(summary: str, body: str) -> list[str]:

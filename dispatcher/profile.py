@@ -58,7 +58,7 @@ TABLES = frozenset({"env_vars", "wandb", "additional_parameters"})
 # Where a job goes, who it is and what the login shell runs is never a commenter's choice, whatever the policy's patterns say. Nor are
 # srun's arguments: `--output` writes any file, `--task-prolog` runs any program, `--container-image` is an image that no rule has seen.
 FIXED_FIELDS = frozenset(
-    {"executor", "extends", "packager", "setup_lines", "startup_commands", "srun_args", "log_url", "job_dir"}
+    {"executor", "extends", "packager", "squash", "setup_lines", "startup_commands", "srun_args", "log_url", "job_dir"}
     | {"tunnel", "host", "port", "user", "known_hosts", "jump", "identity"}
 )
 

@@ -25,7 +25,7 @@ IGNORED_SECTIONS: Mapping[str, str] = {
 }
 RESERVED_SECTIONS = frozenset({"wandb", *IGNORED_SECTIONS})
 
-_BUILDS = "has no effect: no image is built or converted here"
+_BUILDS = "has no effect: no image is built here"
 
 # Fields of a section of env.toml that take nothing away from a run when they are left out.
 IGNORED_FIELDS: Mapping[str, str] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from dispatcher import command, counterparts, executor, grammar, packager, policy, profile, results, rules
+from dispatcher import command, counterparts, executor, grammar, packager, policy, profile, results, rules, squash
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
@@ -98,6 +98,7 @@ def blocks(root: Path) -> dict[str, str]:
         "profile-common": fields_table(executor.SlurmProfile, only=common),
         "profile-slurm": fields_table(executor.SlurmProfile, leave_out=common),
         "profile-het-group": fields_table(executor.HetGroup),
+        "profile-squash": fields_table(squash.Squash),
         "profile-local": fields_table(executor.LocalProfile, only=frozenset({"time", "attach"})),
         **_clouds(common),
         "profile-wandb": fields_table(executor.Wandb),

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from dispatcher import packager, recipe, rules, trainconfig, values
+from dispatcher import packager, recipe, rules, squash, trainconfig, values
 from dispatcher.docs.pages import table
 from dispatcher.phrases import duration
 
@@ -22,6 +22,7 @@ _NAMED: tuple[tuple[Any, str], ...] = (
     (packager.PackagerField, "`git`, `none`, or a table ([below](#packagers))"),
     (trainconfig.ConfigField, "a path, or a table ([below](#configurations))"),
     (recipe.CommandLine, "a line of words, such as `uv run {script} --config {config}`"),
+    (squash.SquashField, "a path, or a table ([below](#squash))"),
     (values.Line, "a line of text"),
     (values.Text, "text"),
 )

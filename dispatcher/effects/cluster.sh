@@ -427,8 +427,22 @@ hand_over() { # what lies ready and is held as $ours -> the scheduler, or this m
     case $kind in
     local) start_local ;;
     api) leave_to_client ;;
-    *) run_sbatch ;;
+    *)
+        import_images
+        run_sbatch
+        ;;
     esac
+}
+import_images() { # where the profile wants images imported here: a process of its own, for which the job waits
+    IFS= read -r where <"runs/$key/images" && [ "$where" = login ] || return 0
+    if command -v setsid >/dev/null; then session=setsid; else session=; fi
+    (
+        trap - INT TERM PIPE QUIT
+        cd "runs/$key" && exec $session sh image.sh images login >logs/image.log 2>&1 3<&- 4>&- </dev/null
+    ) &
+    child=$!
+    # its first word says that it has the lock, or needs none: a job that starts at once must not come before it
+    while [ ! -s "runs/$key/logs/image.log" ] && started "$child"; do sleep 0.02 || sleep 1; done
 }
 leave_to_client() { # the client starts the job, and says then what came of it (`enter`, `unlaunched`)
     mv "runs/$key/$ours" "runs/$key/commit.$token"
@@ -1031,6 +1045,7 @@ probe() {
         answer_of partitions sinfo -h -o '%P|%a|%l|%D|%G|%t'
         answer_of account sacctmgr -n -P show assoc "user=$(id -un)" format=Account,Partition,QOS
         answer_of pyxis sh -c 'srun --help | grep -e --container-image'
+        answer_of enroot sh -c 'command -v enroot'
     fi
     say done "$(date +%s)"
 }

@@ -14,14 +14,16 @@ import pytest
 
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.effects.ledger import LedgerCluster
-from dispatcher.observe import sight_of, sightings_of
+from dispatcher.observe import look, sight_of, sightings_of
 from dispatcher.plan import JobPlan
 from dispatcher.ports import AlreadySubmitted, Claimed, Submission, Submitted
+from dispatcher.profile import SlurmProfile
 from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord, advance
 from dispatcher.slurm import State
-from tests.fakes import NOON
-from tests.integration.clusters import KEY, claim_request, submission
+from dispatcher.squash import import_files, squash_file
+from tests.fakes import NOON, REPOSITORY, Fakes
+from tests.integration.clusters import KEY, SYSTEM_PATH, claim_request, environment, local, submission
 from tests.integration.test_submit_slurm import connect
 from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
@@ -63,7 +65,9 @@ class Bench:
         answer = self.cluster.claim(claim_request(self.key))
         assert isinstance(answer, Claimed)
         made = submission(answer, self.key)
-        wanted = Submission(self.key, made.record, compiled.script, compiled.files, job.environment({}), made.manifest, made.upload)
+        images = import_files(job.profile.images, job.profile.squash) if isinstance(job.profile, SlurmProfile) else ()
+        files = (*compiled.files, *images)
+        wanted = Submission(self.key, self.record.to_json(), compiled.script, files, job.environment({}), made.manifest, made.upload)
         done = self.cluster.submit(wanted)
         assert isinstance(done, Submitted), done
         self.record = self.record.model_copy(update={"job_id": done.job_id})
@@ -72,7 +76,7 @@ class Bench:
     def look(self) -> RunRecord:
         """The record after one more look."""
         sweep = self.cluster.sweep()
-        [run] = sweep.runs
+        [run] = [run for run in sweep.runs if run.run_key == self.key]
         assert self.record is not None
         self.record = advance(self.record, sight_of(run, sightings_of(sweep), "slurm"), NOON, timedelta(minutes=10))
         return self.record
@@ -250,3 +254,79 @@ def test_cancelling_ends_every_component(bench: Bench) -> None:
     bench.wait(State.RUNNING)
     assert bench.cluster.cancel(KEY).status == 0
     assert "of 2: 2 cancelled" in bench.wait(State.CANCELLED).reason
+
+
+# --------------------------------------------------------------------------- images
+
+IMAGE = "nvcr.io/nvidia/nemo:25.04"
+SAID = 'echo "in $PYXIS_STANDIN_IMAGE"'
+RUN_LINK = "https://wandb.ai/nvidia/nano3/runs/ab12cd34"
+
+
+@pytest.fixture
+def enroot(tmp_path: Path) -> Path:
+    """An `enroot` on which a job's PATH can stand; it takes a while, and keeps what it was asked for."""
+    program = tmp_path / "bin" / "enroot"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$(uname -n) $*" >>"$0.calls"\nsleep 2\necho squashed >"$3"\n')
+    program.chmod(0o755)
+    return program
+
+
+def test_an_image_is_imported_once_for_two_jobs_and_a_file_is_used_as_it_is(bench: Bench, enroot: Path, tmp_path: Path) -> None:
+    """Both begin at once. One of them also names its run at Weights & Biases, at the beginning of a long log."""
+    path, cache = f"PATH={enroot.parent}:$PATH", str(tmp_path / "images")
+    other = replace(bench, key="e" * 16)
+    named = f"echo 'wandb: 🚀 View run at {RUN_LINK}'; yes 0123456789 | head -c 300000"
+    bench.submit(f"{SAID}; {named}", container_image=IMAGE, squash=cache, setup_lines=[path])
+    other.submit(SAID, container_image=IMAGE, squash={"cache": cache}, setup_lines=[path])
+    file = squash_file(IMAGE, cache)
+    for one in (bench, other):
+        one.wait(State.SUCCEEDED)
+        assert one.log().startswith(f"in {file}\n")
+    assert enroot.with_name("enroot.calls").read_text().count("docker://nvcr.io#nvidia/nemo:25.04") == 1
+    assert [path.name for path in Path(cache).iterdir()] == [Path(file).name]
+    waited = [(bench.folder / "runs" / one.key / "logs").glob("sbatch_*") for one in (bench, other)]
+    words = sorted(line for [log] in map(list, waited) for line in log.read_text().splitlines() if line.startswith("dispatch: "))
+    assert [line.split()[1] for line in words] == ["imported", "importing", "waiting"]
+
+    sweep = bench.cluster.sweep()
+    [run] = [run for run in sweep.runs if run.run_key == KEY]
+    world = Fakes().world
+    seen = look(world, bench.cluster, run, sight_of(run, sightings_of(sweep), "slurm"), timedelta(minutes=10))
+    assert seen is not None
+    assert seen.record.target.repository == REPOSITORY
+    assert seen.record.wandb_url == RUN_LINK
+
+    third = replace(bench, key="f" * 16)
+    third.submit(SAID, container_image=file, squash=cache)
+    third.wait(State.SUCCEEDED)
+    assert third.log() == f"in {file}\n"
+
+
+def test_an_image_that_cannot_be_imported_is_the_runs_failure(bench: Bench, enroot: Path, tmp_path: Path) -> None:
+    enroot.write_text("#!/bin/sh\necho '[ERROR] URL https://nvcr.io/v2/ returned error code: 401 Unauthorized' >&2; exit 1\n")
+    path, cache = f"PATH={enroot.parent}:$PATH", str(tmp_path / "images")
+    bench.submit(SAID, container_image=IMAGE, squash=cache, setup_lines=[path])
+    assert bench.wait(State.FAILED).exit_code == 1
+    said = bench.log()
+    assert "returned error code: 401 Unauthorized\n" in said
+    assert "dispatch: the image docker://nvcr.io#nvidia/nemo:25.04 could not be imported: enroot ended with status 1 on " in said
+
+
+def test_the_login_node_imports_and_the_components_have_their_images(bench: Bench, slurm: SlurmRig, enroot: Path, tmp_path: Path) -> None:
+    """The nodes have no enroot: what they start from was brought by a process that outlives the connection."""
+    cache = str(tmp_path / "images")
+    bench.cluster.close()
+    bench.cluster = local(bench.folder, "slurm", {**environment(enroot.parent), **slurm.env})
+    groups = [{}, {"container_image": "loader:1"}]
+    wanted = {**HET, "het_groups": groups, "setup_lines": [f"PATH={SYSTEM_PATH}"]}
+    bench.submit(SAID, container_image=IMAGE, squash={"cache": cache, "on": "login"}, **wanted)
+    bench.cluster.close()
+    bench.cluster = local(bench.folder, "slurm", {**environment(), **slurm.env})
+    bench.wait(State.SUCCEEDED)
+    assert bench.log(0) == f"in {squash_file(IMAGE, cache)}\n"
+    assert bench.log(1) == f"in {squash_file('loader:1', cache)}\n"
+    words = (bench.folder / "runs" / KEY / "logs" / "image.log").read_text()
+    assert words.endswith("dispatch: docker://loader:1 is there\n")
+    assert enroot.with_name("enroot.calls").read_text().count("import --output") == 2

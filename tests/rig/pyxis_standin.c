@@ -6,7 +6,7 @@
  * run. As in a container, the mounts exist only for the task, files written outside them are gone when it ends, and the working
  * folder is --container-workdir. Unlike in one, the root file system is the host's, seen through an overlay.
  *
- * An image whose name contains "missing" cannot be imported, like one that the registry does not have.
+ * An image whose name contains "missing" cannot be imported, like one that the registry does not have; nor can a file that is not there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -164,6 +164,8 @@ int slurm_spank_task_init_privileged(spank_t spank, int argc, char **argv)
 		slurm_error("pyxis: [ERROR] URL https://registry-1.docker.io/v2/%s returned error code: 404 Not Found", values[IMAGE]);
 		return -1;
 	}
+	if (values[IMAGE][0] == '/' && access(values[IMAGE], R_OK))
+		return fail("no such image file", values[IMAGE]);
 	if (argc != 1 || enter(argv[0]))
 		return -1;
 	spank_setenv(spank, "PYXIS_STANDIN_IMAGE", values[IMAGE], 1);

@@ -131,6 +131,27 @@ def test_without_an_image_pyxis_is_not_missed() -> None:
     assert (finding.mark, finding.words) == ("none", "profile uses none")
 
 
+@pytest.mark.parametrize(
+    ("squash", "enroot", "mark", "words"),
+    [
+        ("/images", 127, "none", "jobs import into `/images`"),
+        ("{ cache: /images, on: login }", 0, "ok", "the login node imports into `/images`"),
+        ("{ cache: /images, on: login }", 127, "problem", "the login node has no `enroot`"),
+    ],
+)
+def test_who_imports_images(squash: str, enroot: int, mark: str, words: str) -> None:
+    text = PROFILE.replace("a.sqsh", "nvcr.io/nvidia/nemo:25.04") + f"squash: {squash}\n"
+    finding = found("squash", text, enroot=CommandOutput(enroot, ""))
+    assert finding.mark == mark
+    assert words in finding.words
+    assert finding.place == ("profiles/cluster.yaml:8" if mark == "problem" else "")
+
+
+def test_files_need_no_import() -> None:
+    names = [finding.name for finding in findings(resolved(PROFILE + "squash: /images\n"), [])]
+    assert "squash" not in names
+
+
 def test_a_local_profile_has_no_scheduler() -> None:
     names = [finding.name for finding in findings(resolved("executor: local\n"), [Probe("job_dir", HEALTHY["job_dir"])])]
     assert names == ["job_dir", "quota", "scheduler"]

@@ -89,6 +89,20 @@ def test_a_good_comment_in_order() -> None:
     assert set(ended.outputs) == set(OUTPUTS)
 
 
+def test_what_imports_an_image_travels_with_the_run() -> None:
+    fakes = Fakes(profiles={"cluster": PROFILE + "container_image: nvcr.io/nvidia/nemo:25.04\nsquash: { cache: /images, on: login }\n"})
+    handle(comment_event("/train"), fakes.world)
+    [run] = fakes.cluster.runs.values()
+    assert run.submission is not None
+    sent = {file.path: file.content.decode() for file in run.submission.files}
+    assert list(sent) == ["configs/task.yaml", "image.sh", "images"]
+    assert sent["images"].startswith("login\ndocker://nvcr.io#nvidia/nemo:25.04 /images/nemo-25.04-")
+    [asked] = fakes.compiler.jobs
+    executor = asked["executor"]
+    assert isinstance(executor, dict)
+    assert executor["container_image"] == sent["images"].split()[-1]
+
+
 def test_what_is_submitted_is_what_was_planned() -> None:
     fakes = Fakes(environment={"WANDB_API_KEY": "s3cret", "OTHER": "x"})
     handle(comment_event("/train a=1"), fakes.world)

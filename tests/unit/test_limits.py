@@ -6,7 +6,19 @@ import pytest
 
 from dispatcher.denial import Denial
 from dispatcher.executor import LocalProfile, SlurmProfile
-from dispatcher.limits import Wanted, approval_needed, asked_for, hours_words, image_of, limit_exceeded, matches, too_many, within
+from dispatcher.limits import (
+    Wanted,
+    approval_needed,
+    asked_for,
+    hours_words,
+    image_of,
+    image_refused,
+    images_of,
+    limit_exceeded,
+    matches,
+    too_many,
+    within,
+)
 from dispatcher.policy import Policy, load_policy
 from dispatcher.record import Resources
 
@@ -33,7 +45,7 @@ def wanted(
     unlimited: bool = False,
 ) -> Wanted:
     resources = Resources(nodes=nodes, gpus_per_node=gpus, seconds=round(hours * 3600))
-    return Wanted(lineage or ("cluster",), recipe, resources, image, unlimited)
+    return Wanted(lineage or ("cluster",), recipe, resources, () if image is None else (image,), unlimited)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +226,17 @@ def test_what_a_local_profile_asks_for() -> None:
     assert asked_for(LocalProfile(time="10")) == Resources(nodes=1, gpus_per_node=0, seconds=600)
     assert image_of(LocalProfile()) is None
     assert image_of(slurm(container_image="nvcr.io/x")) == "nvcr.io/x"
+
+
+def test_every_image_of_a_job_counts() -> None:
+    groups = [{"container_image": "/images/loader.sqsh"}, {}, {"container_image": "nvcr.io/x"}]
+    profile = slurm(container_image="nvcr.io/x", het_groups=groups)
+    assert images_of(profile) == ("nvcr.io/x", "/images/loader.sqsh")
+    policy = load_policy("images: [nvcr.io/*]")
+    refused = image_refused(Wanted(("cluster",), "default", asked_for(profile), images_of(profile)), policy)
+    assert refused is not None
+    assert "`/images/loader.sqsh` may not run" in refused.words
+    assert images_of(LocalProfile()) == ()
 
 
 def test_every_task_of_an_array_counts() -> None:
