@@ -19,11 +19,19 @@ from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
 from dispatcher.jobconfig import JobConfig
 from dispatcher.jobparts import array_tasks
+from dispatcher.launcher import (
+    WITH_PROCESSES,
+    begin_fault_tolerant,
+    failures_allowed,
+    for_each_node,
+    ray_lines,
+    unsuitable,
+)
 from dispatcher.limits import asked_for, image_of
 from dispatcher.packager import whole_spec
 from dispatcher.ports import AnySpec, Compiled, CompiledFile, Package, PackageSpec
 from dispatcher.profile import CloudProfile, Profile, SlurmProfile
-from dispatcher.recipe import Recipe
+from dispatcher.recipe import INLINE_FILE, Recipe
 from dispatcher.record import JOB_ID, Resources, RunRecord, Target
 from dispatcher.slurm import State
 from dispatcher.squash import import_lines, started_from
@@ -33,7 +41,6 @@ from dispatcher.wandb import site_of
 _NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "job_dir", "squash"}
 # Fields that SlurmExecutor takes as the profile has them.
 _AS_THEY_ARE: tuple[str, ...] = (
-    "cpus_per_task",
     "cpus_per_gpu",
     "mem",
     "mem_per_cpu",
@@ -122,23 +129,32 @@ class JobPlan:
 
     @property
     def processes_per_node(self) -> int:
-        """torchrun's processes: as recipe or profile say, else one for each task where there are several, else one for each GPU."""
+        """Processes of torchrun and ft: as recipe or profile say, else one for each task where there are several, else one for each GPU."""
         tasks = getattr(self.profile, "ntasks_per_node", 1)
         return self.profile.nproc_per_node or (tasks if tasks > 1 else self.resources.gpus_per_node or 1)
 
     def for_compiler(self) -> dict[str, object]:
-        """The job as `effects/nemorun.py` takes it: plain JSON values."""
+        """The job as `effects/nemorun.py` takes it: plain JSON values.
+
+        Raises `ConfigError` `config.invalid` where the recipe's launcher cannot start what the profile runs.
+        """
+        if why := unsuitable(self.recipe.launcher, self.profile):
+            words = f"Recipe `{self.recipe_name}` on profile `{self.profile_name}`: the launcher `{self.recipe.launcher}` {why}."
+            raise ConfigError("config.invalid", words)
         entrypoint, script, arguments = self.command
         job: dict[str, object] = {
             "run_key": self.run_key,
             "runs_dir": self.runs_dir,
             "run_dir": self.run_dir,
             "launcher": self.recipe.launcher,
+            "ft": self.recipe.ft.model_dump(exclude_none=True),
+            "slurm_ray": self.recipe.slurm_ray.model_dump(),
             "script": script,
             "module": self.recipe.module or "",
+            "inline": self.recipe.inline or "",
             "entrypoint": entrypoint,
             "args": list(arguments),
-            "torchrun_nproc_per_node": self.processes_per_node if self.recipe.launcher == "torchrun" else None,
+            "torchrun_nproc_per_node": self.processes_per_node if self.recipe.launcher in WITH_PROCESSES else None,
         }
         if isinstance(self.profile, SlurmProfile):
             job["executor"] = self._executor(self.profile)
@@ -165,10 +181,7 @@ class JobPlan:
             "account": profile.account,
             "partition": self.partition,
             "nodes": profile.nodes,
-            # With torchrun there is one launcher on each node; NeMo-Run would otherwise take this number for its processes.
-            "ntasks_per_node": 1 if self.recipe.launcher == "torchrun" else profile.ntasks_per_node,
             "gpus_per_node": profile.gpus_per_node or None,
-            "gpus_per_task": profile.gpus_per_task or None,
             "time": profile.time,
             "comment": self.run_key,
             "exclusive": profile.exclusive or None,
@@ -183,9 +196,10 @@ class JobPlan:
             # NeMo-Run takes the handles of its own runs, and cuts the id out.
             "dependencies": [f"slurm://dispatch/{job}" for job in profile.dependencies] or None,
             "dependency_type": profile.dependency_type if profile.dependencies else None,
-            "retries": profile.retries,
+            "retries": failures_allowed(self.recipe.launcher, profile.retries),
         }
         fields.update({name: getattr(profile, name) for name in _AS_THEY_ARE})
+        fields.update(for_each_node(self.recipe.launcher, profile))
         # As NeMo-Run submits: what a failing node ends, Slurm starts again.
         more = {"requeue": True, **({"reservation": profile.reservation} if profile.reservation else {}), **profile.additional_parameters}
         fields["additional_parameters"] = more
@@ -200,9 +214,6 @@ class JobPlan:
 
     def _groups(self, profile: SlurmProfile) -> list[dict[str, object]]:
         """What differs between the components of a heterogeneous job; empty where the job is not one."""
-        if profile.het_groups and self.recipe.launcher != "none":
-            words = f"Profile `{self.profile_name}` has `het_groups`: the launcher `{self.recipe.launcher}` cannot start what they run."
-            raise ConfigError("config.invalid", words)
         counted = any(component.gpus_per_node for component in profile.components)
         return [
             {
@@ -225,12 +236,18 @@ class JobPlan:
         results = shlex.quote(f"{self.run_dir}/code/{self.recipe.results}")
         return [
             "{ set +vx; } 2>/dev/null",
-            *(_begin_task(self.run_dir, results) if profile.array else _begin(self.run_dir, results)),
+            *self._begin(profile, results),
             f". {self.run_dir}/env",
             *(line for mount in self.mounts for line in mount_lines(mount, self.job_dir, self.run_dir)),
+            *(ray_lines(self.run_dir) if self.recipe.launcher == "slurm_ray" else ()),
             *profile.shell_lines,
             *import_lines(self.run_dir, profile.images, profile.squash),
         ]
+
+    def _begin(self, profile: SlurmProfile, results: str) -> list[str]:
+        if self.recipe.launcher == "ft":
+            return begin_fault_tolerant(self.run_dir, self.run_key, results, _OTHER)
+        return _begin_task(self.run_dir, results) if profile.array else _begin(self.run_dir, results)
 
     def local_job(self) -> Compiled:
         """What `executor: local` starts: a script that goes into the unpacked commit and lets NeMo-Run's LocalExecutor run the recipe."""
@@ -249,7 +266,10 @@ class JobPlan:
         command = shlex.join(program)
         limit = self.resources.seconds
         lines.append(f"exec timeout {limit} {command}" if limit else f"exec {command}")
-        return Compiled("\n".join(lines) + "\n", (CompiledFile("configs/job.json", json.dumps(self.for_compiler(), indent=1).encode()),))
+        files = [CompiledFile("configs/job.json", json.dumps(self.for_compiler(), indent=1).encode())]
+        if self.recipe.inline is not None:
+            files.append(CompiledFile(INLINE_FILE, self.recipe.inline.encode()))
+        return Compiled("\n".join(lines) + "\n", tuple(files))
 
     def environment(self, secrets: Mapping[str, str]) -> str:
         """The 0600 file that the job sources: the profile's and the recipe's variables, who it is, and the secrets."""

@@ -11,9 +11,28 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import Self
 
+from dispatcher.launcher import FaultTolerance, LauncherName, SlurmRay
 from dispatcher.packager import PackagerField
 from dispatcher.trainconfig import ConfigField
-from dispatcher.values import Between, EnvName, GlobPattern, Image, Line, Model, Module, OneOrMore, Program, RelativePath, ScriptPath, Shape
+from dispatcher.values import (
+    Between,
+    EnvName,
+    GlobPattern,
+    Image,
+    Line,
+    Model,
+    Module,
+    OneOrMore,
+    Program,
+    RelativePath,
+    ScriptPath,
+    Shape,
+    Text,
+)
+
+INLINE_FILE = "scripts/inline"
+"""Where the text of an inline recipe lies in the run's folder, as NeMo-Run has it in `scripts`."""
+INLINE_LIMIT = 65_536
 
 OWN_CHOICE = frozenset({"subpath", "include_pattern", "include_submodules"})
 """Fields by which a recipe says itself what the packager `git` takes."""
@@ -71,7 +90,7 @@ class _OrTrue:
 
 
 class Recipe(Model):
-    """A script or a module with its entry point, arguments and launcher.
+    """A script, a module or a few lines of their own, with their entry point, arguments and launcher.
 
     Shapes that a recipe leaves open (None) are the profile's; what it sets wins over the profile, and overrides win over both.
     """
@@ -81,7 +100,10 @@ class Recipe(Model):
         description="The script to run, seen from the packed root. Absolute, when the packager is `none`: then it is there already.",
     )
     module: Module | None = Field(default=None, description="Instead of a script: a module, run as `python -m`.")
-    entrypoint: Program = Field(default="python", description="The program that runs the script.")
+    inline: Annotated[Text, Field(max_length=INLINE_LIMIT)] | None = Field(
+        default=None, description="Instead of a script: its text, which becomes a file in the run's folder."
+    )
+    entrypoint: Program = Field(default="python", description="The program that runs the script; for `inline`, when not given, `bash`.")
     args: OneOrMore[Line] = Field(default=(), description="Arguments before the overrides.")
     cmd: CommandLine | None = Field(
         default=None,
@@ -91,7 +113,9 @@ class Recipe(Model):
         default=None,
         description="The script's configuration: a file, or a table. Overrides then go into it, and the script gets the merged file.",
     )
-    launcher: Literal["none", "torchrun"] = Field(default="none", description="What starts the processes.")
+    launcher: LauncherName = Field(default="none", description="What starts the processes ([below](#launchers)).")
+    ft: FaultTolerance = Field(default_factory=FaultTolerance, description="Options of the launcher `ft`.")
+    slurm_ray: SlurmRay = Field(default_factory=SlurmRay, description="Options of the launcher `slurm_ray`.")
     results: RelativePath = Field(
         default="results.json", description="Where the job leaves its metrics, seen from the packed root. Given here, it has to be written."
     )
@@ -107,7 +131,7 @@ class Recipe(Model):
     gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="Instead of the profile's.")
     ntasks_per_node: Annotated[int, Between(1, 1024)] | None = Field(default=None, description="Instead of the profile's.")
     nproc_per_node: Annotated[int, Between(1, 1024)] | None = Field(
-        default=None, description="Processes that torchrun starts on each node."
+        default=None, description="Processes that `torchrun` or `ft` starts on each node."
     )
     container_image: Image | None = Field(default=None, description="Instead of the profile's.")
     env_vars: dict[EnvName, Line] = Field(default_factory=dict, description="Environment of the job; the profile's wins. No secrets here.")
@@ -119,16 +143,25 @@ class Recipe(Model):
 
     @model_validator(mode="after")
     def _one_program(self) -> Self:
-        if (self.script is None) == (self.module is None):
-            raise ValueError("needs exactly one of `script` and `module`")
+        if sum(program is not None for program in (self.script, self.module, self.inline)) != 1:
+            raise ValueError("needs exactly one of `script`, `module` and `inline`")
+        if self.inline is not None and not self.inline.strip():
+            raise ValueError("`inline` is empty")
         if self.module is not None and self.entrypoint != "python":
             raise ValueError("`module` is run by `python -m`: leave `entrypoint` out")
-        if self.module is not None and self.runspec:
-            raise ValueError("`runspec` is read from a script: leave it out for a `module`")
-        if self.cmd is not None and (self.module is not None or "entrypoint" in self.model_fields_set):
+        if self.script is None and self.runspec:
+            raise ValueError(f"`runspec` is read from a script: leave it out for {'`inline`' if self.module is None else 'a `module`'}")
+        if self.cmd is not None and (self.script is None or "entrypoint" in self.model_fields_set):
             raise ValueError("`cmd` is for a `script`, instead of `entrypoint`: leave one of them out")
         if self.cmd is not None and "{config}" in self.cmd and self.config is None and "config" not in self.runspec:
             raise ValueError("`cmd` has `{config}` in it, and the recipe has no `config`")
+        return self
+
+    @model_validator(mode="after")
+    def _its_own_options(self) -> Self:
+        for launcher in ("ft", "slurm_ray"):
+            if launcher in self.model_fields_set and self.launcher != launcher:
+                raise ValueError(f"`{launcher}` has the options of `launcher: {launcher}`, and this is `launcher: {self.launcher}`")
         return self
 
     @model_validator(mode="after")
@@ -155,13 +188,18 @@ class Recipe(Model):
         return self.cmd is not None and "{config}" in self.cmd
 
     def command(self, config: str = "") -> tuple[str, ...]:
-        """What is started, before all arguments: the program and the script (empty for a module); `config` is the configuration's path."""
+        """What is started, before all arguments: the program and the script (empty where there is none); `config` is the configuration's path."""
         if self.cmd is None:
-            return self.entrypoint, self.script or ""
+            return self.interpreter, self.script or ""
         filled = {"{script}": self.script or "", "{config}": config}
         return tuple(_PLACEHOLDER.sub(lambda found: filled[found[0]], word) for word in command_words(self.cmd))
 
     @property
+    def interpreter(self) -> str:
+        """The program that runs it: the entry point, which is bash for an inline text that names none."""
+        return self.entrypoint if self.inline is None or "entrypoint" in self.model_fields_set else "bash"
+
+    @property
     def program(self) -> str:
         """What is run, as people call it."""
-        return self.script or f"-m {self.module}"
+        return self.script or (f"inline {self.interpreter}" if self.inline is not None else f"-m {self.module}")

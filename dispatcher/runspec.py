@@ -45,14 +45,14 @@ _NOT_THE_SCRIPTS = re.compile(
     r"|WANDB_BASE_URL|(SSL|CURL|REQUESTS)_.*",
     re.IGNORECASE,
 )
-_LAUNCHERS: Mapping[str, str] = {"torchrun": "torchrun", "direct": "none", "python": "none"}
+_LAUNCHERS: Mapping[str, str] = {"torchrun": "torchrun", "ray": "slurm_ray", "direct": "none", "python": "none"}
 
 
 class RunspecRun(Model):
     """How the script is started."""
 
     launch: Literal["torchrun", "direct", "python", "ray"] | None = Field(
-        default=None, description="What starts the processes. `direct` and `python` are the launcher `none`; `ray` cannot be had."
+        default=None, description="What starts the processes. `direct` and `python` are the launcher `none`, `ray` is `slurm_ray`."
     )
     cmd: Line | None = Field(default=None, description="The command line, with `{script}` and `{config}`.")
     workdir: Line | None = Field(default=None, description="Not used: the program runs in the commit's folder.")
@@ -245,8 +245,6 @@ def _config(recipe: Recipe, said: RunspecConfig) -> RecipeConfig | str:
 def impossible(key: str, value: object, secrets: Collection[str]) -> tuple[str, str] | None:
     """What may be asked for by its kind, and still cannot be had: the key, and why not."""
     name = key.removeprefix("env.")
-    if key == "run.launch" and str(value) not in _LAUNCHERS:
-        return key, f"`run.launch` is {code(str(value))}, which no launcher here does"
     if key == "run.cmd":
         try:
             command_words(str(value))

@@ -24,6 +24,9 @@ NEVER_USED = frozenset({"leptonai"})
 # Half of the rest: what runs an experiment, talks to clusters or draws help pages takes no part in rendering one.
 NOT_FOR_RENDERING = NEVER_USED | {"libcst", "networkx", "paramiko", "fabric", "requests", "graphviz", "typer.rich_utils"}
 
+INLINE, RAY = "scripts/inline", "scripts/ray.sh"
+"""Where these programs lie in the run's folder, which is `/nemo_run` for the job."""
+
 
 def import_nemo_run(without: frozenset[str] = NEVER_USED) -> Any:
     """NeMo-Run, without libraries that are not used; its home is a folder of its own, so that no state of this machine matters."""
@@ -44,13 +47,14 @@ def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
 
     Args:
         job: `JobPlan.for_compiler()`; keys `run_key`, `runs_dir`, `executor` (SlurmExecutor fields), `launcher`, `script`, `module`,
-            `entrypoint`, `args`, `setup_lines`, `torchrun_nproc_per_node`.
+            `inline`, `entrypoint`, `args`, `setup_lines`, `torchrun_nproc_per_node`, `ft`, `slurm_ray`.
         work: an empty folder on the runner.
 
     Returns:
         `{"script": text of the sbatch file, "files": {path in the run folder: text}}`.
     """
     run = import_nemo_run()
+    from dispatcher.effects.endings import awaited, restarted
     from dispatcher.effects.tunnel import ArrayDetails, RunFolderTunnel
 
     key, runs_dir = str(job["run_key"]), str(job["runs_dir"])
@@ -84,41 +88,23 @@ def compile_slurm(job: Mapping[str, Any], work: Path) -> dict[str, object]:
         configs = {path.relative_to(folder / key): path for path in (folder / key / "configs").rglob("*") if path.is_file()}
         files = {str(name): _steady(_text(path)) for name, path in sorted(configs.items())}
         script = _text(folder / f"{key}_sbatch.sh")
-        return {"script": _awaited(script, job["executor"]) if groups else script, "files": files}
+        if groups:
+            script = awaited(script, job["executor"])
+        elif job["launcher"] == "ft":
+            script = restarted(script, int(job["executor"]["retries"]) - 1)
+        return {"script": script, "files": files | _programs(job)}
 
 
-_GROUP_END = re.compile(r"\n# The code below monitors all SLURM jobs.*?\ndone\n|\nwait\n\nexitcode=\$\?\n", re.DOTALL)
-
-
-def _awaited(script: str, executor: Mapping[str, Any]) -> str:
-    """The script of a job group, with an end that waits for all of its programs and keeps the status of the first that failed.
-
-    NeMo-Run's own takes the status of whichever ends first, and kills the others; without monitoring, `wait` says 0 whatever they said.
-    """
-    patience = int(executor["monitor_group_job_wait_time"])
-    end = f"sleep {patience}; kill -9 ${{pids[*]}} 2>/dev/null" if executor["monitor_group_job"] else ":"
-    # `exitcode` must not be 0 before all of it has ended: the exit trap would take that for a success when a signal ends the script.
-    lines = f"""
-first_failed=0
-while [ ${{#pids[*]}} -gt 0 ]; do
-    for index in ${{!pids[*]}}; do
-        kill -0 ${{pids[$index]}} 2>/dev/null && continue
-        wait ${{pids[$index]}}
-        status=$?
-        unset "pids[$index]"
-        if [ $status -ne 0 ] && [ $first_failed -eq 0 ]; then
-            first_failed=$status
-            {end}
-        fi
-    done
-    sleep 1
-done
-exitcode=$first_failed
-"""
-    awaited, found = _GROUP_END.subn(lambda _: lines, script)
-    if found != 1:
-        raise ValueError("the script of the job group does not end as NeMo-Run 0.11 ends it")
-    return awaited
+def _programs(job: Mapping[str, Any]) -> dict[str, str]:
+    """Programs of the run's own, beside its code: what an inline recipe says, and what starts Ray."""
+    programs: dict[str, str] = {}
+    if job["inline"]:
+        # As NeMo-Run does with an inline script: without a container, its folder is another one.
+        inside = bool(job["executor"].get("container_image"))
+        programs[INLINE] = job["inline"] if inside else job["inline"].replace("/nemo_run", f"{job['runs_dir']}/{job['run_key']}")
+    if job["launcher"] == "slurm_ray":
+        programs[RAY] = _text(Path(__file__).with_name("ray.sh"))
+    return programs
 
 
 def _text(path: Path) -> str:
@@ -133,44 +119,57 @@ def _steady(config: str) -> str:
 
 def launcher_of(run: Any, job: Mapping[str, Any]) -> Any:
     """The recipe's launcher as NeMo-Run's; None where the program is started by itself."""
-    if job["launcher"] != "torchrun":
-        return None
     # NeMo-Run draws a random rendezvous id; from the run key, the preview and the submission are the same bytes.
-    return run.Torchrun(rdzv_id=int(str(job["run_key"])[:7], 16))
+    name = int(str(job["run_key"])[:7], 16)
+    if job["launcher"] == "ft":
+        return run.FaultTolerance(rdzv_id=name, **job["ft"])
+    return run.Torchrun(rdzv_id=name) if job["launcher"] == "torchrun" else None
 
 
 def script_of(run: Any, job: Mapping[str, Any]) -> Any:
     """The recipe as `run.Script` for Slurm, with every argument quoted exactly once on its way through NeMo-Run.
 
-    With torchrun, torchx quotes each argument; without a launcher nobody does. In both cases `string.Template` then turns
-    `$$` into `$` and fills in names that it knows, so every `$` of ours is doubled.
+    With torchrun and ft, torchx quotes each argument; without a launcher nobody does. In all cases `string.Template` then turns
+    `$$` into `$` and fills in names that it knows, so every `$` of ours is doubled. Ray is started by a program of ours, to which the
+    recipe's is given as arguments.
     """
     entrypoint, module = str(job["entrypoint"]), bool(job["module"])
-    words = [str(job["module"] or job["script"]), *(str(argument) for argument in job["args"])]
-    torchrun = job["launcher"] == "torchrun"
-    if torchrun and not module and entrypoint != "python":
+    words = [str(job["module"] or job["script"] or f"/nemo_run/{INLINE}"), *(str(argument) for argument in job["args"])]
+    started = job["launcher"] in ("torchrun", "ft")
+    if started and not module and entrypoint != "python":
         # NeMo-Run has torchrun start the script by itself then (`--no-python`), and forgets the entry point.
         words.insert(0, entrypoint)
-    passed = [(word if torchrun else shlex.quote(word)).replace("$", "$$") for word in words]
+    if job["launcher"] == "slurm_ray":
+        options = [str(job["slurm_ray"][name]) for name in ("gcs_server_port", "dashboard_port", "start_timeout")]
+        words = [f"/nemo_run/{RAY}", *options, entrypoint, *(["-m"] if module else []), *words]
+        entrypoint, module = "sh", False
+    passed = [(word if started else shlex.quote(word)).replace("$", "$$") for word in words]
     return run.Script(path=passed[0], args=passed[1:], entrypoint=entrypoint, m=module)
 
 
 def _local_script(run: Any, job: Mapping[str, Any]) -> Any:
     """The recipe as `run.Script` for this machine, where no shell reads the arguments and only `$` has to be doubled.
 
-    torchrun is started as a program like any other, with NeMo-Run's own options: its launcher would quote what nobody unquotes.
+    torchrun and ft are started as programs like any other, with NeMo-Run's own options: its launchers would quote what nobody unquotes.
     """
     entrypoint, module = str(job["entrypoint"]), str(job["module"])
-    words = ["-m", module] if module else [str(job["script"])]
-    if job["launcher"] == "torchrun":
+    words = ["-m", module] if module else [str(job["script"] or f"{job['run_dir']}/{INLINE}")]
+    if job["launcher"] in ("torchrun", "ft"):
         words = words if module or entrypoint == "python" else ["--no-python", entrypoint, *words]
         processes, name = str(job.get("torchrun_nproc_per_node") or 1), str(launcher_of(run, job).rdzv_id)
-        options = {"rdzv-backend": "c10d", "rdzv-endpoint": "localhost:0", "rdzv-id": name, "nnodes": "1", "nproc-per-node": processes}
+        options = _ft_options(job["ft"]) if job["launcher"] == "ft" else {}
+        options |= {"rdzv-backend": "c10d", "rdzv-endpoint": "localhost:0", "rdzv-id": name, "nnodes": "1", "nproc-per-node": processes}
         options |= {"node-rank": "0", "tee": "3"}
         words = [*(part for option, value in options.items() for part in (f"--{option}", value)), *words]
-        entrypoint = "torchrun"
+        entrypoint = {"torchrun": "torchrun", "ft": "ft_launcher"}[job["launcher"]]
     first, *rest = [word.replace("$", "$$") for word in [*words, *(str(argument) for argument in job["args"])]]
     return run.Script(path=first, args=rest, entrypoint=entrypoint)
+
+
+def _ft_options(given: Mapping[str, Any]) -> dict[str, str]:
+    """The recipe's options as NeMo-Run's component for ft_launcher writes them; the port is for more than one machine."""
+    names = {name: f"ft-{name}" for name in given if name not in ("max_restarts", "rdzv_port")} | {"max_restarts": "max-restarts"}
+    return {option: str(given[name]) for name, option in names.items() if given.get(name)}
 
 
 def run_local(job: Mapping[str, Any]) -> int:

@@ -19,6 +19,8 @@ import pytest
 from dispatcher.effects import nemorun
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.errors import CompileError, ConfigError
+from dispatcher.executor import Profile
+from dispatcher.launcher import LAUNCHERS, FaultTolerance, LauncherName
 from dispatcher.plan import JobPlan
 from dispatcher.ports import Compiled
 from dispatcher.recipe import Recipe
@@ -31,6 +33,8 @@ printf '%s\\0' "$@" >"$RECORD"
 [ -z "$HANG" ] || { touch "$RECORD.hangs"; exec sleep "$HANG" >/dev/null 2>&1; }
 exit "${SRUN_EXIT:-0}"
 """
+# What srun is given to start.
+STARTERS = ("python", "python3", "torchrun", "ft_launcher", "bash", "sh")
 SCONTROL = """\
 #!/bin/sh
 case $1 in show) printf 'n1\\nn2\\n' ;; *) printf '%s ' "$@" >>"$RECORD.scontrol" ;; esac
@@ -69,6 +73,9 @@ class Bench:
         (run_dir / "code").mkdir()
         (run_dir / "env").write_text(job.environment(secrets))
         (run_dir / "job.sbatch").write_text(compiled.script)
+        for file in compiled.files:
+            (run_dir / file.path).parent.mkdir(exist_ok=True)
+            (run_dir / file.path).write_bytes(file.content)
         programs = self.folder / "bin"
         programs.mkdir()
         for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
@@ -95,7 +102,7 @@ class Bench:
         output, _ = process.communicate(timeout=30)
         record = self.folder / "record"
         words = record.read_bytes().decode().split("\0")[:-1] if record.exists() else []
-        at = next((number for number, word in enumerate(words) if word in ("python", "python3", "torchrun", "bash")), len(words))
+        at = next((number for number, word in enumerate(words) if word in STARTERS), len(words))
         exit_file = run_dir / "exit"
         found = frozenset(str(path.relative_to(self.folder)) for path in self.folder.rglob("*"))
         return Ran(process.returncode, words[:at], words[at:], output, exit_file.read_text() if exit_file.exists() else "", found)
@@ -173,37 +180,46 @@ PROGRAMS = {
     "script": Recipe(script="train.py"),
     "module": Recipe(module="pkg.train"),
     "entrypoint": Recipe(script="train.sh", entrypoint="bash"),
+    "inline": Recipe(inline="echo here\n"),
+    "inline python": Recipe(inline="print('here')\n", entrypoint="python"),
 }
 
 
-def started_as(recipe: Recipe, torchrun: bool) -> list[str]:
-    """What stands before the program's arguments, from `python` or after torchrun's own options."""
-    if recipe.module:
-        return ["-m", recipe.module] if torchrun else ["python", "-m", recipe.module]
-    if recipe.entrypoint != "python":
-        return ["--no-python", recipe.entrypoint, str(recipe.script)] if torchrun else [recipe.entrypoint, str(recipe.script)]
-    return [str(recipe.script)] if torchrun else ["python", str(recipe.script)]
+def started_as(recipe: Recipe, folder: str) -> list[str]:
+    """What stands before the program's arguments, after the launcher's own options. `folder` is the run's, as the job sees it."""
+    script = recipe.script or f"{folder}/scripts/inline"
+    words = [recipe.interpreter, "-m", recipe.module] if recipe.module else [recipe.interpreter, script]
+    if recipe.launcher == "slurm_ray":
+        return ["sh", f"{folder}/scripts/ray.sh", "0", "0", "600", *words]
+    if recipe.launcher == "none":
+        return words
+    return words[1:] if recipe.interpreter == "python" else ["--no-python", *words]
+
+
+LAUNCHED_BY = {"torchrun": "torchrun", "ft": "ft_launcher"}
 
 
 @pytest.mark.parametrize("container", [None, "nvcr.io#nvidia/nemo:25.04"], ids=["bare", "container"])
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("launcher", ["none", "torchrun"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_every_argument_arrives_as_it_was_given(
-    compiler: CompilerProcess, bench: Bench, launcher: str, program: str, container: str | None
+    compiler: CompilerProcess, bench: Bench, launcher: LauncherName, program: str, container: str | None
 ) -> None:
     recipe = PROGRAMS[program].model_copy(update={"launcher": launcher})
     job = job_of(bench, recipe, nodes=2, gpus_per_node=4, container_image=container)
     arguments = HOSTILE + LINE_BREAKS
-    ran = bench.run(job, compiler.compile(with_arguments(job, arguments)))
+    compiled = compiler.compile(with_arguments(job, arguments))
+    ran = bench.run(job, compiled)
     assert ran.status == 0, ran.output
     assert ran.program[-len(arguments) :] == arguments
     before = ran.program[: -len(arguments)]
-    expected = started_as(recipe, launcher == "torchrun")
+    expected = started_as(recipe, "/nemo_run" if container else job.run_dir)
     assert before[len(before) - len(expected) :] == expected
-    if launcher == "torchrun":
-        assert before[0] == "torchrun"
-    else:
-        assert before == expected
+    assert before[0] == LAUNCHED_BY.get(launcher, before[0])
+    assert launcher in LAUNCHED_BY or before == expected
+    sent = {file.path: file.content.decode() for file in compiled.files}
+    assert sent.get("scripts/inline") == recipe.inline
+    assert ("scripts/ray.sh" in sent) == (launcher == "slurm_ray")
     assert not [name for name in ran.files if "pwned" in name]
     assert ("--container-image" in ran.options) == (container is not None)
     place = ["--container-workdir", "/nemo_run/code"] if container else ["--chdir", f"{job.run_dir}/code"]
@@ -237,31 +253,51 @@ def test_a_scripts_name_is_one_word_too(compiler: CompilerProcess, bench: Bench,
 # --------------------------------------------------------------------------- torchrun
 
 
+@pytest.mark.parametrize("launcher", ["torchrun", "ft"])
 @pytest.mark.parametrize(
-    ("ntasks", "gpus", "nproc", "processes"),
+    ("fields", "processes", "asked"),
     [
-        (1, None, None, 1),
-        (1, 8, None, 8),
-        (8, 8, None, 8),
-        (4, 8, None, 4),
-        (1, 8, 2, 2),
-        (4, 8, 2, 2),
-        (1, None, 3, 3),
-        (2, None, None, 2),
+        ({}, 1, {}),
+        ({"gpus_per_node": 8}, 8, {"gpus-per-node": "8"}),
+        ({"ntasks_per_node": 8, "gpus_per_node": 8}, 8, {"gpus-per-node": "8"}),
+        ({"ntasks_per_node": 4, "gpus_per_node": 8}, 4, {"gpus-per-node": "8"}),
+        ({"gpus_per_node": 8, "nproc_per_node": 2}, 2, {"gpus-per-node": "8"}),
+        ({"ntasks_per_node": 4, "gpus_per_node": 8, "nproc_per_node": 2}, 2, {}),
+        ({"nproc_per_node": 3}, 3, {}),
+        ({"ntasks_per_node": 2}, 2, {}),
+        ({"gres": "gpu:a100:4"}, 4, {"gres": "gpu:a100:4"}),
+        ({"array": "0-3", "gpus_per_node": 4}, 4, {"array": "0-3"}),
+        # One launcher has what all tasks of its node were to have.
+        ({"ntasks_per_node": 8, "gpus_per_task": 1, "cpus_per_task": 4}, 8, {"gpus-per-task": "8", "cpus-per-task": "32"}),
+        ({"ntasks_per_node": 2, "gpus_per_task": 2, "gpus_per_node": 4}, 2, {"gpus-per-task": "4", "gpus-per-node": "4"}),
+        ({"gpus_per_task": 4, "cpus_per_task": 16}, 4, {"gpus-per-task": "4", "cpus-per-task": "16"}),
     ],
 )
-def test_torchruns_processes(
-    compiler: CompilerProcess, bench: Bench, ntasks: int, gpus: int | None, nproc: int | None, processes: int
+def test_processes_on_each_node(
+    compiler: CompilerProcess, bench: Bench, fields: dict[str, Any], processes: int, asked: dict[str, str], launcher: LauncherName
 ) -> None:
-    fields: dict[str, Any] = {"nodes": 2, "ntasks_per_node": ntasks, "gpus_per_node": gpus, "nproc_per_node": nproc}
-    job = job_of(bench, Recipe(script="train.py", launcher="torchrun"), **fields)
+    job = job_of(bench, Recipe(script="train.py", launcher=launcher), nodes=2, **fields)
+    if launcher == "ft" and "array" in fields:
+        with pytest.raises(ConfigError, match="keeps one account"):
+            job.for_compiler()
+        return
     compiled = compiler.compile(job.for_compiler())
     ran = bench.run(job, compiled)
-    told = dict(zip(ran.program[1::2], ran.program[2::2], strict=False))
+    told = dict(zip(ran.program, ran.program[1:], strict=False))
     assert (told["--nproc-per-node"], told["--nnodes"]) == (str(processes), "2")
     assert told["--rdzv-endpoint"] == "10.0.0.1:29500"
     # One launcher for each node, or there would be processes times tasks.
-    assert "#SBATCH --ntasks-per-node=1\n" in compiled.script
+    for option, value in {"ntasks-per-node": "1", **asked}.items():
+        assert f"#SBATCH --{option}={value}\n" in compiled.script
+
+
+@pytest.mark.parametrize(("launcher", "node"), [("none", (8, 4)), ("slurm_ray", (1, 32))])
+def test_without_torchrun_the_tasks_are_slurms_or_rays(
+    compiler: CompilerProcess, bench: Bench, launcher: LauncherName, node: tuple[int, int]
+) -> None:
+    recipe = Recipe(script="train.py", launcher=launcher)
+    script = compiler.compile(job_of(bench, recipe, ntasks_per_node=8, cpus_per_task=4).for_compiler()).script
+    assert [int(count) for count in re.findall(r"--(?:cpus-per-task|ntasks-per-node)=(\d+)", script)] == [node[1], node[0]]
 
 
 def test_the_rendezvous_is_named_by_the_run(compiler: CompilerProcess, bench: Bench) -> None:
@@ -269,6 +305,137 @@ def test_the_rendezvous_is_named_by_the_run(compiler: CompilerProcess, bench: Be
     one, other = job_of(bench, recipe), replace(job_of(bench, recipe), run_key="f" * 16)
     names = [re.findall(r"--rdzv-id (\d+)", compiler.compile(job.for_compiler()).script) for job in (one, other, one)]
     assert names[0] == names[2] != names[1]
+
+
+# --------------------------------------------------------------------------- ft
+
+
+def test_every_option_of_ft_launcher(compiler: CompilerProcess, bench: Bench) -> None:
+    """Spelled as its command line has them (nvidia-resiliency-ext 0.4): https://nvidia.github.io/nvidia-resiliency-ext/fault_tolerance/."""
+    options = {
+        "workload_check_interval": 2.5,
+        "initial_rank_heartbeat_timeout": 600,
+        "rank_heartbeat_timeout": "90",
+        "rank_termination_signal": "SIGTERM",
+        "log_level": "DEBUG",
+        "max_restarts": 3,
+        "rdzv_port": 29400,
+    }
+    assert set(options) == set(FaultTolerance.model_fields)
+    job = job_of(bench, Recipe.model_validate({"script": "train.py", "launcher": "ft", "ft": options}), nodes=2)
+    ran = bench.run(job, compiler.compile(job.for_compiler()))
+    told = dict(zip(ran.program, ran.program[1:], strict=False))
+    assert {name: told[f"--ft-{name}"] for name in list(options)[:5]} == {
+        "workload_check_interval": "2.5",
+        "initial_rank_heartbeat_timeout": "600.0",
+        "rank_heartbeat_timeout": "90.0",
+        "rank_termination_signal": "SIGTERM",
+        "log_level": "DEBUG",
+    }
+    assert (told["--max-restarts"], told["--rdzv-endpoint"]) == ("3", "10.0.0.1:29400")
+
+
+@pytest.mark.parametrize("options", [{}, {"max_restarts": 2}])
+def test_ft_launcher_always_has_an_option(compiler: CompilerProcess, bench: Bench, options: dict[str, int]) -> None:
+    """Without one it refuses to start."""
+    job = job_of(bench, Recipe.model_validate({"script": "train.py", "launcher": "ft", "ft": options}))
+    program = bench.run(job, compiler.compile(job.for_compiler())).program
+    assert program[:3] == ["ft_launcher", "--ft-workload_check_interval", "5.0"]
+    assert "--ignore-missing-fault-tol-cfg" not in program
+
+
+@pytest.mark.parametrize(
+    ("retries", "starts", "ends"),
+    [
+        # What each start ends with (`f`: it says that it has finished); the job's status, what it leaves in `exit`, `r` if it is put back.
+        (0, ["0"], ["0 0"]),
+        (0, ["3"], ["3 3"]),
+        (1, ["3", "0f"], ["3 143 r", "0 0"]),
+        (1, ["3", "4"], ["3 143 r", "4 4"]),
+        (2, ["3", "4", "5"], ["3 143 r", "4 143 r", "5 5"]),
+        # It ends well and has not finished: on with it, but not for ever.
+        (1, ["0", "0"], ["0 143 r", "1 1"]),
+        (2, ["0", "0", "0f"], ["0 143 r", "0 143 r", "0 0"]),
+        (3, ["0f"], ["0 0"]),
+        (3, ["2f"], ["2 2"]),
+        # Started again by Slurm itself, after the end.
+        (1, ["0f", ""], ["0 0", "0 0"]),
+    ],
+)
+def test_restarts_of_a_fault_tolerant_job(
+    compiler: CompilerProcess, bench: Bench, retries: int, starts: list[str], ends: list[str]
+) -> None:
+    job = job_of(bench, Recipe(script="train.py", launcher="ft"), retries=retries)
+    run_dir = bench.lay_out(job, compiler.compile(job.for_compiler()), {})
+    # Of a status, an `f` says that the program leaves the file by which it has finished.
+    leaves = 'case $SRUN_EXIT in *f) touch "$FAULT_TOL_FINISHED_FLAG_FILE" ;; esac\nexit "${SRUN_EXIT%f}"\n'
+    (bench.folder / "bin" / "srun").write_text(SRUN.replace('exit "${SRUN_EXIT:-0}"\n', leaves))
+    results, said = run_dir / "code" / "results.json", bench.folder / "record.scontrol"
+    results.write_text("{}")
+    seen = []
+    for number, status in enumerate(starts):
+        said.write_text("")
+        (bench.folder / "record").unlink(missing_ok=True)
+        ran = bench.ended(run_dir, bench.start(run_dir, SRUN_EXIT=status, SLURM_RESTART_COUNT=str(number)))
+        seen.append(f"{ran.status} {ran.exit_file.strip()}" + (" r" if "requeue 77" in said.read_text() else ""))
+        assert bool(ran.program) == bool(status), "training that has finished is not started again"
+        # What the commit brought along is gone; what an earlier start left stays.
+        assert results.exists() == (number > 0)
+        results.write_text("{}")
+    assert seen == ends, ran.output
+
+
+def test_a_second_fault_tolerant_job_of_the_same_run_goes_away(compiler: CompilerProcess, bench: Bench) -> None:
+    job = job_of(bench, Recipe(script="train.py", launcher="ft"), retries=1)
+    run_dir = bench.lay_out(job, compiler.compile(job.for_compiler()), {})
+    bench.ended(run_dir, bench.start(run_dir))
+    ran = bench.ended(run_dir, bench.start(run_dir, SLURM_JOB_ID="78"))
+    assert (ran.status, ran.exit_file) == (1, "143\n")
+    assert "Another job of this run has started." in ran.output
+
+
+# --------------------------------------------------------------------------- slurm_ray
+
+
+def test_ray_has_a_token_that_is_not_printed(compiler: CompilerProcess, bench: Bench) -> None:
+    recipe = Recipe.model_validate({"script": "train.py", "launcher": "slurm_ray", "slurm_ray": {"gcs_server_port": 6379}})
+    job = job_of(bench, recipe, setup_lines=['echo "${#RAY_AUTH_TOKEN} $RAY_AUTH_MODE"; echo "$RAY_AUTH_TOKEN" >"$RECORD.token"'])
+    ran = bench.run(job, compiler.compile(job.for_compiler()))
+    assert "\n64 token\n" in ran.output
+    assert (bench.folder / "record.token").read_text().strip() not in ran.output
+    assert ran.program[2:] == ["6379", "0", "600", "python", "train.py"]
+    # The file in which the nodes meet is there before they are.
+    assert f"jobs/runs/{job.run_key}/scripts/ray-77-0" in ran.files
+
+
+@pytest.mark.parametrize(
+    ("profile", "launcher", "why"),
+    [
+        (LOCAL, "slurm_ray", "needs the nodes of a Slurm job"),
+        (slurm(het_groups=[{}, {}]), "slurm_ray", "cannot start what the components of `het_groups` run"),
+        (slurm(het_groups=[{}, {}]), "ft", "cannot start what the components of `het_groups` run"),
+        (slurm(het_groups=[{}, {}]), "torchrun", "cannot start what the components of `het_groups` run"),
+        (slurm(array="0-3"), "ft", "keeps one account of a job's restarts"),
+    ],
+)
+def test_what_a_launcher_cannot_start(profile: Profile, launcher: LauncherName, why: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        planned(profile, Recipe(script="train.py", launcher=launcher)).for_compiler()
+    assert refused.value.code == "config.invalid"
+    assert f"the launcher `{launcher}` {why}" in refused.value.cause
+
+
+# --------------------------------------------------------------------------- inline
+
+
+def test_an_inline_recipe_is_a_file_as_it_was_written(compiler: CompilerProcess, bench: Bench) -> None:
+    text = "echo \"it's $1\" `echo here` > $DISPATCH_RUN_DIR/said; cat <<'X' >>/nemo_run/said\n$HOME \\n {{ 7 }} %j\nX\n"
+    for image, seen in ((None, text.replace("/nemo_run", "{}")), ("a.sqsh", text)):
+        job = job_of(bench, Recipe(inline=text, args=["a b"]), container_image=image)
+        compiled = compiler.compile(job.for_compiler())
+        [script] = [file.content.decode() for file in compiled.files if file.path == "scripts/inline"]
+        assert script == seen.replace("{}", job.run_dir)
+        assert text[:12] not in compiled.script
 
 
 # --------------------------------------------------------------------------- the whole script
@@ -462,17 +629,15 @@ def test_every_part_of_a_heterogeneous_job_counts(
     assert "1 it's $(x)\n" in told or (monitored and statuses == "3 0")
 
 
-def test_a_heterogeneous_job_has_no_launcher(bench: Bench) -> None:
-    with pytest.raises(ConfigError) as refused:
-        job_of(bench, Recipe(script="train.py", launcher="torchrun"), het_groups=[{}, {}]).for_compiler()
-    assert refused.value.code == "config.invalid"
-    assert "`torchrun` cannot start" in refused.value.cause
-
-
 # --------------------------------------------------------------------------- on this machine
 
 SHOW = "import json, sys\njson.dump(sys.argv[1:], open('argv.json', 'w'))\nsys.exit(int(len(sys.argv) < 3))\n"
-TORCHRUN = '#!/bin/sh\nprintf \'%s\\0\' "$@" >options\nwhile [ "$1" != show.py ]; do shift; done\nexec python3 "$@"\n'
+TORCHRUN = """\
+#!/bin/sh
+printf '%s\\0' "$@" >options
+while [ "${1##*/}" != show.py ] && [ "${1##*/}" != inline ]; do shift; done
+exec python3 "$@"
+"""
 
 
 @pytest.mark.parametrize(
@@ -482,8 +647,12 @@ TORCHRUN = '#!/bin/sh\nprintf \'%s\\0\' "$@" >options\nwhile [ "$1" != show.py ]
         (Recipe(module="show", args=["x"]), [], 1),
         (Recipe(script="show.py", launcher="torchrun", nproc_per_node=2), HOSTILE, 0),
         (Recipe(script="show.py", launcher="torchrun", entrypoint="python3"), HOSTILE, 0),
+        (Recipe(script="show.py", launcher="ft", nproc_per_node=2, ft=FaultTolerance(max_restarts=2)), HOSTILE, 0),
+        (Recipe(inline=SHOW, entrypoint="python"), HOSTILE, 0),
+        (Recipe(inline=SHOW, entrypoint="python", launcher="torchrun"), HOSTILE, 0),
+        (Recipe(inline='echo "here: $*"\nexec python show.py "$@"\n'), HOSTILE, 0),
     ],
-    ids=["script", "module that fails", "torchrun", "torchrun with an entry point"],
+    ids=["script", "module that fails", "torchrun", "torchrun with an entry point", "ft", "inline", "inline torchrun", "inline bash"],
 )
 def test_a_local_run_gets_the_same_arguments(bench: Bench, recipe: Recipe, arguments: list[str], status: int) -> None:
     job = replace(planned(LOCAL, recipe), job_dir=str(bench.folder / "jobs"))
@@ -491,9 +660,13 @@ def test_a_local_run_gets_the_same_arguments(bench: Bench, recipe: Recipe, argum
     for folder in (code, programs):
         folder.mkdir(parents=True)
     (code / "show.py").write_text(SHOW)
-    (programs / "torchrun").write_text(TORCHRUN)
-    (programs / "torchrun").chmod(0o755)
+    for launcher in ("torchrun", "ft_launcher"):
+        (programs / launcher).write_text(TORCHRUN)
+        (programs / launcher).chmod(0o755)
     (programs / "python").symlink_to(sys.executable)
+    for file in job.local_job().files:
+        (Path(job.run_dir) / file.path).parent.mkdir(exist_ok=True)
+        (Path(job.run_dir) / file.path).write_bytes(file.content)
     described = bench.folder / "job.json"
     described.write_text(json.dumps({**job.for_compiler(), "args": [*recipe.args, *arguments]}))
     program = Path(nemorun.__file__)
@@ -502,10 +675,13 @@ def test_a_local_run_gets_the_same_arguments(bench: Bench, recipe: Recipe, argum
     done = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     assert json.loads((code / "argv.json").read_text()) == [*recipe.args, *arguments]
-    if recipe.launcher == "torchrun":
+    if recipe.launcher != "none":
         options = (code / "options").read_text().split("\0")
         assert options[options.index("--nproc-per-node") + 1] == str(recipe.nproc_per_node or 1)
-        assert options[options.index("show.py") - 1] == ("3" if recipe.entrypoint == "python" else recipe.entrypoint)
+        script = recipe.script or f"{job.run_dir}/scripts/inline"
+        assert options[options.index(script) - 1] == ("3" if recipe.entrypoint == "python" else recipe.entrypoint)
+    if recipe.launcher == "ft":
+        assert options[:4] == ["--ft-workload_check_interval", "5.0", "--max-restarts", "2"]
 
 
 # --------------------------------------------------------------------------- when it cannot

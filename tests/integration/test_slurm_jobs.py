@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,11 @@ class Bench:
     folder: Path
     record: RunRecord | None = None
     key: str = KEY
+    recipe: Recipe = field(default_factory=lambda: Recipe(script="train.py"))
 
     def plan(self, **fields: Any) -> JobPlan:
         """A run of this folder; the smallest one unless the fields say more."""
-        job = planned(profile(**{"time": "5", "mem": "50M", **fields}), Recipe(script="train.py"))
+        job = planned(profile(**{"time": "5", "mem": "50M", **fields}), self.recipe)
         return replace(job, run_key=self.key, job_dir=str(self.folder))
 
     def submit(self, program: str, **fields: Any) -> str:

@@ -210,7 +210,7 @@ def test_an_override_does_not_hide_a_scripts_image() -> None:
         ("[tool.runspec.resources]", "nodes = 1000000000"),
         ("[tool.runspec.resources]", 'account = "other"'),
         ("[tool.runspec.env]", 'BASH_ENV = "/evil"'),
-        ("[tool.runspec.run]", 'launch = "ray"'),
+        ("[tool.runspec.run]", 'launch = "mpirun"'),
     ],
 )
 def test_a_hostile_script_is_refused_before_anything_is_asked_of_the_cluster(lines: tuple[str, ...]) -> None:
