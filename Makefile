@@ -15,7 +15,7 @@ demo: ## a comment becomes a training run, a check and a gate, in this terminal 
 	@.ci/bootstrap demo
 	@.venv/bin/nemotron-dispatch demo
 
-test: ## every test; as root with real Slurm, sshd and act, otherwise says loudly what is left out
+test: ## every test; as root with real Slurm, sshd, act and Ray, otherwise says loudly what is left out
 	@.ci/bootstrap dev
 	@if [ "$$(id -u)" = 0 ]; then .ci/rig; else \
 	  printf '\n!! Not root: the tests that need Slurm or other login shells are left out (listed at the end).\n\n' >&2; fi

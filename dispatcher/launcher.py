@@ -75,6 +75,11 @@ class FaultTolerance(Model):
         default=29500, description="The port of the rendezvous on the first node, for more than one node."
     )
 
+    def options(self) -> dict[str, object]:
+        """What is given, by its names in NeMo-Run; whole seconds are whole numbers."""
+        given = self.model_dump(exclude_none=True)
+        return {name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in given.items()}
+
 
 class SlurmRay(Model):
     """Ray's cluster in a Slurm job. All other ports are those that the system has free, so jobs can share a node."""

@@ -147,7 +147,7 @@ class JobPlan:
             "runs_dir": self.runs_dir,
             "run_dir": self.run_dir,
             "launcher": self.recipe.launcher,
-            "ft": self.recipe.ft.model_dump(exclude_none=True),
+            "ft": self.recipe.ft.options(),
             "slurm_ray": self.recipe.slurm_ray.model_dump(),
             "script": script,
             "module": self.recipe.module or "",

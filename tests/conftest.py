@@ -9,6 +9,7 @@
 | `latency` | makes a proxy that adds a round-trip time in front of a port |
 | `github` | a stand-in GitHub (`tests/github_fixtures.py`) |
 | `act` | the path of act, which runs GitHub workflows locally |
+| `ray_programs` | the folder that has `ray`, and a `python` that can import it |
 | `torch_python` | a Python that has torch; always a skip where there is none |
 """
 
@@ -34,7 +35,15 @@ pytest_plugins = ["tests.github_fixtures"]
 
 ROOT = Path(__file__).parent.parent
 MISSING = "missing part: "
-MARKS = {"slurm": "slurm", "cluster_sshd": "slurm", "sshd": "sshd", "act": "act", "docker": "docker", "torch_python": "torch"}
+MARKS = {
+    "slurm": "slurm",
+    "cluster_sshd": "slurm",
+    "sshd": "sshd",
+    "act": "act",
+    "docker": "docker",
+    "ray_programs": "ray",
+    "torch_python": "torch",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -136,6 +145,15 @@ def act() -> Path:
         return own if own.exists() else Path(find_program("act"))
     except PartMissing as why:
         missing(why)
+
+
+@pytest.fixture(scope="session")
+def ray_programs() -> Path:
+    """The programs of the environment into which `.ci/rig` puts Ray, or of another one (`DISPATCH_RAY_PROGRAMS`)."""
+    folder = Path(os.environ.get("DISPATCH_RAY_PROGRAMS", ROOT / ".cache" / "ray" / "bin"))
+    if not (folder / "ray").exists():
+        missing(f"there is no {folder / 'ray'}; `.ci/rig` makes it")
+    return folder
 
 
 @pytest.fixture(scope="session")

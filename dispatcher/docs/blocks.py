@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from dispatcher import command, counterparts, executor, grammar, packager, policy, profile, results, rules, squash
+from dispatcher import command, counterparts, executor, grammar, launcher, packager, policy, profile, results, rules, squash
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
@@ -91,6 +91,12 @@ def blocks(root: Path) -> dict[str, str]:
         "policy-watch": fields_table(policy.Watch),
         "recipe": fields_table(Recipe),
         "recipe-config": fields_table(RecipeConfig),
+        "launchers": table(
+            ("launcher", "what starts", "processes on each node", "executors"),
+            ((f"`{name}`", *words) for name, words in launcher.LAUNCHERS.items()),
+        ),
+        "launcher-ft": fields_table(launcher.FaultTolerance),
+        "launcher-slurm-ray": fields_table(launcher.SlurmRay),
         "packager": fields_table(packager.Packager),
         "packagers": table(("packager", "what travels"), ((f"`{name}`", words) for name, words in packager.KINDS.items())),
         "packager-support": support(),

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from dispatcher import packager, recipe, rules, squash, trainconfig, values
+from dispatcher import launcher, packager, recipe, rules, squash, trainconfig, values
 from dispatcher.docs.pages import table
 from dispatcher.phrases import duration
 
@@ -19,6 +19,7 @@ _NAMED: tuple[tuple[Any, str], ...] = (
     (values.SlurmTime, "a time in one of Slurm's forms, such as `04:00:00`, `1-12` or `90` (minutes)"),
     (rules.Hours, "a number, such as `64` or `1.5`"),
     (rules.Regex, "a regular expression"),
+    (launcher.Seconds, "seconds, such as `5` or `0.5`"),
     (packager.PackagerField, "`git`, `none`, or a table ([below](#packagers))"),
     (trainconfig.ConfigField, "a path, or a table ([below](#configurations))"),
     (recipe.CommandLine, "a line of words, such as `uv run {script} --config {config}`"),

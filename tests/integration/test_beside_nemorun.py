@@ -150,6 +150,23 @@ OURS: dict[str, Ours] = {
     ),
     "arguments": Ours(recipe={"script": "train.py", "args": ["name=two words", "cost=5$$", "out=*.pt"]}),
     "entrypoint": Ours(recipe={"script": "train.sh", "entrypoint": "bash", "args": ["--fast"]}),
+    "torchrun_whole_node": Ours(
+        {"nodes": 2, "ntasks_per_node": 8, "gpus_per_task": 1, "cpus_per_task": 4}, {"script": "train.py", "launcher": "torchrun"}
+    ),
+    "ft": Ours(
+        {"nodes": 2, "ntasks_per_node": 8, "gpus_per_node": 8, "retries": 2},
+        {
+            "script": "train.py",
+            "args": ["--epochs", "3"],
+            "launcher": "ft",
+            "ft": {"rank_heartbeat_timeout": 300, "max_restarts": 3},
+        },
+    ),
+    "ft_defaults": Ours({"gpus_per_node": 4, "container_image": "/lustre/images/nemo.sqsh"}, {"module": "pkg.train", "launcher": "ft"}),
+    "inline": Ours({"container_image": "/lustre/images/nemo.sqsh"}, {"inline": 'nvidia-smi\necho "it is $HOSTNAME"\n'}),
+    "slurm_ray": Ours(
+        {"nodes": 2, "gpus_per_node": 8, "cpus_per_task": 16}, {"script": "tune.py", "args": ["--trials", "8"], "launcher": "slurm_ray"}
+    ),
 }
 
 
@@ -256,11 +273,41 @@ def awaited(text: str, case: Case) -> str:
     return end.sub(lambda _: own[0], text) if own else text
 
 
+def of_the_whole_node(text: str, case: Case) -> str:
+    if case.job.recipe.launcher == "none":
+        return text
+    for option in ("cpus-per-task", "gpus-per-task"):
+        text = re.sub(rf"(#SBATCH --{option}=)(\d+)", lambda found: f"{found[1]}{int(found[2]) * case.profile.ntasks_per_node}", text)
+    return text
+
+
+def restarted(text: str, case: Case) -> str:
+    if case.job.recipe.launcher != "ft":
+        return text
+    retries = case.profile.retries
+    text = text.replace(f"TORCHX_MAX_RETRIES={retries}\n", f"TORCHX_MAX_RETRIES={retries + 1}\n")
+    own = re.search(r"\nrestarts=.*", case.ours, re.DOTALL)
+    assert own
+    return re.sub(r"\nif ! \(is_training_finished.*", lambda _: own[0], text, flags=re.DOTALL)
+
+
+def on_every_node(text: str, case: Case) -> str:
+    if case.job.recipe.launcher != "slurm_ray":
+        return text
+    for line in (": > ", "export RAY_AUTH_MODE="):
+        text = with_line(text, own_line(case, line))
+    words = shlex.join(["python", str(case.job.recipe.script), *case.job.arguments])
+    return text.replace(f"bash {case.job.run_dir}/scripts/task.sh", f"sh {case.job.run_dir}/scripts/ray.sh 0 0 600 {words}")
+
+
 # What each row of the decision's table does to NeMo-Run's own script, in this order.
 REASONS: dict[str, Callable[[str, Case], str]] = {
     "folder": lambda text, case: text.replace(case.folder, case.job.run_dir),
     "name": lambda text, case: with_option(
-        text.replace("ml-ml.task", f"dispatch-{case.job.run_key}"), f"#SBATCH --comment={case.job.run_key}"
+        re.sub(r"/task_(?=ft_cfg|finished_flag|job_results)", f"/{case.job.run_key}_", text).replace(
+            "ml-ml.task", f"dispatch-{case.job.run_key}"
+        ),
+        f"#SBATCH --comment={case.job.run_key}",
     ),
     "logs": lambda text, case: re.sub(rf"{case.job.run_dir}/(log-|sbatch_)", rf"{case.job.run_dir}/logs/\1", text),
     "array-logs": lambda text, case: re.sub(r"(/log-\S+)_%j_", r"\1_%A_%a_", text) if case.profile.array else text,
@@ -270,11 +317,18 @@ REASONS: dict[str, Callable[[str, Case], str]] = {
     "group-number": numbered,
     "tracing": lambda text, case: with_line(text, "{ set +vx; } 2>/dev/null"),
     "one-job": lambda text, case: with_line(text, own_line(case, "ln -s ")),
-    "exit": lambda text, case: with_line(with_line(text, "unset exitcode"), own_line(case, "trap 'ended=$?;")),
+    "exit": lambda text, case: with_line(with_line(text, own_line(case, "unset exitcode")), own_line(case, "trap 'ended=$?;")),
     "results": lambda text, case: with_line(text, own_line(case, "rm -f ")),
     "environment": from_a_file,
     "rendezvous": lambda text, case: re.sub(r"--rdzv-id \d+", f"--rdzv-id {int(case.job.run_key[:7], 16)}", text),
     "processes": of_the_gpus,
+    "node-share": of_the_whole_node,
+    "ft-option": lambda text, case: text.replace("--ignore-missing-fault-tol-cfg", "--ft-workload_check_interval 5").replace(
+        "ft_launcher --ft-rank", "ft_launcher --ft-workload_check_interval 5 --ft-rank"
+    ),
+    "ft-restarts": restarted,
+    "ray": on_every_node,
+    "inline": lambda text, case: text.replace("/scripts/task.sh", "/scripts/inline"),
     "entry-point": lambda text, case: re.sub(r"--no-python (?=train\.sh)", f"--no-python {case.job.recipe.entrypoint} ", text),
     "group-gpus": lambda text, case: text.replace("--gpus-per-node=None", "--gpus-per-node=0"),
     "group-end": awaited,

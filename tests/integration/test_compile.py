@@ -327,8 +327,8 @@ def test_every_option_of_ft_launcher(compiler: CompilerProcess, bench: Bench) ->
     told = dict(zip(ran.program, ran.program[1:], strict=False))
     assert {name: told[f"--ft-{name}"] for name in list(options)[:5]} == {
         "workload_check_interval": "2.5",
-        "initial_rank_heartbeat_timeout": "600.0",
-        "rank_heartbeat_timeout": "90.0",
+        "initial_rank_heartbeat_timeout": "600",
+        "rank_heartbeat_timeout": "90",
         "rank_termination_signal": "SIGTERM",
         "log_level": "DEBUG",
     }
@@ -340,7 +340,7 @@ def test_ft_launcher_always_has_an_option(compiler: CompilerProcess, bench: Benc
     """Without one it refuses to start."""
     job = job_of(bench, Recipe.model_validate({"script": "train.py", "launcher": "ft", "ft": options}))
     program = bench.run(job, compiler.compile(job.for_compiler())).program
-    assert program[:3] == ["ft_launcher", "--ft-workload_check_interval", "5.0"]
+    assert program[:3] == ["ft_launcher", "--ft-workload_check_interval", "5"]
     assert "--ignore-missing-fault-tol-cfg" not in program
 
 
@@ -681,7 +681,7 @@ def test_a_local_run_gets_the_same_arguments(bench: Bench, recipe: Recipe, argum
         script = recipe.script or f"{job.run_dir}/scripts/inline"
         assert options[options.index(script) - 1] == ("3" if recipe.entrypoint == "python" else recipe.entrypoint)
     if recipe.launcher == "ft":
-        assert options[:4] == ["--ft-workload_check_interval", "5.0", "--max-restarts", "2"]
+        assert options[:4] == ["--ft-workload_check_interval", "5", "--max-restarts", "2"]
 
 
 # --------------------------------------------------------------------------- when it cannot

@@ -27,6 +27,7 @@ LOCKS = {
     ".ci/build.lock": [],
     ".ci/tool-uv.lock": [],
     ".ci/tool-go.lock": [],
+    ".ci/tool-ray.lock": [],
 }
 
 

@@ -15,6 +15,10 @@ from dispatcher.recipe import Recipe
         ({"script": "run.sh", "entrypoint": "bash"}, "run.sh"),
         ({"script": "a.py", "args": "one argument; $(id)"}, "a.py"),
         ({"script": "a.py", "subpath": "pkg", "include_pattern": ["*.py", "!x/"]}, "a.py"),
+        ({"inline": "nvidia-smi\n"}, "inline bash"),
+        ({"inline": "print(1)", "entrypoint": "python", "launcher": "torchrun"}, "inline python"),
+        ({"module": "pkg.train", "launcher": "ft", "ft": {"max_restarts": "3", "rank_heartbeat_timeout": "0.5"}}, "-m pkg.train"),
+        ({"script": "a.py", "launcher": "slurm_ray", "slurm_ray": {"gcs_server_port": 6379}}, "a.py"),
     ],
 )
 def test_recipes(fields: dict[str, object], program: str) -> None:
@@ -45,6 +49,23 @@ def test_recipes(fields: dict[str, object], program: str) -> None:
         {"script": "a.py", "entrypoint": "python -c"},
         {"script": "a.py", "entrypoint": "-x"},
         {"script": "a.py", "launcher": "mpirun"},
+        {"script": "a.py", "inline": "true"},
+        {"module": "a", "inline": "true"},
+        {"inline": " \n"},
+        {"inline": "a\0b"},
+        {"inline": "#" * 65_537},
+        {"inline": "true", "runspec": True},
+        {"script": "a.py", "ft": {}},
+        {"script": "a.py", "launcher": "torchrun", "ft": {"max_restarts": 1}},
+        {"script": "a.py", "launcher": "ft", "slurm_ray": {}},
+        {"script": "a.py", "launcher": "ft", "ft": {"cfg_path": "/x"}},
+        {"script": "a.py", "launcher": "ft", "ft": {"rank_heartbeat_timeout": 0}},
+        {"script": "a.py", "launcher": "ft", "ft": {"rank_heartbeat_timeout": "nan"}},
+        {"script": "a.py", "launcher": "ft", "ft": {"rank_heartbeat_timeout": True}},
+        {"script": "a.py", "launcher": "ft", "ft": {"rank_termination_signal": "SIGKILL; true"}},
+        {"script": "a.py", "launcher": "ft", "ft": {"log_level": "$(id)"}},
+        {"script": "a.py", "launcher": "slurm_ray", "slurm_ray": {"start_timeout": 1}},
+        {"script": "a.py", "launcher": "slurm_ray", "slurm_ray": {"gcs_server_port": 70_000}},
         {"script": "a.py", "results": "/etc/x"},
         {"script": "a.py", "results": "../x"},
         {"script": "a.py", "subpath": ".."},
@@ -69,3 +90,22 @@ def test_values_stay_as_written() -> None:
     recipe = Recipe.model_validate({"script": "a.py", "args": ["--n", 4, True, "1e-4"], "env_vars": {"A": 1, "b": "x y", "C": False}})
     assert recipe.args == ("--n", "4", "true", "1e-4")
     assert recipe.env_vars == {"A": "1", "b": "x y", "C": "false"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "interpreter"),
+    [({"script": "a.py"}, "python"), ({"inline": "true"}, "bash"), ({"inline": "1", "entrypoint": "python"}, "python")],
+)
+def test_what_runs_it(fields: dict[str, object], interpreter: str) -> None:
+    assert Recipe.model_validate(fields).interpreter == interpreter
+
+
+def test_whole_seconds_are_whole_numbers() -> None:
+    given = {"rank_heartbeat_timeout": 300, "initial_rank_heartbeat_timeout": "0.5"}
+    options = Recipe.model_validate({"script": "a.py", "launcher": "ft", "ft": given}).ft.options()
+    assert {name: str(value) for name, value in options.items()} == {
+        "workload_check_interval": "5",
+        "initial_rank_heartbeat_timeout": "0.5",
+        "rank_heartbeat_timeout": "300",
+        "rdzv_port": "29500",
+    }
