@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from dispatcher.executor import Profile, SlurmProfile
+from dispatcher.executor import SlurmProfile
+from dispatcher.registry import Profile
 from dispatcher.values import Between, Model, Shape
 
 LauncherName = Literal["none", "torchrun", "ft", "slurm_ray"]

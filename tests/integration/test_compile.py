@@ -19,11 +19,11 @@ import pytest
 from dispatcher.effects import nemorun
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.errors import CompileError, ConfigError
-from dispatcher.executor import Profile
 from dispatcher.launcher import LAUNCHERS, FaultTolerance, LauncherName
 from dispatcher.plan import JobPlan
 from dispatcher.ports import Compiled
 from dispatcher.recipe import Recipe
+from dispatcher.registry import Profile
 from tests.unit.test_plan import LOCAL, planned, slurm
 
 SRUN = """\

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dispatcher.effects.nemorun import import_nemo_run, launcher_of, script_of
+from dispatcher.effects.nemorun import INLINE, import_nemo_run, launcher_of, script_of
 from dispatcher.launch import RESULTS_LIMIT, RESULTS_MARK
 
 RUN_DIR = "/nemo_run"
@@ -51,7 +51,8 @@ def launch_script(job: Mapping[str, Any], command: list[str], run_dir: str = RUN
         "# A results file that the commit brought along is no result.",
         f"rm -f {results}",
         *cloud["setup_lines"],
-        " ".join(command),
+        *_inline(str(job["inline"]), run_dir),
+        " ".join(word.replace(f"{RUN_DIR}/{INLINE}", f"{run_dir}/{INLINE}") for word in command),
         "exitcode=$?",
         f"if [ -f {results} ] && [ $(wc -c <{results}) -le {RESULTS_LIMIT} ]; then",
         f"    printf '\\n{RESULTS_MARK} %s\\n' \"$(base64 <{results} | tr -d '\\n')\"",
@@ -59,6 +60,14 @@ def launch_script(job: Mapping[str, Any], command: list[str], run_dir: str = RUN
         "exit $exitcode",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _inline(text: str, run_dir: str) -> list[str]:
+    """The file that the text of an inline recipe becomes, whole at once: several nodes may share the folder."""
+    if not text:
+        return []
+    mine = f'"{run_dir}/{INLINE}.$(hostname).$$"'
+    return [f"mkdir -p {run_dir}/scripts", f"printf %s {shlex.quote(text)} >{mine} && mv -f {mine} {run_dir}/{INLINE}"]
 
 
 def _limited(seconds: int) -> list[str]:
