@@ -188,7 +188,7 @@ class Recipe(Model):
         return self.cmd is not None and "{config}" in self.cmd
 
     def command(self, config: str = "") -> tuple[str, ...]:
-        """What is started, before all arguments: the program and the script (empty where there is none); `config` is the configuration's path."""
+        """What is started, before all arguments: the program and the script, if there is one; `config` is the configuration's path."""
         if self.cmd is None:
             return self.interpreter, self.script or ""
         filled = {"{script}": self.script or "", "{config}": config}

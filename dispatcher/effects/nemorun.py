@@ -22,7 +22,7 @@ from typing import Any
 # Half of NeMo-Run's import time, for an executor that is not asked for.
 NEVER_USED = frozenset({"leptonai"})
 # Half of the rest: what runs an experiment, talks to clusters or draws help pages takes no part in rendering one.
-NOT_FOR_RENDERING = NEVER_USED | {"libcst", "networkx", "paramiko", "fabric", "requests", "graphviz", "typer.rich_utils"}
+NOT_FOR_RENDERING = NEVER_USED | {"libcst", "networkx", "paramiko", "fabric", "requests", "kubernetes", "graphviz", "typer.rich_utils"}
 
 INLINE, RAY = "scripts/inline", "scripts/ray.sh"
 """Where these programs lie in the run's folder, which is `/nemo_run` for the job."""
