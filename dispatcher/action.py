@@ -1,11 +1,14 @@
-"""What `action.yml` promises: its inputs and the variables that carry them, its modes, its outputs. The only list in code.
+"""What `action.yml` promises: its inputs and the variables that carry them, its modes, its outputs, its extras. The only list in code.
 
 A contract test holds `action.yml` to it, so an input that nothing reads and an output that nothing writes cannot be published.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from dispatcher.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ INPUTS = (
     ActionInput("ssh-known-hosts", "DISPATCH_SSH_KNOWN_HOSTS"),
     ActionInput("command", "DISPATCH_COMMAND", "/train"),
     ActionInput("wait", "DISPATCH_WAIT"),
+    ActionInput("extras", "DISPATCH_EXTRAS"),
     ActionInput("mode", "DISPATCH_MODE", "handle"),
     ActionInput("token", "GITHUB_TOKEN", "${{ github.token }}"),
     ActionInput("app-slug", "DISPATCH_APP_SLUG", "github-actions"),
@@ -34,9 +38,25 @@ INPUTS = (
 # Each is a command of the command line.
 MODES = ("handle", "watch", "gate")
 
+# Those of pyproject.toml: clients of executors' APIs. Each has a lock file of its own, `requirements-EXTRA.lock`.
+EXTRAS = ("kubeflow",)
+
 OUTPUTS = ("decision", "reason-code", "run-key", "job-id", "state", "log-url", "wandb-url", "comment-url", "result")
 
 
 def blank_outputs(decision: str, reason: str) -> dict[str, str]:
     """The outputs where there is no run to tell of."""
     return {**dict.fromkeys(OUTPUTS, ""), "decision": decision, "reason-code": reason, "result": "{}"}
+
+
+def extras_in(text: str) -> tuple[str, ...]:
+    """`kubeflow, other` (commas or spaces) → the extras, each once, in one order.
+
+    Raises:
+        InputError: `input.extras` for a name that is none.
+    """
+    names = set(re.split(r"[,\s]+", text.strip())) - {""}
+    unknown = sorted(names - set(EXTRAS))
+    if unknown:
+        raise InputError("input.extras", f"There is no extra {unknown[0][:60]!r}; there are {', '.join(EXTRAS)}.")
+    return tuple(name for name in EXTRAS if name in names)

@@ -140,6 +140,9 @@ CATALOGUE: dict[str, Kind] = {
         "The event file is missing, too large or not JSON.",
         "Under GitHub Actions it is there by itself; elsewhere give `--event FILE`.",
     ),
+    "input.extras": Kind(
+        Exit.USAGE, "The action's input `extras` takes names of extras.", "Write the names that exist, with commas between."
+    ),
     "input.flag": Kind(Exit.USAGE, "An input takes true or false.", "Write `true` or `false`."),
     "input.missing": Kind(
         Exit.USAGE, "Something that this command needs was not given.", "`nemotron-dispatch COMMAND --help` says where it comes from."
@@ -319,7 +322,7 @@ CATALOGUE: dict[str, Kind] = {
     "cloud.extra": Kind(
         Exit.CLUSTER,
         "The client of this executor's API is not installed.",
-        "Install the extra that is named: `pip install 'nemotron-dispatch[EXTRA]'`, or the action's input `extras`.",
+        "`pip install` what is named, or give the action the extra's name as its input `extras`.",
     ),
     "cloud.credentials": Kind(
         Exit.CLUSTER,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dispatcher.action import extras_in
 from dispatcher.errors import InputError
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
@@ -76,12 +77,18 @@ class Inputs:
     wait_word: str | None
     git_url: str | None
     state_dir: str
+    extras_word: str
     environment: Mapping[str, str] = field(repr=False)
 
     @property
     def wait(self) -> bool | None:
         """Whether to wait for a run's end; None leaves it to the profile. Raises `InputError` (`input.flag`) for any other word."""
         return _flag("DISPATCH_WAIT", self.wait_word)
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The extras to install. Raises `InputError` (`input.extras`) for what is none."""
+        return extras_in(self.extras_word)
 
     def secrets(self, names: tuple[str, ...]) -> dict[str, str]:
         """The named secrets that are set."""
@@ -145,6 +152,7 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
         wait_word=given.get("DISPATCH_WAIT"),
         git_url=given.get("DISPATCH_GIT_URL"),
         state_dir=get("DISPATCH_STATE_DIR", str(Path(home) / "nemotron-dispatch")),
+        extras_word=get("DISPATCH_EXTRAS"),
         environment=dict(given),
     )
 

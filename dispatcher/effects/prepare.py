@@ -1,4 +1,4 @@
-"""An event and the lock file → nothing to do (the action's outputs), or a Python that has everything (output `python`).
+"""An event and the lock files → nothing to do (the action's outputs), or a Python that has everything (output `python`).
 
 Runs on the runner's own Python and its standard library, before anything is installed and without any secret. The environment
 is kept in the runner's tool cache under a name that says what is in it, so that a runner that stays prepares it once; it appears
@@ -14,20 +14,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "requirements.lock"
 UV_LOCK = ROOT / ".ci" / "tool-uv.lock"
 
 
 def main() -> int:
     """Writes the outputs; 1 when there is no environment to be had, with the reason in the log."""
     from dispatcher.effects.runner import Runner
+    from dispatcher.errors import InputError
     from dispatcher.inputs import read_inputs
 
-    github = read_inputs().github
+    inputs = read_inputs()
+    github = inputs.github
     runner = Runner(github.output_file, github.summary_file, github.in_actions)
     outputs = nothing_to_do(os.environ)
     if outputs:
@@ -35,7 +36,10 @@ def main() -> int:
         runner.outputs(outputs)
         return 0
     try:
-        runner.outputs({"python": str(environment(tool_cache(os.environ)))})
+        runner.outputs({"python": str(environment(tool_cache(os.environ), locks(inputs.extras)))})
+    except InputError as error:
+        runner.error(error.code, f"{error.cause} {error.next_step}")
+        return 2
     except (OSError, subprocess.CalledProcessError) as error:
         step = "The lines above say why. A runner without uv and pip needs one of them, or actions/setup-python before this step."
         runner.error("install.failed", f"The dispatcher's packages could not be installed: {error}. {step}")
@@ -77,15 +81,21 @@ def tool_cache(environ: Mapping[str, str]) -> Path:
     return Path(tempfile.mkdtemp(prefix="nemotron-dispatch-"))
 
 
-def environment(folder: Path) -> Path:
-    """The Python of an environment with exactly what the lock file says, made in `folder` unless it is there."""
-    what = LOCK.read_bytes() + f"{sys.version} {platform.machine()} {os.path.realpath(sys.executable)}".encode()
+def locks(extras: Sequence[str]) -> list[Path]:
+    """The lock files of an environment: one for each extra, which has everything else in it, too; without any, the plain one."""
+    return [ROOT / f"requirements-{extra}.lock" for extra in extras] or [ROOT / "requirements.lock"]
+
+
+def environment(folder: Path, locked: Sequence[Path]) -> Path:
+    """The Python of an environment with exactly what the lock files say, made in `folder` unless it is there."""
+    what = b"".join(lock.read_bytes() for lock in locked)
+    what += f"{sys.version} {platform.machine()} {os.path.realpath(sys.executable)}".encode()
     home = folder / hashlib.sha256(what).hexdigest()[:16]
     python = home / "bin" / "python"
     if not _starts(python):
         with tempfile.TemporaryDirectory(prefix="new-", dir=folder) as work:
             new = Path(work, "environment")
-            _install(new, Path(work))
+            _install(new, Path(work), locked)
             # What is there does not start, or was finished by another job in the meantime: that one is as good.
             if home.exists() and not _starts(python):
                 shutil.rmtree(home)
@@ -94,11 +104,11 @@ def environment(folder: Path) -> Path:
     return python
 
 
-def _install(new: Path, work: Path) -> None:
-    """Makes the environment; every file is checked against its hash in the lock."""
+def _install(new: Path, work: Path, locked: Sequence[Path]) -> None:
+    """Makes the environment; every file is checked against its hash in the locks."""
     uv = _uv(work)
     _run([*uv, "venv", "-q", "--no-project", "--python", sys.executable, str(new)], work)
-    _run([*uv, "pip", "sync", "-q", "--python", str(new / "bin" / "python"), "--require-hashes", str(LOCK)], work)
+    _run([*uv, "pip", "sync", "-q", "--python", str(new / "bin" / "python"), "--require-hashes", *map(str, locked)], work)
 
 
 def _uv(work: Path) -> list[str]:

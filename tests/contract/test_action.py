@@ -45,15 +45,21 @@ def test_the_inputs_are_those_of_the_code() -> None:
 def test_every_input_enters_under_its_variable_and_secrets_only_where_they_are_used() -> None:
     prepare, dispatch = steps(ACTION)
     assert dispatch["env"].pop("DISPATCH_PYTHON") == "${{ steps.prepare.outputs.python }}"
-    assert dispatch["env"] == {given.variable: f"${{{{ inputs.{given.name} }}}}" for given in INPUTS}
-    assert set(prepare["env"]) == {"DISPATCH_MODE", "DISPATCH_COMMAND"}
+    assert dispatch["env"] == {given.variable: f"${{{{ inputs.{given.name} }}}}" for given in INPUTS if given.name != "extras"}
+    assert set(prepare["env"]) == {"DISPATCH_MODE", "DISPATCH_COMMAND", "DISPATCH_EXTRAS"}
 
 
 @pytest.mark.parametrize("variable", [given.variable for given in INPUTS if given.name != "mode"])
 def test_every_input_is_read(variable: str) -> None:
     # What is handed on as it came does not count as reading it.
     given, none = (read_inputs({variable: value}) for value in ("true", ""))
-    assert (given.github, given.ssh, given.word, given.wait) != (none.github, none.ssh, none.word, none.wait)
+    assert (given.github, given.ssh, given.word, given.wait, given.extras_word) != (
+        none.github,
+        none.ssh,
+        none.word,
+        none.wait,
+        none.extras_word,
+    )
 
 
 def test_the_defaults_are_those_of_the_code() -> None:

@@ -91,6 +91,31 @@ def test_another_lock_is_another_environment(action: Action) -> None:
     assert len(action.prepared) == 2
 
 
+def test_an_extra_is_another_environment_from_its_own_lock(action: Action) -> None:
+    """Each lock has everything; where several are installed they have the same pins in common."""
+    lock = (action.root / "requirements.lock").read_text()
+    (action.root / "requirements-kubeflow.lock").write_text(lock + "    # via kubeflow\n")
+    plain, extra = action.run()[2], action.run(DISPATCH_EXTRAS="kubeflow")
+    assert extra[0] == 0, extra[1]
+    assert extra[2] != plain
+    assert f"--require-hashes {action.root / 'requirements-kubeflow.lock'}" in extra[1]
+    assert action.run(DISPATCH_EXTRAS=" kubeflow, ") == (0, "", extra[2])
+    assert len(action.prepared) == 2
+    code, log, outputs = action.run(DISPATCH_EXTRAS="kubeflow, kuberay")
+    assert (code, outputs) == (2, {})
+    assert "::error title=input.extras::" in log
+
+
+def test_two_locks_with_pins_in_common_can_be_installed_at_once(action: Action) -> None:
+    lock = (action.root / "requirements.lock").read_text()
+    (action.root / "requirements-kubeflow.lock").write_text(lock)
+    (action.root / "requirements-other.lock").write_text("# another\n" + lock)
+    file = action.root / "dispatcher" / "action.py"
+    file.write_text(file.read_text().replace("EXTRAS = (", 'EXTRAS = ("other", '))
+    code, log, outputs = action.run(DISPATCH_EXTRAS="kubeflow,other")
+    assert (code, list(outputs)) == (0, ["python"]), log
+
+
 @pytest.mark.parametrize("lock", [f"tiny==1.0 --hash=sha256:{'0' * 64}\n", "tiny==1.0\n"], ids=["another hash", "no hash"])
 def test_a_file_that_the_lock_does_not_vouch_for_leaves_nothing_behind(action: Action, lock: str) -> None:
     (action.root / "requirements.lock").write_text(lock)

@@ -70,7 +70,8 @@ def test_an_empty_value_is_the_same_as_none(variable: str) -> None:
 def test_every_input_of_the_action_is_read(item: object) -> None:
     variable = getattr(item, "variable", "")
     given = read_inputs({variable: "true"})
-    assert (given.github, given.ssh, given.word, given.wait) != (read_inputs({}).github, read_inputs({}).ssh, "/train", None)
+    found = (given.github, given.ssh, given.word, given.wait, given.extras_word)
+    assert found != (read_inputs({}).github, read_inputs({}).ssh, "/train", None, "")
 
 
 def test_an_app_speaks_under_its_own_name() -> None:
@@ -117,6 +118,18 @@ def test_a_flag_that_is_none(text: str) -> None:
         print(inputs.wait)
     assert refused.value.code == "input.flag"
     assert "DISPATCH_WAIT" in refused.value.cause
+
+
+@pytest.mark.parametrize(("text", "extras"), [("", ()), ("kubeflow", ("kubeflow",)), (" kubeflow,\nkubeflow ,", ("kubeflow",)), (",", ())])
+def test_extras(text: str, extras: tuple[str, ...]) -> None:
+    assert read_inputs({"DISPATCH_EXTRAS": text}).extras == extras
+
+
+@pytest.mark.parametrize("text", ["kubeflo", "kubeflow,../x", "dev", "kubeflow;rm"])
+def test_an_extra_that_does_not_exist(text: str) -> None:
+    with pytest.raises(InputError, match="there are kubeflow") as raised:
+        _ = read_inputs({"DISPATCH_EXTRAS": text}).extras
+    assert raised.value.code == "input.extras"
 
 
 @pytest.mark.parametrize(

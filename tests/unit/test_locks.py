@@ -12,6 +12,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from dispatcher.action import EXTRAS as ACTION_EXTRAS
+from dispatcher.clouds import CLOUDS
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -21,9 +24,11 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUNTIME = PROJECT["project"]["dependencies"]
 GROUPS = PROJECT["dependency-groups"]
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+RUNTIME_LOCKS = {"requirements.lock": RUNTIME, **{f"requirements-{name}.lock": RUNTIME + wanted for name, wanted in EXTRAS.items()}}
 LOCKS = {
-    "requirements.lock": RUNTIME,
-    "requirements-dev.lock": RUNTIME + GROUPS["test"] + GROUPS["lint"],
+    **RUNTIME_LOCKS,
+    "requirements-dev.lock": [*RUNTIME, *(text for wanted in EXTRAS.values() for text in wanted)] + GROUPS["test"] + GROUPS["lint"],
     ".ci/build.lock": [],
     ".ci/tool-uv.lock": [],
     ".ci/tool-go.lock": [],
@@ -59,7 +64,7 @@ def test_every_pin_has_hashes_and_no_registry_is_named(lock: str) -> None:
     assert not re.search(r"https?://|^--|@ ", (ROOT / lock).read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", [*RUNTIME_LOCKS, "requirements-dev.lock"])
 def test_what_is_asked_for_is_what_is_locked(lock: str) -> None:
     wanted = {canonicalize_name(Requirement(text).name): Requirement(text) for text in LOCKS[lock]}
     locked: dict[str, list[Version]] = {}
@@ -70,14 +75,21 @@ def test_what_is_asked_for_is_what_is_locked(lock: str) -> None:
         assert all(requirement.specifier.contains(version) for version in locked[name]), f"{requirement}, but locked is {locked[name]}"
 
 
-def test_both_locks_agree() -> None:
-    """What the tests ran with is what users get."""
-    runtime = {(pin.name, pin.version) for pin in pins("requirements.lock")}
+@pytest.mark.parametrize("lock", RUNTIME_LOCKS)
+def test_the_locks_agree(lock: str) -> None:
+    """What the tests ran with is what users get; and because of it the locks of two extras can be installed together."""
+    runtime = {(pin.name, pin.version) for pin in pins(lock)}
     assert runtime <= {(pin.name, pin.version) for pin in pins("requirements-dev.lock")}
 
 
-def test_ray_is_not_locked() -> None:
-    assert "ray" not in {pin.name for pin in pins("requirements.lock")}
+@pytest.mark.parametrize("lock", RUNTIME_LOCKS)
+def test_ray_is_not_locked(lock: str) -> None:
+    assert "ray" not in {pin.name for pin in pins(lock)}
+
+
+def test_the_extras_are_those_that_the_action_and_the_executors_name() -> None:
+    assert tuple(EXTRAS) == ACTION_EXTRAS
+    assert {model.EXTRA for model in CLOUDS.values()} - {""} <= set(EXTRAS)
 
 
 def test_the_build_lock_satisfies_the_build_requirements() -> None:

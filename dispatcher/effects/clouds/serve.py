@@ -65,7 +65,7 @@ def answered(
     except ApiError as error:
         return {"error": str(error), "code": error.code}
     except ImportError as error:
-        return {"error": f"the extra `{extra}` is not installed: {error}", "code": "cloud.extra" if extra else "cloud.failed"}
+        return {"error": f"`nemotron-dispatch[{extra}]` is not installed here: {error}", "code": "cloud.extra" if extra else "cloud.failed"}
     except (Exception, SystemExit) as error:  # NeMo-Run and some clients call sys.exit
         return {"error": f"{type(error).__name__}: {error}", "code": "cloud.failed"}
 
