@@ -119,7 +119,7 @@ def _run_steps(command: Run, basis: Basis) -> Iterator[Step]:
     if resolved is not None:
         yield _profile(resolved, command, basis)
     if isinstance(resolved, ResolvedProfile) and isinstance(found, Recipe):
-        changed = apply_overrides(with_recipe(resolved.profile, found), command.overrides)
+        changed = apply_overrides(with_recipe(resolved.profile, found), command.overrides, found.takes_config)
         if isinstance(changed, Malformed):
             yield Step("fields", False, f"{changed.message} {changed.hint}", "", changed.reason_code, Exit.MALFORMED)
         else:

@@ -81,7 +81,7 @@ def laid_over(profile: Profile, own: Own, overrides: Sequence[Override]) -> Prof
     Raises `ConfigError` `config.invalid` where the commit's word alone makes it useless.
     """
     try:
-        return apply_overrides(with_recipe(profile, own.recipe), overrides)
+        return apply_overrides(with_recipe(profile, own.recipe), overrides, own.config is not None)
     except ValidationError as error:
         if not own.taken:
             raise
@@ -97,7 +97,7 @@ def unnamed_image(wanted: Wanted, taken: Sequence[tuple[str, str]], policy: Poli
             naming = [pattern for pattern in patterns.rule if pattern.strip("*")]
             if not matches(image, naming):
                 known = ", ".join(code(pattern) for pattern in naming) or "none"
-                words = f"**The script may not choose the image {code(image)}.** Named are: {known} {by(patterns.where)}."
+                words = f"**The commit may not choose the image {code(image)}.** Named are: {known} {by(patterns.where)}."
                 return Denial("image-not-allowed", words, "Name it there on the default branch, or in the recipe.", patterns.where)
     return None
 

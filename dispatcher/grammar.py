@@ -166,6 +166,11 @@ MALFORMED: Mapping[str, str] = {
 }
 
 
+def canonical(key: str) -> str:
+    """`run.env.nodes` is Nemotron's name for `run.nodes`: the profile is `run.env` there."""
+    return re.sub(r"^run\.env\.", "run.", key)
+
+
 def parse_override(word: str) -> Override | Malformed:
     """One `key=value` (not quoted) → the override. Used for comments, manual inputs and the policy's schedules alike."""
     hidden = hidden_in(word)
@@ -180,6 +185,7 @@ def parse_override(word: str) -> Override | Malformed:
         return Malformed(
             "bad-key", f"{code(key)} is not a key.", "A key is a dotted name such as `train.iters`; only `key=value` is known."
         )
+    key = canonical(key)
     if key == "run" or key.startswith("run["):
         return Malformed("bad-key", f"{code(key)} is not a field of the profile.", "Name the field: `run.nodes=4`.")
     if "${" in value:

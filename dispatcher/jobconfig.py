@@ -55,7 +55,9 @@ class JobFacts:
 
     def section(self, own: Mapping[Any, Any]) -> dict[Any, Any]:
         """The section `run` of the job: what the configuration says, below what is so."""
-        env, wandb = _table(own.get("env")), _table(own.get("wandb"))
+        # What the configuration asks for and does not get is not so.
+        env = {key: value for key, value in _table(own.get("env")).items() if key not in (*_FIELDS, "container")}
+        wandb = _table(own.get("wandb"))
         known = {"profile": self.profile, "recipe": dict(self.recipe), "cli": dict(self.cli), "source": dict(self.source)}
         return {**own, "env": {**env, **self.env}, "wandb": {**wandb, **self.wandb}, **known}
 
@@ -148,7 +150,8 @@ def train_text(composed: Composed, facts: JobFacts, run_dir: str) -> str:
 
 def job_text(composed: Composed, facts: JobFacts, run_dir: str) -> str:
     """The whole configuration with everything about the job: never read again, kept beside the job to say where it came from."""
-    tree = {**composed.tree, "run": facts.section(composed.job_part)}
+    section = facts.section(composed.job_part)
+    tree = {**composed.tree, "run": {**section, "source": {**section["source"], "files": list(composed.files)}}}
     if composed.spec.format == "omegaconf":
         tree = {key: value if key == "run" else _folders(value, run_dir) for key, value in tree.items()}
     return _written(tree, "omegaconf")

@@ -21,6 +21,7 @@ from dispatcher.grammar import (
     Run,
     Sweep,
     Word,
+    canonical,
     misshapen,
     parse_override,
     unknown_word,
@@ -35,7 +36,7 @@ VARIED_SETTINGS = ("profile", "recipe")
 def run_of(words: Sequence[Word], manual: bool) -> Run | Sweep | Malformed:
     """`key=value` words → the run, or every run that the lists among the values multiply to."""
     given: dict[str, tuple[str, ...]] = {}
-    for word in words:
+    for word in in_our_words(words):
         if word.is_pair and word.key in given:
             hint = f"Give it once; several values are one list: {code(word.key + '=a,b', 80)}."
             return Malformed("duplicate-key", f"{code(word.key)} is given twice.", hint)
@@ -57,14 +58,14 @@ def run_of(words: Sequence[Word], manual: bool) -> Run | Sweep | Malformed:
     return Sweep(run, axes) if axes else run
 
 
-def config_spelt_out(words: Sequence[Word]) -> list[Word]:
-    """`-c NAME`, as Nemotron's command line has it, → `config=NAME`; all other words as they are."""
+def in_our_words(words: Sequence[Word]) -> list[Word]:
+    """`-c NAME` and `run.env.nodes=4`, as Nemotron has them, → `config=NAME`, `run.nodes=4`; all other words as they are."""
     found: list[Word] = []
     for word in words:
         if found and found[-1] == Word("-c") and not word.is_pair:
             found[-1] = Word(f"config={word.text}", word.quoted)
         else:
-            found.append(word)
+            found.append(replace(word, text=f"{canonical(word.key)}={word.value}") if word.is_pair else word)
     return found
 
 

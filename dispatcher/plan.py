@@ -35,6 +35,7 @@ from dispatcher.recipe import INLINE_FILE, Recipe
 from dispatcher.record import JOB_ID, Resources, RunRecord, Target
 from dispatcher.slurm import State
 from dispatcher.squash import import_lines, started_from
+from dispatcher.untrusted import code
 from dispatcher.wandb import site_of
 
 # Fields of a profile that say how to get there or what to show, and not what the job computes: they are not part of its content.
@@ -437,6 +438,10 @@ def plan(
         words = "The configuration mounts a repository, which is done for a Slurm job in a container, and this is none."
         step = "Give the profile or the recipe a `container_image`, or leave `mounts` out of `runspec`."
         raise ConfigError("config.invalid", words, step)
+    program, first, *_ = recipe.command()
+    if recipe.cmd is not None and recipe.launcher != "none" and program == "python" and first.startswith("-"):
+        cause = f"`cmd` is {code(recipe.cmd)}, and {recipe.launcher} would take {code(first)} for an option of its own."
+        raise ConfigError("config.invalid", cause, "Name the interpreter otherwise (`python3`), or leave its options out.")
     return JobPlan(
         run_key=run_key(grant.repository, grant.trigger, profile_name, recipe_name, overrides, attempt),
         content_key=content_key(package, profile, recipe, overrides, *more),

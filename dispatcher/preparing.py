@@ -56,7 +56,7 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
     refused = overridable(grant.overrides, resolved.lineage, grant.recipe, policy)
     if refused is not None:
         return denied(refused, grant.trigger)
-    profile = apply_overrides(with_recipe(resolved.profile, recipe), grant.overrides)
+    profile = apply_overrides(with_recipe(resolved.profile, recipe), grant.overrides, recipe.takes_config)
     if isinstance(profile, Malformed):
         return malformed(profile, grant.trigger, world.settings.voice)
     if isinstance(profile, LocalProfile) and world.settings.guards_key:
@@ -77,7 +77,7 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         step = "Correct `script` (or `subpath`, `include_pattern`, `packager`) of the recipe on the default branch, or add the file."
         return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
     own = filled(recipe, profile, package, grant.overrides, grant.sha, policy, world)
-    if own.taken:
+    if own.taken or (recipe.takes_config and own.config is None):
         profile = laid_over(resolved.profile, own, grant.overrides)
         if isinstance(profile, Malformed):
             return malformed(profile, grant.trigger, world.settings.voice)

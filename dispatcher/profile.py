@@ -33,6 +33,7 @@ from dispatcher.spelling import (
     without_blanks,
     without_secrets,
 )
+from dispatcher.trainconfig import names_artifact
 from dispatcher.untrusted import code
 
 __all__ = [
@@ -171,11 +172,14 @@ def with_recipe(profile: Profile, recipe: Recipe) -> Profile:
     return type(profile).model_validate(table)
 
 
-def apply_overrides(profile: Profile, overrides: Sequence[Override]) -> Profile | Malformed:
-    """`run.…` overrides → the profile with those fields changed and everything checked again; others are left to the script."""
+def apply_overrides(profile: Profile, overrides: Sequence[Override], with_config: bool = False) -> Profile | Malformed:
+    """`run.…` overrides → the profile with those fields changed and everything checked again; others are left to the script.
+
+    `with_config`: the script gets a configuration, which `run.data=…` and other names of artifacts are left to.
+    """
     table = profile.model_dump(exclude_unset=True)
     for override in overrides:
-        if override.target == "profile":
+        if override.target == "profile" and not (with_config and names_artifact(override)):
             problem = _set(table, override)
             if problem:
                 return problem

@@ -183,6 +183,11 @@ class Recipe(Model):
         return any(re.fullmatch(part.replace(".", r"\.").replace("*", ".*"), key) for part in self.runspec if part.startswith("env."))
 
     @property
+    def takes_config(self) -> bool:
+        """Whether there may be a configuration: its own, or one that the script names."""
+        return self.config is not None or "config" in self.runspec
+
+    @property
     def places_config(self) -> bool:
         """Whether its command line says itself where the configuration stands."""
         return self.cmd is not None and "{config}" in self.cmd

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import io
 import posixpath
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from pydantic_core import CoreSchema
 from dispatcher.bounded import CHARACTERS_LIMIT, NODES_LIMIT, measured, read_json
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
+from dispatcher.registry import is_field
 from dispatcher.untrusted import code
 from dispatcher.values import Model, RelativePath, Shape
 
@@ -104,9 +106,18 @@ def chosen(overrides: Sequence[Override]) -> str | None:
     return next((item.value for item in overrides if item.key == CHOICE), None)
 
 
+def names_artifact(override: Override) -> bool:
+    """Whether it is `run.data=…`: no field of a profile, but one of the names that `${art:…}` looks up."""
+    return (
+        override.target == "profile"
+        and re.fullmatch(r"[A-Za-z_]\w*", override.field, re.ASCII) is not None
+        and not is_field(override.field)
+    )
+
+
 def into_config(overrides: Sequence[Override]) -> tuple[Override, ...]:
-    """The overrides that go into the configuration: those that the script would get as arguments where there is none."""
-    return tuple(item for item in overrides if item.target == "script" and item.key != CHOICE)
+    """The overrides that go into the configuration: what the script would get as arguments where there is none, and artifacts."""
+    return tuple(item for item in overrides if (item.target == "script" and item.key != CHOICE) or names_artifact(item))
 
 
 def compose(spec: RecipeConfig, root: str, overrides: Sequence[Override], read: Read, known: Sequence[str] = ()) -> Composed:
@@ -123,6 +134,12 @@ def compose(spec: RecipeConfig, root: str, overrides: Sequence[Override], read: 
     tree, added = _overridden(_merged(list(loader.layers(path, ()))), into_config(overrides))
     if not isinstance(tree.get("run") or {}, dict):
         raise ConfigError("config.invalid", f"`{path}`: `run` is about the job, and has to be a table.", STEP)
+    unknown = next((key for key in added if key.startswith("run.")), None)
+    if unknown:
+        words = f"{code(unknown)} is neither a field of the profile nor in the configuration"
+        near = difflib.get_close_matches(unknown.removeprefix("run."), [str(key) for key in tree.get("run") or {}], 2, 0.6)
+        meant = next((f"; did you mean {code(f'run.{name}')}?" for name in near if f"run.{name}" != unknown), "")
+        raise ConfigError("config.invalid", f"{words}{meant}.", STEP)
     return Composed(spec, tree, tuple(loader.texts), added)
 
 

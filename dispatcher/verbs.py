@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dispatcher.grammar import LINE_LIMIT, Malformed, Run, Sweep, Word, hidden_in, misshapen, unknown_word
-from dispatcher.pairs import as_preview, config_spelt_out, run_of
+from dispatcher.pairs import as_preview, in_our_words, run_of
 from dispatcher.untrusted import code
 from dispatcher.verb_help import LOG_LINES, LOG_LINES_LIMIT, REASON_LENGTH, TOPICS, VERBS, VerbHelp
 from dispatcher.words import shell_word, split_words
@@ -128,7 +128,7 @@ def parse_words(words: Sequence[str], manual: bool = False) -> Verb | Malformed:
 
 
 def _verb_of(given: Sequence[Word], manual: bool) -> Verb | Malformed:
-    words = config_spelt_out(given)
+    words = in_our_words(given)
     if not words or words[0].is_pair:
         late = next((word.text for word in words if word.text in VERBS), None)
         if late:

@@ -55,13 +55,17 @@ EXPECTED = {"lr": "0.0001", "iters": 7, "twice": 7, "note": NOTE, "word": "a b",
 EXPECTED |= {"project": "pre", "token": "none", "here": "yes", "pwned": "no"}
 
 
-def stage_with(github: GitHubServer, sshd: Sshd, folder: Path, more: str = "", repositories: str = "[]") -> Stage:
+def stage_with(
+    github: GitHubServer, sshd: Sshd, folder: Path, more: str = "", repositories: str = "[]", recipe: str = OPEN, script: str = SCRIPT
+) -> Stage:
     assert RECIPE in POLICY
-    policy = POLICY.replace(RECIPE, OPEN.replace("RUNSPEC", "runspec: [env.MY_*, mounts]")) + f"repositories: {repositories}\n"
-    files = {"conf/default.yaml": BASE, "conf/tiny.yaml": TINY, "train.py": SCRIPT}
+    policy = (
+        POLICY.replace(RECIPE, recipe.replace("RUNSPEC", "runspec: [env.MY_*, mounts, cmd, config]")) + f"repositories: {repositories}\n"
+    )
+    files = {"conf/default.yaml": BASE, "conf/tiny.yaml": TINY, "train.py": script}
     made = Stage(github, sshd, folder, policy=policy, extra=files)
     made.repo.commit("main", {"profiles/cluster.yaml": made.profile + "wandb: { project: pre }\n" + more})
-    made.repo.commit("feature", {**files, "train.py": SCRIPT + "# changed\n"})
+    made.repo.commit("feature", {**files, "train.py": script + "# changed\n"})
     return made
 
 
@@ -107,7 +111,13 @@ def test_in_a_container_with_a_repository_at_its_commit(github: GitHubServer, sl
     sha = subprocess.run(["git", "-C", str(source), "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     mirror = f"GIT_CONFIG_COUNT: 1, GIT_CONFIG_KEY_0: 'url.file://{source}.insteadOf', GIT_CONFIG_VALUE_0: '{url}'"
     more = f"container_image: example.com/image:1\nenv_vars: {{ {mirror} }}\n"
-    stage = stage_with(github, cluster_sshd, tmp_path, more, "['https://git.example.com/org/*']")
+    # Here the script's own block says how it is started, and where its configurations lie.
+    block = ("run]", f'cmd = "{sys.executable} -u {{script}} --config {{config}}"', "config]", 'dir = "./conf"')
+    script = (
+        "# /// script\n" + "".join(f"# [tool.runspec.{line}\n" if "]" in line else f"# {line}\n" for line in block) + "# ///\n" + SCRIPT
+    )
+    recipe = "default: { script: train.py, results: results.json, RUNSPEC }"
+    stage = stage_with(github, cluster_sshd, tmp_path, more, "['https://git.example.com/org/*']", recipe, script)
     mounted = BASE.replace("account: other,", f"mounts: ['${{auto_mount:git+{url}@{sha},/opt/library}}'],")
     stage.repo.commit("feature", {"conf/default.yaml": mounted})
     told, folder = ended(stage, slurm, f'/train -c tiny train.iters=7 train.note="{NOTE}"')

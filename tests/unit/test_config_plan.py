@@ -15,7 +15,7 @@ from dispatcher.authorise import Grant
 from dispatcher.configuration import read_policy
 from dispatcher.errors import ConfigError
 from dispatcher.gate import Pass, Pending, Requirement, judge
-from dispatcher.grammar import Override, Run, Sweep
+from dispatcher.grammar import Malformed, Override, Run, Sweep, parse_override
 from dispatcher.ports import Compiled
 from dispatcher.preparing import Prepared, compile_job, prepare
 from dispatcher.preview import preview
@@ -382,3 +382,58 @@ def test_what_is_too_long_for_a_script_is_refused() -> None:
     assert job.config is not None
     with pytest.raises(ConfigError, match="65,536 are the limit"):
         job.config.lines("/nemo_run")
+
+
+# --------------------------------------------------------------------------- overrides of the job's part
+
+ALLOWED = '["*", run.nodes, run.data, run.odd]'
+
+
+def with_run(*words: str, recipe: str = "config: conf/default.yaml", **texts: str) -> Prepared:
+    fakes = world(recipe, **texts)
+    fakes.files[".github/dispatch.yml"] = fakes.files[".github/dispatch.yml"].replace('["*", run.nodes]', ALLOWED)
+    return prepared(fakes, *words)
+
+
+def test_an_artifact_is_overridden_in_the_configuration() -> None:
+    job = with_run("run.data=blend:v2", "run.nodes=2").plan
+    assert job.config is not None
+    assert yaml.safe_load(job.config.content)["run"] == {"data": "blend:v2"}
+    assert (job.resources.nodes, job.arguments) == (2, job.config.option(job.run_dir))
+
+
+def test_it_takes_the_policys_leave_like_every_word_about_the_job() -> None:
+    assert refused(world(), "run.data=x").reason == "override-not-allowed"
+
+
+def test_one_that_nobody_has_is_misspelt() -> None:
+    with pytest.raises(ConfigError, match=r"`run\.odd` is neither a field of the profile nor in the configuration"):
+        with_run("run.odd=1")
+
+
+@pytest.mark.parametrize("recipe", ["launcher: none", "runspec: [config]"])
+def test_without_a_configuration_it_is_no_field(recipe: str) -> None:
+    fakes = world(recipe)
+    fakes.files[".github/dispatch.yml"] = fakes.files[".github/dispatch.yml"].replace('["*", run.nodes]', ALLOWED)
+    assert refused(fakes, "run.data=x").reason == "bad-key"
+
+
+@pytest.mark.parametrize(
+    ("written", "key"),
+    [("run.env.nodes=4", "run.nodes"), ("run.env.env_vars.A=1", "run.env_vars.A"), ("run.environment=x", "run.environment")],
+)
+def test_nemotrons_name_for_the_profile(written: str, key: str) -> None:
+    assert parse_line(written) == Run(overrides=(Override(key, written.partition("=")[2]),)), key
+    assert parse_override(written) == Override(key, written.partition("=")[2])
+
+
+def test_one_field_under_both_names_is_given_twice() -> None:
+    found = parse_line("run.nodes=4 run.env.nodes=4")
+    assert isinstance(found, Malformed)
+    assert found.reason_code == "duplicate-key"
+
+
+def test_an_option_of_python_is_none_of_torchruns() -> None:
+    assert prepared(world("cmd: 'python3 -u {script}', launcher: torchrun")).plan.for_compiler()["entrypoint"] == "python3"
+    with pytest.raises(ConfigError, match="option of its own"):
+        prepared(world("cmd: 'python -u {script}', launcher: torchrun"))

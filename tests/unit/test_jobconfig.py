@@ -141,7 +141,7 @@ def test_other_formats_have_no_interpolations(form: str) -> None:
 
 
 def test_both_files_lie_beside_the_job() -> None:
-    found = config("a: ${oc.env:PWD}\nrun: {data: d, env: {nodes: 9, x: y}}\n", "a=2", "run.nodes=2", "config=c")
+    found = config("a: ${oc.env:PWD}\nrun: {data: d, env: {nodes: 9, container: c, x: y}}\n", "a=2", "run.nodes=2", "config=c")
     files = {file.path: yaml.safe_load(file.content) for file in found.files("/nemo_run")}
     assert files["configs/train.yaml"] == {"a": 2, "run": {"data": "d"}}
     job = files["configs/job.yaml"]
@@ -149,7 +149,8 @@ def test_both_files_lie_beside_the_job() -> None:
     # What is so stands over what the file says.
     assert (job["run"]["env"]["nodes"], job["run"]["env"]["account"], job["run"]["profile"]) == (2, "acc", "cluster")
     assert job["run"]["cli"] == {"dotlist": ["a=2"], "config": "c"}
-    assert job["run"]["source"] == {"repository": REPOSITORY, "sha": HEAD, "asked_by": "alice"}
+    assert "container" not in job["run"]["env"]
+    assert job["run"]["source"] == {"repository": REPOSITORY, "sha": HEAD, "asked_by": "alice", "files": ["conf/c.yaml"]}
     assert "NCCL_DEBUG" not in str(job)
     assert "module load" not in str(job)
 

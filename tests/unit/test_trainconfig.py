@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dispatcher.errors import ConfigError
+from dispatcher.grammar import Override
 from dispatcher.recipe import Recipe
 from dispatcher.trainconfig import FILES_LIMIT, Composed, RecipeConfig, compose
 from tests.fakes import overrides
+from tests.hostile import FAMILIES
 
 SPEC = RecipeConfig(dir="conf")
 
@@ -289,3 +291,37 @@ def test_any_text_is_a_table_or_the_coded_error(top: str, base: str, value: str)
     files = {"conf/default.yaml": "defaults: base\n" + top, "conf/base.yaml": base}
     with suppress(ConfigError):
         assert isinstance(composed(files, "a.b=" + value.replace("${", "").replace("\n", "")).tree, dict)
+
+
+PAYLOADS = [payload for family in FAMILIES.values() for payload in family if len(payload) < 2000]
+
+
+def test_hostile_text_is_text() -> None:
+    """As a value in quotes it stays what it is, as a file of its own it is read or refused with a code."""
+    for payload in PAYLOADS:
+        if payload.isprintable() and "${" not in payload:
+            written = "'" + payload.replace("'", "''") + "'"
+            assert tree({"conf/base.yaml": f"a: {written}\n", "conf/default.yaml": "defaults: base\n"}) == {"a": payload}, payload
+        for text in (payload, f"a: {payload}", f"{payload}: 1", f"defaults: {payload}", f"defaults:\n- {payload}"):
+            try:
+                found = composed({"conf/default.yaml": text})
+            except ConfigError as error:
+                told = (error.code in ("config.syntax", "config.invalid", "config.no-config"), "conf/default.yaml" in error.cause)
+                if told != (True, True):
+                    raise
+            else:
+                assert isinstance(found.tree, dict)
+
+
+def test_a_hostile_choice_names_no_file_elsewhere() -> None:
+    read: list[str] = []
+
+    def nothing(path: str) -> str | None:
+        read.append(path)
+        return None
+
+    for payload in PAYLOADS:
+        with pytest.raises(ConfigError):
+            compose(SPEC, "", (Override("config", payload),), nothing, ())
+    assert read
+    assert not [path for path in read if path.startswith(("/", "../")) or "/../" in path or "\0" in path]
