@@ -163,3 +163,8 @@ def test_where_the_run_lies_is_no_content() -> None:
 
 def test_what_is_left_to_the_script_is_named() -> None:
     assert kept("a: ${art:data,path}\nb: ${oc.env:HOME}/${a.b}\nc: \\${no:x}\nd: ${oc.env:X}\n") == ("art", "oc.env")
+
+
+def test_in_json_a_dollar_and_a_brace_mean_nothing() -> None:
+    value = "${unclosed ${} ${oc.env:"
+    assert json.loads(config(json.dumps({"a": value, "b": [value]}), "c=1", form="json").text("/x")) == {"a": value, "b": [value], "c": 1}
