@@ -45,7 +45,7 @@ def words_of(verb: Verb) -> list[str]:
         case Approve():
             return ["approve", f"sha={verb.sha}"]
         case Waive():
-            return ["override", verb.gate, _pair("reason", verb.reason)]
+            return ["override", verb.gate, _pair("reason", verb.reason, in_lists=False)]
         case AcceptBaseline():
             return ["baseline", "accept", *_known(verb.run)]
 
@@ -54,8 +54,8 @@ def _known(word: str | None) -> list[str]:
     return [word] if word else []
 
 
-def _pair(key: str, value: str) -> str:
-    return f"{key}={written(value)}"
+def _pair(key: str, value: str, in_lists: bool = True) -> str:
+    return f"{key}={written(value, in_lists)}"
 
 
 def _plan(run: Run) -> list[str]:

@@ -49,9 +49,13 @@ def shell_word(text: str) -> Word | Malformed:
     return Word(found[1] + _unescaped(body[1], found[2]), quoted=True)
 
 
-def written(value: str) -> str:
-    """A value → how it is written: as it is when that reads back as this one value, else in quotes. There is no shorter way."""
-    plain = not re.search(r"\s", value) and value[:1] not in tuple(QUOTES) and ("," not in value or between_commas(value) == (value,))
+def written(value: str, in_lists: bool = True) -> str:
+    """A value → how it is written: as it is when that reads back as this one value, else in quotes. There is no shorter way.
+
+    `in_lists`: the key takes a list of values, so a comma would separate two.
+    """
+    one = not in_lists or "," not in value or between_commas(value) == (value,)
+    plain = one and not re.search(r"\s", value) and value[:1] not in tuple(QUOTES)
     if plain:
         return value
     # A backslash needs another only where it would be taken for the beginning of an escape.

@@ -190,6 +190,7 @@ def test_the_texts_below_are_understood_often_enough_to_prove_something() -> Non
 @example(rest=" ".join(f"k{n}=" for n in range(60)) + " a=\"' " + "\\x" * 255 + '" b="\' ' + "\\x" * 255 + '" c="\' ' + "\\x" * 255 + '"')
 @example(rest="\ud800" * 500)
 @example(rest="\U0010ffff\u0600\u180e")
+@example(rest="override 0 reason=00,")
 def test_no_text_makes_the_parser_raise_and_what_it_takes_reads_back(rest: str) -> None:
     for found in (parse_command(said("/train " + rest)), parse_command(said(rest))):
         if isinstance(found, Malformed):
