@@ -12,12 +12,14 @@ from contextlib import suppress
 from typing_extensions import assert_never
 
 from dispatcher.authorise import Denial
+from dispatcher.awaiting import Never, Standby
 from dispatcher.errors import ClusterError, DispatchError
 from dispatcher.observe import Seen, report
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster, PullRequest, Refused, Submitted
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
+from dispatcher.standby import stages_that_wait
 from dispatcher.turns import Go, Over, Turn, Wait, take_turns
 from dispatcher.untrusted import redact
 from dispatcher.usage import month_of, reserved, spent
@@ -31,7 +33,9 @@ def take_own_turn(record: RunRecord, policy: Policy, world: World, cluster: Clus
     if not cluster.lock():
         return _waiting(record, BUSY)
     try:
-        queued, turns = _turns(policy, world, cluster)
+        queued, stages, turns = _turns(policy, world, cluster)
+        if record.run_key in stages:
+            return _kept_back(stages[record.run_key], record, world, cluster) or queued[record.run_key]
         mine = next((turn for turn in turns if turn.run_key == record.run_key), None)
         match mine:
             case None:
@@ -60,7 +64,10 @@ def take_every_turn(policy: Policy, world: World, cluster: Cluster) -> list[Seen
     changed: list[RunRecord] = []
     pulls: dict[int, PullRequest | None] = {}
     try:
-        queued, turns = _turns(policy, world, cluster)
+        queued, stages, turns = _turns(policy, world, cluster)
+        for run_key, stage in stages.items():
+            record = _still_waits(stage, queued[run_key], pulls, world, cluster)
+            changed += [record] if record is not None else []
         for turn in turns:
             record = _turned(turn, queued[turn.run_key], pulls, world, cluster)
             changed += [record] if record is not None else []
@@ -93,13 +100,43 @@ def undecided(record: RunRecord) -> RunRecord:
     return _waiting(record, BUSY)
 
 
-def _turns(policy: Policy, world: World, cluster: Cluster) -> tuple[dict[str, RunRecord], tuple[Turn, ...]]:
+def _kept_back(stage: Standby | Never, record: RunRecord, world: World, cluster: Cluster) -> RunRecord | None:
+    """A stage that waits for others, or that will not run any more: then it is taken out. None when its turn came in the meantime."""
+    match stage:
+        case Standby():
+            return _waiting(record, stage.words)
+        case Never():
+            return drop(record, stage.why, world, cluster, stage.state)
+        case _:
+            assert_never(stage)
+
+
+def _still_waits(
+    stage: Standby | Never, record: RunRecord, pulls: dict[int, PullRequest | None], world: World, cluster: Cluster
+) -> RunRecord | None:
+    """What became of a queued stage that may not begin yet; None when nothing did."""
+    try:
+        why = _unwanted(record, pulls, world, anew=False)
+    except DispatchError as error:
+        world.say(f"Run {record.run_key} stays queued: its pull request could not be read. {error.cause}")
+        return None
+    if why:
+        return drop(record, why, world, cluster)
+    if isinstance(stage, Standby) and stage.words == record.reason:
+        return None
+    return _kept_back(stage, record, world, cluster)
+
+
+def _turns(policy: Policy, world: World, cluster: Cluster) -> tuple[dict[str, RunRecord], dict[str, Standby | Never], tuple[Turn, ...]]:
+    """Who is queued, which stages may not begin yet, and whose turn of the others it is. Who waits for a stage holds up nobody."""
     standing = cluster.standing()
     queued = {record.run_key: record for record in _records(standing.queued, world)}
     journal = cluster.usage(month_of(world.clock.now()))
     repository = world.settings.repository
     active = _records(standing.active, world)
-    return queued, take_turns(active, tuple(queued.values()), spent(journal, repository), policy, repository)
+    stages = stages_that_wait(tuple(queued.values()), policy, world, cluster)
+    others = tuple(record for run_key, record in queued.items() if run_key not in stages)
+    return queued, stages, take_turns(active, others, spent(journal, repository), policy, repository)
 
 
 def _records(texts: Sequence[str], world: World) -> tuple[RunRecord, ...]:

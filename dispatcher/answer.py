@@ -33,10 +33,12 @@ class Voice:
         return self.word.lstrip("/")
 
     def again(self, record: RunRecord) -> str:
-        """The command that asks for the same thing."""
+        """The command that asks for the same thing; a stage is run again with what comes after it."""
+        if record.stage and not self.at_terminal:
+            return f"{self.word} retry {record.run_key[:8]}"
         pairs = (override.partition("=") for override in record.overrides)
         overrides = tuple(Override(key, value) for key, _, value in pairs)
-        run = Run(record.profile, record.recipe, overrides=overrides)
+        run = Run(record.profile, record.pipeline or record.recipe, overrides=overrides)
         return render_for_shell(run, "nemotron-dispatch submit") if self.at_terminal else render(run, self.word)
 
     def cancel(self, run_key: str) -> str:

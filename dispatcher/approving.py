@@ -19,7 +19,10 @@ from dispatcher.ports import CheckRef
 from dispatcher.profile import UnknownProfile
 from dispatcher.publish import publish_answer
 from dispatcher.refusals import answered, denied, nothing_waits, told
+from dispatcher.resuming import resumed
 from dispatcher.retrying import CLOCKS
+from dispatcher.running import runs_of_pull
+from dispatcher.staging import expanded
 from dispatcher.starting import start_runs
 from dispatcher.verbs import Approve
 from dispatcher.world import Outcome, World
@@ -68,7 +71,7 @@ def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, p
     assert facts.pull is not None, "authorise has looked"
     number = facts.pull.number
     runs = tuple(replace(run, sha=request.sha) for run in request.runs())
-    for run in runs:
+    for run in expanded(runs, policy):
         extends = _extends(run, policy, world)
         facts = with_teams(facts, approver_teams(facts, policy, *_names(run, policy), request.why == "second", extends), world)
         # Neither who asked nor who vouched for the commit is a second person.
@@ -82,6 +85,7 @@ def _approved(check: CheckRef, request: Request, event: AskedBy, facts: Facts, p
     grants = _grants(runs, request, event, facts, who, policy, world)
     if isinstance(grants, Denial):
         return denied(grants, event.trigger)
+    grants = _only_what_is_missing(grants, request, number, policy, world)
     started = start_runs(grants, who, _as_asked(event, request, number), policy, world)
     if isinstance(started, Answer):
         # The answer belongs to the request: what it asked for cannot be, or waits for somebody else still.
@@ -107,6 +111,15 @@ def _grants(
     )
 
 
+def _only_what_is_missing(grants: tuple[Grant, ...], request: Request, number: int, policy: Policy, world: World) -> tuple[Grant, ...]:
+    """Of a pipeline whose retry was asked for, what had failed when it was asked for, and what comes after that; else all."""
+    if not request.retry_of or not any(grant.stage for grant in grants):
+        return grants
+    runs = [item.record for item in runs_of_pull(world, policy, world.settings.repository, number)]
+    repeated = [record for record in runs if record.run_key == request.retry_of]
+    return resumed(grants, repeated, runs, request.sha, policy)
+
+
 def _agrees_too(runs: tuple[Run, ...], request: Request, event: AskedBy, facts: Facts, policy: Policy, world: World) -> bool:
     """Whether who vouches for a fork's commit is the second person as well: only where who asked is a first one, with the right to.
 
@@ -117,7 +130,7 @@ def _agrees_too(runs: tuple[Run, ...], request: Request, event: AskedBy, facts: 
     asked = _as_if(event, request.actor)
     if isinstance(granted(runs, asked, gather_facts(runs, asked, policy, world), policy, world.settings.voice.word), Denial):
         return False
-    for run in runs:
+    for run in expanded(runs, policy):
         names, extends = _names(run, policy), _extends(run, policy, world)
         facts = with_teams(facts, approver_teams(facts, policy, *names, True, extends), world)
         if isinstance(may_approve(facts, policy, *names, request.actor, True, extends), Denial):

@@ -15,6 +15,7 @@ from dispatcher.lookups import gather_facts
 from dispatcher.parking import Asked, park
 from dispatcher.policy import Policy
 from dispatcher.refusals import denied
+from dispatcher.staging import stage_grants
 from dispatcher.starting import start_runs
 from dispatcher.world import Outcome, World
 
@@ -41,13 +42,17 @@ def run(command: Run | Sweep, event: Event, policy: Policy, world: World, schedu
 def granted(
     runs: tuple[Run, ...], event: AskedBy, facts: Facts, policy: Policy, word: str, schedule: str = ""
 ) -> tuple[Grant, ...] | Denial:
-    """A grant for each run, or the first no: of one command everything may run, or nothing does. `word` begins what is suggested."""
-    grants = []
-    for item in runs:
+    """A grant for each run and each stage of a pipeline, or the first no: of one command everything may run, or nothing does.
+
+    `word` begins what is suggested.
+    """
+    grants: list[Grant] = []
+    for number, item in enumerate(runs):
         decision = authorise(item, event, facts, policy, schedule, word)
-        if isinstance(decision, Denial):
-            return decision
-        grants.append(decision)
+        stages = decision if isinstance(decision, Denial) else stage_grants(decision, number, facts, policy)
+        if isinstance(stages, Denial):
+            return stages
+        grants += stages
     return tuple(grants)
 
 

@@ -11,6 +11,7 @@ from dispatcher.denial import REASONS, Denial
 from dispatcher.event import CheckEvent, CommentEvent, LabelEvent, ManualEvent, MergeGroupEvent, PushEvent
 from dispatcher.facts import Asked, AskedBy, Facts, Needed, Via, needed_facts, profile_name, recipe_name, via_of
 from dispatcher.grammar import Override, Run
+from dispatcher.pipeline import Place
 from dispatcher.policy import Policy, UnknownRecipe
 from dispatcher.ports import PullRequest
 from dispatcher.printing import render
@@ -69,6 +70,8 @@ class Grant:
     approved_by: str = ""
     retry_of: str = ""
     vouched_by: str = ""
+    stage: Place | None = None
+    """Its place in a pipeline; `recipe` is then the stage's own."""
 
 
 def authorise(command: Asked, event: AskedBy, facts: Facts, policy: Policy, schedule: str = "", word: str = "/train") -> Grant | Denial:

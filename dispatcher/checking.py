@@ -119,6 +119,11 @@ def _unknown_names(policy: Policy, document: Document, names: Sequence[str]) -> 
     used = [("default_profile", policy.default_profile, "cannot be used")]
     used += [(f"watch.profiles.{place}", name, "is not looked after") for place, name in enumerate(policy.watch.profiles)]
     used += [(f"schedules.{place}.profile", item.profile, "never runs") for place, item in enumerate(policy.schedules)]
+    used += [
+        (f"recipes.{recipe}.stages.{stage}.profile", item.profile, "can never run")
+        for recipe, pipeline in policy.pipelines.items()
+        for stage, item in pipeline.stages.items()
+    ]
     used += [(f"gate.required.{place}.profile", item.profile, "can never pass") for place, item in enumerate(policy.gate.required)]
     for where, name, what in [*rules, *used]:
         if name is None or name in names:

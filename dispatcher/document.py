@@ -327,16 +327,14 @@ def known_keys(model: type[BaseModel], where: Loc) -> tuple[str, ...]:
     here: object = model
     for part in where:
         here = _step(here, part)
-    found = next(iter(_models(here)), None)
-    return tuple(sorted(field.alias or name for name, field in found.model_fields.items())) if found else ()
+    return tuple(sorted({field.alias or name for found in _models(here) for name, field in found.model_fields.items()}))
 
 
 def _step(annotation: object, part: str | int) -> object:
     """The annotation of what stands under a key or an index."""
-    found = next(iter(_models(annotation)), None)
-    if found is not None and get_origin(annotation) not in (tuple, list, dict):
-        field = found.model_fields.get(str(part))
-        return field.annotation if field else None
+    fields = [field for found in _models(annotation) if (field := found.model_fields.get(str(part)))]
+    if fields and get_origin(annotation) not in (tuple, list, dict):
+        return fields[0].annotation
     inner = [arg for arg in get_args(annotation) if arg is not Ellipsis]
     if get_origin(annotation) in (tuple, list, dict):
         return inner[-1] if inner else None

@@ -20,6 +20,7 @@ from dispatcher.facts import Asked, profile_name, recipe_name
 from dispatcher.grammar import Malformed, Run, Sweep
 from dispatcher.limits import Wanted, approval_needed, asked_for, image_refused, images_of, limit_exceeded, too_many
 from dispatcher.phrases import duration, number, plural
+from dispatcher.pipeline import Pipeline
 from dispatcher.policy import Policy
 from dispatcher.printing import render
 from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile, apply_overrides, with_recipe
@@ -27,6 +28,7 @@ from dispatcher.recipe import Recipe
 from dispatcher.record import Resources, RunRecord, Target
 from dispatcher.refusals import unknown_profile
 from dispatcher.rights import may_command
+from dispatcher.staging import expanded
 from dispatcher.steps import Explained, Step, place_of
 from dispatcher.turns import Over, bounds, take_turns
 from dispatcher.untrusted import code
@@ -69,7 +71,9 @@ def explain(command: Command, basis: Basis) -> tuple[Explained, ...]:
             words = f"{command.message} {command.hint}"
             return (_placed("", (Step("understood", False, words, "", command.reason_code, Exit.MALFORMED),), basis),)
         case Run():
-            return (_placed(render(command, basis.voice.word), _run_steps(command, basis), basis),)
+            # Of a pipeline every stage is decided as if it were asked for alone.
+            runs = expanded((command,), basis.policy)
+            return tuple(_placed(render(run, basis.voice.word), _run_steps(run, basis), basis) for run in runs)
         case _:
             if not isinstance(command, Verb):
                 words = f"It asks for nothing: a command begins with {code(basis.voice.word)}, at the start of the comment."
@@ -82,7 +86,7 @@ def asked_profiles(command: Command, policy: Policy) -> tuple[str, ...]:
     """The profiles that a comment's commands name, or mean by default."""
     commands = command.commands if isinstance(command, Several) else (command,)
     runs = [run for item in commands for run in (item.runs if isinstance(item, Sweep) else (item,)) if isinstance(run, Run)]
-    return tuple(dict.fromkeys(name for run in runs if (name := profile_name(run, policy))))
+    return tuple(dict.fromkeys(name for run in expanded(runs, policy) if (name := profile_name(run, policy))))
 
 
 def verbs_in(command: Command) -> tuple[Asked, ...]:
@@ -112,6 +116,8 @@ def _run_steps(command: Run, basis: Basis) -> Iterator[Step]:
             said = ", ".join(code(part) for part in found.runspec)
             words = f"the script of the commit may say more for itself ({said}), which is decided when it is read"
             yield Step("script", None, words, f"recipes.{recipe}.runspec")
+    if isinstance(found, Pipeline):
+        yield Step("recipe", True, f"{code(recipe)} has the stages {found.program}; each is decided as follows", f"recipes.{recipe}.stages")
     if command.overrides:
         refused = overridable(command.overrides, (profile,), recipe, policy)
         yield _no("overrides", refused) if refused else Step("overrides", True, ", ".join(code(item.word) for item in command.overrides))

@@ -6,12 +6,11 @@ from datetime import timedelta
 
 from dispatcher.errors import Exit, ForgeError
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import TAIL_READ, Seen, changed, look, note_absence, note_no_link, report, sight_of, sightings_of
+from dispatcher.observe import TAIL_READ, Seen, changed, look, note_absence, note_no_link, report, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.report import headline, outputs, run_report
-from dispatcher.slurm import State
 from dispatcher.untrusted import redact
 from dispatcher.world import Outcome, World
 
@@ -31,8 +30,9 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
         quiet = 0 if grown else quiet + 1
         if run is None:
             return _ended_elsewhere(world, cluster, seen, offset)
-        sight = sight_of(run, sightings_of(sweep), seen.record.executor)
-        now = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after))
+        sights = sights_of(sweep, seen.record.executor)
+        sight = sights[run.run_key]
+        now = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after), sights)
         if now is None:
             return _ended_elsewhere(world, cluster, seen, offset)
         if now.record.state.ended:
@@ -77,7 +77,7 @@ def show_new_lines(
 
 def exit_of(record: RunRecord) -> Exit:
     """The exit status that a job's end gives to whoever waited for it."""
-    return Exit.OK if record.state is State.SUCCEEDED and not record.results_problem else Exit.RUN_FAILED
+    return Exit.OK if record.ended_well else Exit.RUN_FAILED
 
 
 def _said(world: World, cluster: Cluster, policy: Policy, now: Seen) -> Seen:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import pathspec
 
+from dispatcher.pipeline import Pipeline
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
 from dispatcher.slurm import State
+from dispatcher.stagegate import NeededStage, needed_stages, stages_stand
 from dispatcher.waiver import WaiverRecord
 
 
@@ -23,6 +25,13 @@ class Requirement:
     profile: str
     recipe: str
     because: str
+    stages: tuple[NeededStage, ...] = ()
+    """Where the recipe is a pipeline."""
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """Where its runs are."""
+        return tuple(dict.fromkeys(stage.profile for stage in self.stages)) or (self.profile,)
 
     @property
     def name(self) -> str:
@@ -90,7 +99,9 @@ def required_runs(policy: Policy, base_ref: str, changed: Sequence[str] | None) 
             touched = ["every path: the change's own are not known"] if changed is None else _matching(rule.paths, changed)
         if touched:
             profile, recipe = rule.profile or policy.default_profile or "", rule.recipe or policy.default_recipe or ""
-            found.setdefault((profile, recipe), Requirement(profile, recipe, touched[0]))
+            pipeline = policy.recipe(recipe)
+            stages = needed_stages(pipeline, profile) if isinstance(pipeline, Pipeline) else ()
+            found.setdefault((profile, recipe), Requirement(profile, recipe, touched[0], stages))
     return tuple(found.values())
 
 
@@ -114,12 +125,10 @@ def judge(requirements: Sequence[Requirement], records: Sequence[RunRecord], hea
 
 
 def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str) -> Line:
-    same = [
-        record
-        for record in records
-        if record.sha == head_sha and (record.profile, record.recipe) == (requirement.profile, requirement.recipe)
-    ]
-    as_decided = [record for record in same if record.origin == "github" and not record.own_runspec and not record.uncommitted]
+    if requirement.stages:
+        return _stages_line(requirement, records, head_sha)
+    same = [record for record in records if record.sha == head_sha and _is_of(record, requirement)]
+    as_decided = [record for record in same if _as_decided(record)]
     plain = [record for record in as_decided if not record.overrides]
     if not plain:
         return Line(requirement, None, note=_why_none(same))
@@ -128,6 +137,25 @@ def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str)
     note = newest.results_problem or newest.reason
     state = State.FAILED if newest.state is State.SUCCEEDED and newest.results_problem else newest.state
     return Line(requirement, state, newest.run_key, newest.log_url, note)
+
+
+def _is_of(record: RunRecord, requirement: Requirement) -> bool:
+    """Whether it ran just that: a stage of a pipeline had more before it than the commit."""
+    return (record.profile, record.recipe) == (requirement.profile, requirement.recipe) and not record.stage
+
+
+def _as_decided(record: RunRecord) -> bool:
+    """Whether it ran what the default branch describes, as far as nobody asked for anything else."""
+    return record.origin == "github" and not record.own_runspec and not record.uncommitted
+
+
+def _stages_line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str) -> Line:
+    """How a pipeline stands. Its stages count as the default branch has them: with the overrides that it gives them, and no others."""
+    of_commit = [record for record in records if record.sha == head_sha and record.pipeline == requirement.recipe]
+    stand = stages_stand(requirement.recipe, requirement.stages, [record for record in of_commit if _as_decided(record)])
+    if stand.decides is None:
+        return Line(requirement, None, note=stand.note or _why_none(of_commit))
+    return Line(requirement, stand.state, stand.decides.run_key, stand.decides.log_url, stand.note)
 
 
 def _why_none(same: Sequence[RunRecord]) -> str:

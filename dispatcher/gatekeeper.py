@@ -112,7 +112,7 @@ def _records(
     found = {record.run_key: record for record in known}
     silent: list[str] = []
     asked: set[Ledger] = set()
-    for name in dict.fromkeys(requirement.profile for requirement in requirements):
+    for name in dict.fromkeys(profile for requirement in requirements for profile in requirement.profiles):
         try:
             resolved = read_profile(world, policy, name)
             if isinstance(resolved, UnknownProfile):

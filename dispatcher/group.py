@@ -7,15 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
-from dispatcher.phrases import WITH_CHANGES, clock, number, plural
+from dispatcher.phrases import WITH_CHANGES, clock, plural
 from dispatcher.record import Member, RunRecord
 from dispatcher.report import headline, icon, links
 from dispatcher.slurm import State
+from dispatcher.stagetable import NOT_BEGUN, UNHEARD, metrics_words, stage_table
 from dispatcher.untrusted import code, neutralise
 
-NOT_BEGUN = "did not start: its check says why, if it has one"
-UNHEARD = "its cluster does not answer right now"
-_SHOWN_METRICS = 2
+_RETRIES = {False: "runs what failed once more", True: "runs what failed once more, and the stages that come after it"}
 
 
 def group_comment(
@@ -56,17 +55,49 @@ def group_lines(
     commit += f" {WITH_CHANGES}" if first.uncommitted else ""
     total = sum(record.resources.gpu_hours for record in known)
     # Of a sweep over recipes each row names its own.
-    recipe = f"`{first.recipe}` at " if len({record.recipe for record in known}) == 1 else ""
+    names = {record.pipeline or record.recipe for record in known}
+    recipe = f"`{first.pipeline or first.recipe}` at " if len(names) == 1 else ""
     asked = f"{recipe}{commit} · asked by {code(first.actor)} {clock(first.asked_at, now)}"
     lines = [
-        f"### {_icon(known, absent, len(unheard))} {voice.name} · {plural(len(members), 'run')} · {_tally(known, absent, len(unheard))}",
+        f"### {_icon(known, absent, len(unheard))} {voice.name} · {_count(members, known)} · {_tally(known, absent, len(unheard))}",
         "",
         asked + (f" · at most {total:.3g} GPU-hours" if total else ""),
         "",
-        "| | profile | with | state | job | run | |",
-        "|---|---|---|---|---|---|---|",
     ]
     shared = set.intersection(*(set(record.overrides) for record in known))
+    if any(member.stage for member in members):
+        lines += stage_table(members, records, missing, shared, now, voice, unheard)
+    else:
+        lines += _table(members, records, missing, shared, now, voice, unheard, bool(recipe))
+    if shared:
+        lines += ["", "All with " + " ".join(code(item) for item in first.overrides if item in shared)]
+    failed = [record for record in known if record.state.ended and not record.ended_well]
+    if failed and not unheard and all(record.state.ended for record in known):
+        retry = "" if voice.at_terminal else f"`{voice.word} retry` {_RETRIES[any(member.stage for member in members)]}; "
+        lines += ["", f"**Next:** {retry}`{voice.logs(failed[0].run_key)}` shows a log."]
+    return lines
+
+
+def _count(members: Sequence[Member], known: Sequence[RunRecord]) -> str:
+    """How many runs they are; of one pipeline its name, and its stages."""
+    names = [member.stage for member in members]
+    pipelines = {record.pipeline for record in known}
+    if all(names) and len(set(names)) == len(names) and len(pipelines) == 1:
+        return f"{known[0].pipeline} · {plural(len(members), 'stage')}"
+    return plural(len(members), "run")
+
+
+def _table(
+    members: Sequence[Member],
+    records: Mapping[str, RunRecord],
+    missing: Mapping[str, str],
+    shared: Collection[str],
+    now: datetime,
+    voice: Voice,
+    unheard: Collection[str],
+    same_recipe: bool,
+) -> list[str]:
+    lines = ["| | profile | with | state | job | run | |", "|---|---|---|---|---|---|---|"]
     for member in members:
         record = records.get(member.run_key)
         if member.run_key in unheard:
@@ -74,37 +105,23 @@ def group_lines(
         elif record is None:
             lines.append(f"| 🚫 | `{member.profile}` | | {missing.get(member.run_key, NOT_BEGUN)} | | `{voice.key(member.run_key)}` | |")
         else:
-            lines.append(_row(record, shared, now, bool(recipe), voice))
-    if shared:
-        lines += ["", "All with " + " ".join(code(item) for item in first.overrides if item in shared)]
-    failed = [record for record in known if record.state.ended and not _good(record)]
-    if failed and not unheard and all(record.state.ended for record in known):
-        retry = "" if voice.at_terminal else f"`{voice.word} retry` runs what failed once more; "
-        lines += ["", f"**Next:** {retry}`{voice.logs(failed[0].run_key)}` shows a log."]
+            lines.append(_row(record, shared, now, same_recipe, voice))
     return lines
 
 
-def _row(record: RunRecord, shared: set[str], now: datetime, same_recipe: bool, voice: Voice) -> str:
+def _row(record: RunRecord, shared: Collection[str], now: datetime, same_recipe: bool, voice: Voice) -> str:
     own = " ".join(code(item) for item in record.overrides if item not in shared)
     recipe = "" if same_recipe else f" / `{record.recipe}`"
     state = neutralise(headline(record, now).replace(f"job {record.job_id} ", "", 1), 200)
     if record.reason and record.state in (State.PENDING, State.QUEUED, State.CANCELLED):
         state += f" ({neutralise(record.reason, 160)})"
-    metrics = [
-        f"{neutralise(name)} {neutralise(value) if isinstance(value, str) else number(value)}" for name, value in record.results.items()
-    ]
-    if metrics:
-        state += " · **" + ", ".join(metrics) + "**"
+    state += metrics_words(record)
     job = f"`{record.job_id}`" if record.job_id else ""
     return f"| {icon(record)} | `{record.profile}`{recipe} | {own} | {state} | {job} | `{voice.key(record.run_key)}` | {links(record)} |"
 
 
-def _good(record: RunRecord) -> bool:
-    return record.state is State.SUCCEEDED and not record.results_problem
-
-
 def _icon(records: Sequence[RunRecord], absent: int, unheard: int) -> str:
-    bad = [record.state for record in records if record.state.ended and not _good(record)]
+    bad = [record.state for record in records if record.state.ended and not record.ended_well]
     if bad or absent:
         return "🛑" if not absent and len(bad) == len(records) and set(bad) == {State.CANCELLED} else "❌"
     if all(record.state.ended for record in records):
@@ -114,9 +131,10 @@ def _icon(records: Sequence[RunRecord], absent: int, unheard: int) -> str:
 
 def _tally(records: Sequence[RunRecord], absent: int, unheard: int) -> str:
     words = {State.SUCCEEDED: "passed", State.PENDING: "waiting", State.QUEUED: "queued here", State.SUBMITTING: "being submitted"}
+    words[State.SKIPPED] = "not needed"
     counted = Counter(
         "failed"
-        if record.state.ended and not _good(record) and record.state is not State.CANCELLED
+        if record.state.ended and not record.ended_well and record.state is not State.CANCELLED
         else words.get(record.state, record.state.value)
         for record in records
     )

@@ -10,6 +10,7 @@ from dispatcher.asking import run
 from dispatcher.command import parse_command
 from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
+from dispatcher.dependents import last_first
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import CheckEvent, ClosedEvent, DraftEvent, Event, LabelEvent, MergeGroupEvent, PushEvent
 from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group, required_for_queue
@@ -140,11 +141,11 @@ def _end(world: World, policy: Policy, repository: str, number: int, which: Call
     """Ends a pull request's active runs that are meant → a line about each. Their comments follow at the next look."""
     lines = []
     with one_connection_each(guarded(world, policy)) as connected:
-        for item in runs_of_pull(connected, policy, repository, number):
-            record = item.record
-            if record.state.ended or not which(record):
-                continue
+        found = runs_of_pull(connected, policy, repository, number)
+        items = {item.record.run_key: item for item in found if not item.record.state.ended and which(item.record)}
+        for record in last_first([item.record for item in items.values()]):
+            item = items[record.run_key]
             told = end_run(item, why, policy, connected)
-            lines.append(f"- `{record.run_key[:8]}` ({record.profile} / {record.recipe}): {told or 'is being ended'}, because {why}")
+            lines.append(f"- `{record.run_key[:8]}` ({record.profile} / {record.name}): {told or 'is being ended'}, because {why}")
             world.say(f"Run {record.run_key}: {told or 'is being ended'}, because {why}.")
     return lines

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from dispatcher.authorise import Asked, AskedBy, Facts, needed_facts, needed_teams
 from dispatcher.policy import Policy
+from dispatcher.staging import stages_of
 from dispatcher.world import World
 
 
@@ -22,7 +23,8 @@ def gather_facts(commands: Sequence[Asked], event: AskedBy, policy: Policy, worl
         pull=forge.pull(needed.pull) if needed.pull is not None else None,
         head_sha=forge.commit_sha(needed.ref) if needed.ref else None,
     )
-    return with_teams(facts, [team for command in commands for team in needed_teams(command, facts, policy)], world)
+    wanted = [item for command in commands for item in (command, *stages_of(command, policy))]
+    return with_teams(facts, [team for command in wanted for team in needed_teams(command, facts, policy)], world)
 
 
 def with_teams(facts: Facts, teams: Iterable[str], world: World) -> Facts:

@@ -12,13 +12,14 @@ from types import MappingProxyType
 
 from typing_extensions import assert_never
 
+from dispatcher.awaiting import as_seen, never_began
 from dispatcher.cloudstates import CloudSightings
 from dispatcher.group import group_comment
 from dispatcher.grouping import group_records
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
 from dispatcher.publish import publish_run
-from dispatcher.record import RunRecord, advance, parse_record
+from dispatcher.record import RunRecord, parse_record
 from dispatcher.report import Report, run_report
 from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
 from dispatcher.slurm import Absent, Observation, Sight, Sightings, Silent, State
@@ -36,6 +37,7 @@ UNREPORTED = "unreported"
 _RUNNING = State.RUNNING.value
 _LINK_SETTLED = f"{_RUNNING}, link settled"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_SIGHTS: Mapping[str, Sight] = MappingProxyType({})
 
 # How a local run's script ended: by itself, by `timeout`, by somebody's Ctrl-C or cancel.
 _LOCAL_ENDS = {0: State.SUCCEEDED, 124: State.TIMEOUT, 130: State.CANCELLED, 143: State.CANCELLED}
@@ -117,15 +119,28 @@ def note_no_link(cluster: Cluster, run: ActiveRun, seen: Seen) -> None:
         cluster.save(seen.record.run_key, seen.record.to_json(), reported_as(seen.record))
 
 
-def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_after: timedelta) -> Seen | None:
-    """Reads one run and brings its record up to date; None when its folder is gone or it is somebody else's."""
+def sights_of(sweep: Sweep, executor: str) -> dict[str, Sight]:
+    """What one sweep says about each of its runs."""
+    sightings = sightings_of(sweep)
+    return {run.run_key: sight_of(run, sightings, executor) for run in sweep.runs}
+
+
+def look(
+    world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_after: timedelta, sights: Mapping[str, Sight] = _NO_SIGHTS
+) -> Seen | None:
+    """Reads one run and brings its record up to date; None when its folder is gone or it is somebody else's.
+
+    `sights` is what the same sweep says about others, by run key: of a stage that never began, those before it say why.
+    """
     files = cluster.fetch(run.run_key, -TAIL_READ, TAIL_READ, MAX_BYTES)
     if files is None:
         return None
     before = parse_record(files.record)
     # The record was written before there was a job; the ledger's `job` file is newer.
     before = before.model_copy(update={"job_id": run.job_id or before.job_id})
-    record = advance(before, sight, world.clock.now(), lost_after)
+    keys = [member.run_key for member in before.group] if never_began(before, sight) else []
+    known = {item.run_key: item for text in cluster.records(keys) if text is not None and (item := parse_record(text))}
+    record = as_seen(before, {**sights, run.run_key: sight}, known, world.clock.now(), lost_after)
     if record.state.ended:
         record = _with_results(record, _results_of(cluster, record, files), world.settings.to_hide)
     if record.target.repository != world.settings.repository:
@@ -210,5 +225,5 @@ def _with_group(words: Report, record: RunRecord, cluster: Cluster, policy: Poli
     known = group.records.values()
     comment = group_comment(record.group, group.records, missing, world.clock.now(), world.settings.voice, group.unheard)
     over = not group.unheard and all(item.state.ended for item in known)
-    good = len(known) == len(record.group) and all(item.state is State.SUCCEEDED and not item.results_problem for item in known)
+    good = len(known) == len(record.group) and all(item.ended_well for item in known)
     return replace(words, comment=comment, reaction=("rocket" if good else "confused") if over else None)

@@ -29,7 +29,9 @@ from dispatcher.launcher import (
 )
 from dispatcher.limits import asked_for, image_of
 from dispatcher.packager import whole_spec
+from dispatcher.pipeline import variable
 from dispatcher.ports import AnySpec, Compiled, CompiledFile, Package, PackageSpec
+from dispatcher.printing import render
 from dispatcher.profile import CloudProfile, Profile, SlurmProfile
 from dispatcher.recipe import INLINE_FILE, Recipe
 from dispatcher.record import JOB_ID, Resources, RunRecord, Target
@@ -59,6 +61,15 @@ _NEMORUN = Path(__file__).parent / "effects" / "nemorun.py"
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """A stage that another one waits for. `run_dir` is empty where that is another machine's, `job` where Slurm need not wait for it."""
+
+    stage: str
+    run_dir: str = ""
+    job: str = ""
+
+
+@dataclass(frozen=True)
 class JobPlan:
     """One job, decided. `job_dir` is absolute on the machine that has it."""
 
@@ -82,8 +93,15 @@ class JobPlan:
     """What of `recipe` is the commit's own word: keys of the script's `[tool.runspec]` and the configuration's `run.env`, with values."""
     not_from_script: tuple[str, ...] = ()
     """Keys of these that do not count."""
+    earlier: tuple[Earlier, ...] = ()
+    """Of a pipeline's stage: those that it waits for."""
     own_runspec: bool = False
     """Whether that is not what the script on the default branch says."""
+
+    @property
+    def name(self) -> str:
+        """What is run, as people write it: the recipe, or pipeline and stage (`full:sft`)."""
+        return self.grant.stage.name if self.grant.stage else self.recipe_name
 
     @property
     def runs_dir(self) -> str:
@@ -202,8 +220,9 @@ class JobPlan:
         fields.update({name: getattr(profile, name) for name in _AS_THEY_ARE})
         fields.update(for_each_node(self.recipe.launcher, profile))
         # As NeMo-Run submits: what a failing node ends, Slurm starts again.
+        fields.update(self._dependency(profile))
         more = {"requeue": True, **({"reservation": profile.reservation} if profile.reservation else {}), **profile.additional_parameters}
-        fields["additional_parameters"] = more
+        fields["additional_parameters"] = {**more, **self._never_waits_for_ever}
         fields["srun_args"] = list(profile.srun_args) or None
         return {name: value for name, value in fields.items() if value is not None}
 
@@ -212,6 +231,26 @@ class JobPlan:
         if profile.container_image is None:
             return None
         return [*profile.container_mounts, *(mount.container_mount(self.run_dir) for mount in self.mounts)]
+
+    def _dependency(self, profile: SlurmProfile) -> dict[str, object]:
+        """What Slurm waits for: the jobs that the profile names, and those of earlier stages. NeMo-Run knows one kind for all of them."""
+        place = self.grant.stage
+        jobs = [earlier.job for earlier in self.earlier if earlier.job]
+        if place is None or not jobs:
+            return {}
+        if profile.dependencies and profile.dependency_type != place.when:
+            words = (
+                f"Profile `{self.profile_name}` waits for jobs of its own by `{profile.dependency_type}`, "
+                f"the stage `{place.name}` for others by `{place.when}`."
+            )
+            raise ConfigError("config.invalid", words, "Let both wait in the same way, or give the stage another profile.")
+        all_jobs = (*profile.dependencies, *jobs)
+        return {"dependencies": [f"slurm://dispatch/{job}" for job in all_jobs], "dependency_type": place.when}
+
+    @property
+    def _never_waits_for_ever(self) -> dict[str, str]:
+        """Without this a job whose dependency cannot be met any more stays in Slurm's queue until somebody ends it."""
+        return {"kill-on-invalid-dep": "yes"} if any(earlier.job for earlier in self.earlier) else {}
 
     def _groups(self, profile: SlurmProfile) -> list[dict[str, object]]:
         """What differs between the components of a heterogeneous job; empty where the job is not one."""
@@ -282,9 +321,19 @@ class JobPlan:
             "DISPATCH_REPOSITORY": self.grant.repository,
             "DISPATCH_SHA": self.grant.sha,
             **({"DISPATCH_CONFIG": self.config.path(inside)} if self.config is not None else {}),
+            **self._stage_variables,
         }
         values = {**self.profile.environment, **secrets, **own}
         return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
+
+    @property
+    def _stage_variables(self) -> dict[str, str]:
+        """Which stage it is, and where those before it left what they wrote: paths as the cluster's file system has them."""
+        place = self.grant.stage
+        if place is None:
+            return {}
+        folders = {f"DISPATCH_STAGE_DIR_{variable(item.stage)}": item.run_dir for item in self.earlier if item.run_dir}
+        return {"DISPATCH_PIPELINE": place.pipeline, "DISPATCH_STAGE": place.stage, **folders}
 
     def record(self, now: datetime, cluster: str, command_comment: int | None, pull: int | None, at_terminal: bool) -> RunRecord:
         """The ledger's first entry for this run."""
@@ -300,6 +349,9 @@ class JobPlan:
             profile=self.profile_name,
             recipe=self.recipe_name,
             program=self.recipe.program,
+            pipeline=self.grant.stage.pipeline if self.grant.stage else "",
+            stage=self.grant.stage.stage if self.grant.stage else "",
+            asked=render(self.grant.stage.asked, "").strip() if self.grant.stage else "",
             overrides=tuple(override.word for override in self.overrides),
             executor=self.profile.executor,
             cluster=cluster,
@@ -395,9 +447,13 @@ def package_spec(recipe: Recipe, profile: Profile) -> AnySpec:
     return whole_spec(profile.packager)
 
 
-def run_key(repository: str, trigger: str, profile: str, recipe: str, overrides: Sequence[Override], attempt: int = 1) -> str:
-    """16 hex digits: the same request, delivered again, has the same key."""
+def run_key(
+    repository: str, trigger: str, profile: str, recipe: str, overrides: Sequence[Override], attempt: int = 1, stage: str = ""
+) -> str:
+    """16 hex digits: the same request, delivered again, has the same key. `stage` names pipeline and stage (`full:sft`)."""
     words = [f"{override.key}={override.value}" for override in overrides]
+    # No override's key begins like this.
+    words += [f"=stage {stage}"] if stage else []
     return _digest("run", repository.lower(), trigger, profile, recipe, str(attempt), *words)[:16]
 
 
@@ -442,8 +498,11 @@ def plan(
     if recipe.cmd is not None and recipe.launcher != "none" and program == "python" and first.startswith("-"):
         cause = f"`cmd` is {code(recipe.cmd)}, and {recipe.launcher} would take {code(first)} for an option of its own."
         raise ConfigError("config.invalid", cause, "Name the interpreter otherwise (`python3`), or leave its options out.")
+    stage = grant.stage.name if grant.stage else ""
+    # What a stage makes depends on what those before it have left.
+    more += [f"=stage {stage}"] if stage else []
     return JobPlan(
-        run_key=run_key(grant.repository, grant.trigger, profile_name, recipe_name, overrides, attempt),
+        run_key=run_key(grant.repository, grant.trigger, profile_name, recipe_name, overrides, attempt, stage),
         content_key=content_key(package, profile, recipe, overrides, *more),
         grant=grant,
         profile_name=profile_name,

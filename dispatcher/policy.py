@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError, check, load_document
+from dispatcher.pipeline import AnyRecipe, Pipeline
 from dispatcher.recipe import Recipe
 from dispatcher.rules import Active, Allow, Approval, Budget, Limits, Overrides, Patterns, Rule
 from dispatcher.sections import Gate, Most, Noise, Pulls, Required, Schedule, Waiver, Watch
@@ -76,7 +77,7 @@ class Policy(Model):
     recipe_rules: dict[RecipeName, Rule] = Field(default_factory=dict, description="Rules for single recipes.")
     pulls: Pulls = Field(default=Pulls(), description="What happens with a pull request's runs, and what labels mean.")
     noise: Noise = Field(default=Noise(), description="How much is said.")
-    recipes: dict[RecipeName, Recipe] = Field(default_factory=dict, description="What can be run.")
+    recipes: dict[RecipeName, AnyRecipe] = Field(default_factory=dict, description="What can be run.")
     schedules: tuple[Schedule, ...] = Field(default=(), description="What a cron expression starts.")
     gate: Gate = Field(default=Gate(), description="What must have passed before a merge.")
     ledger: ProfileName | None = Field(
@@ -103,7 +104,7 @@ class Policy(Model):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         """Every recipe that is named exists, every default that is relied on is there, no name means two things."""
-        problems = [*self._unknown_recipes(), *self._unnamed()]
+        problems = [*self._unknown_recipes(), *self._unnamed(), *self._wrong_stages()]
         for index, schedule in enumerate(self.schedules):
             if schedule.name in {other.name for other in self.schedules[:index]}:
                 problems.append((("schedules", index, "name"), f"the name `{schedule.name}` stands under `schedules` twice"))
@@ -134,7 +135,28 @@ class Policy(Model):
                 found.append((loc, "no recipe is named here, and there is no `default_recipe`"))
         return found
 
-    def recipe(self, name: str | None) -> Recipe | UnknownRecipe:
+    def _wrong_stages(self) -> list[tuple[Loc, str]]:
+        """What stages run are recipes that run something; and what is bounded is them, not the pipeline."""
+        found: list[tuple[Loc, str]] = []
+        for name, pipeline in self.pipelines.items():
+            for stage in pipeline.stages:
+                loc = ("recipes", name, "stages", stage, *(["recipe"] if pipeline.stages[stage].recipe else []))
+                run = self.recipe(pipeline.recipe_of(stage))
+                if isinstance(run, UnknownRecipe):
+                    found.append((loc, run.words))
+                elif isinstance(run, Pipeline):
+                    found.append((loc, f"`{pipeline.recipe_of(stage)}` has stages itself: a stage runs a script or a module"))
+            own = self.recipe_rules[name].model_fields_set - {"allow", "overrides"} if name in self.recipe_rules else ()
+            words = f"`{name}` has stages: its own rules are `allow` and `overrides`; say this of the recipes of its stages"
+            found += [(("recipe_rules", name, rule), words) for rule in sorted(own)]
+        return found
+
+    @property
+    def pipelines(self) -> dict[str, Pipeline]:
+        """The recipes that have stages."""
+        return {name: recipe for name, recipe in self.recipes.items() if isinstance(recipe, Pipeline)}
+
+    def recipe(self, name: str | None) -> Recipe | Pipeline | UnknownRecipe:
         """The recipe by name, or the default one."""
         wanted = name or self.default_recipe or ""
         return self.recipes[wanted] if wanted in self.recipes else self.unknown_recipe(wanted)

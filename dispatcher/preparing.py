@@ -39,6 +39,8 @@ class Prepared:
     plan: JobPlan
     secrets: dict[str, str]
     approval: str | None = None
+    hold: bool = False
+    """It is laid ready and not handed to the scheduler, whatever the policy's limits: it waits for other runs."""
 
 
 def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> Prepared | Answer:

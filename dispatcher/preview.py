@@ -11,6 +11,7 @@ from dispatcher.plan import JobPlan, package_spec
 from dispatcher.ports import Compiled
 from dispatcher.profile import SlurmProfile
 from dispatcher.record import RunRecord
+from dispatcher.report import after_words
 from dispatcher.squash import started_from
 from dispatcher.untrusted import cap, code, fence, neutralise
 
@@ -33,12 +34,13 @@ def preview(
     package = job.package
     changed = f" {WITH_CHANGES}" if package.uncommitted else ""
     rows = [
-        ("What", f"`{job.recipe_name}` ({code(job.recipe.program)}) at `{job.grant.sha[:12]}`{changed}{overrides}"),
+        ("What", f"`{job.name}` ({code(job.recipe.program)}) at `{job.grant.sha[:12]}`{changed}{overrides}"),
         ("Where", " · ".join(_where(job))),
         ("Packed", _packed(job) + (f"; to send: {upload}" if upload else "")),
         ("Folder", code(job.run_dir)),
         ("Keys", f"run `{job.run_key}` · content `{job.content_key[:16]}` · package `{package.digest[:16]}`"),
     ]
+    rows += [("After", _after(job))] if job.grant.stage and job.grant.stage.after else []
     rows += [("Configuration", _configuration(job.config))] if job.config is not None else []
     rows += [("From the script", _from_script(job))] if job.from_script or job.not_from_script or job.own_runspec else []
     rows += [("Start", neutralise(estimate))] if estimate else []
@@ -47,7 +49,7 @@ def preview(
     if since_last is not None:
         rows += [("Since the last run", "<br>".join(since_last) if since_last else "nothing has changed")]
     lines = [
-        f"### Preview: {job.recipe_name} on {job.profile_name}",
+        f"### Preview: {job.name} on {job.profile_name}",
         "",
         "| | |",
         "|---|---|",
@@ -86,6 +88,15 @@ def _imported(job: JobPlan) -> str:
         return ""
     file = started_from(job.container_image, job.profile.squash)
     return "" if file == job.container_image else f" from {code(file)}"
+
+
+def _after(job: JobPlan) -> str:
+    """What a stage waits for, and who waits."""
+    place = job.grant.stage
+    assert place is not None
+    words = after_words(place.after, place.when)
+    by_slurm = any(earlier.job for earlier in job.earlier)
+    return f"{words}; Slurm waits" if by_slurm else f"{words}; it lies ready until then, and the sweep starts it"
 
 
 def _folded(summary: str, body: str) -> list[str]:

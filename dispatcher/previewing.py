@@ -46,12 +46,13 @@ def _asked(job: JobPlan, compiled: Compiled, cluster: Cluster, world: World) -> 
         upload = what_travels(job.package, claim)
         cluster.abandon(job.run_key)
     estimate = None
-    if isinstance(job.profile, SlurmProfile):
+    # Of a job that waits for others Slurm knows no start.
+    if isinstance(job.profile, SlurmProfile) and not job.earlier:
         said = cluster.estimate(compiled.script)
         estimate = start_estimate(said) or redact((said.stderr or said.stdout).strip(), world.settings.to_hide)[:300]
     last = None
     if job.grant.number is not None:
         records = [parse_record(text) for text in cluster.find(pull_tag(job.grant.repository, job.grant.number))]
-        same = [record for record in records if (record.profile, record.recipe) == (job.profile_name, job.recipe_name)]
+        same = [record for record in records if (record.profile, record.name) == (job.profile_name, job.name)]
         last = max(same, key=lambda record: record.asked_at, default=None)
     return upload, estimate, last

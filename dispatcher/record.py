@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import assert_never
 
 from dispatcher.errors import ClusterError
+from dispatcher.pipeline import When
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
 from dispatcher.wandb import RUN_PATTERN, SITE, SITE_PATTERN
 
@@ -67,11 +68,21 @@ class Resources(_Frozen):
         return self.tasks * self.nodes * self.gpus_per_node * self.seconds / 3600
 
 
+_STAGE = r"^([A-Za-z][A-Za-z0-9_-]{0,31})?$"
+
+
 class Member(_Frozen):
     """One run of a command that became several: they share a comment, and may lie in different ledgers."""
 
     run_key: str = Field(pattern=r"^[0-9a-f]{16}$")
     profile: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")
+    stage: str = Field(default="", pattern=_STAGE)
+    """Of a pipeline: the stage's name."""
+    after: tuple[str, ...] = ()
+    """The run keys of the members that it waits for, and how those have to end (`when`)."""
+    when: When = "afterok"
+    reused: bool = False
+    """It had run before the command was given, and was not run again."""
 
 
 class RunRecord(_Frozen):
@@ -89,6 +100,11 @@ class RunRecord(_Frozen):
     profile: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")
     recipe: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,255}$")
     program: str
+    pipeline: str = Field(default="", pattern=r"^([A-Za-z0-9_][A-Za-z0-9_./-]{0,255})?$")
+    """The recipe of which this run is a stage, and the stage's name; `recipe` is the stage's own. Empty where it is none."""
+    stage: str = Field(default="", pattern=_STAGE)
+    asked: str = Field(default="", max_length=8000)
+    """Of a stage: the words that ask for its whole pipeline."""
     overrides: tuple[str, ...] = ()
     attempt: int = 1
     retry_of: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
@@ -140,6 +156,27 @@ class RunRecord(_Frozen):
     def log_url(self) -> str | None:
         """The log's address; None when the profile gives none, or while there is no job."""
         return self.log_template.replace(JOB_ID, self.job_id) if self.log_template and self.job_id else None
+
+    @property
+    def name(self) -> str:
+        """What is run, as people write it: the recipe, or pipeline and stage (`full:sft`)."""
+        return f"{self.pipeline}:{self.stage}" if self.stage else self.recipe
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether it ended as one wants: with the results that it owes, or as a stage that was not needed."""
+        return (self.state is State.SUCCEEDED and not self.results_problem) or self.state is State.SKIPPED
+
+    @property
+    def place(self) -> Member | None:
+        """Its place among the stages of its pipeline; None where it is no stage."""
+        return next((member for member in self.group if member.run_key == self.run_key and member.stage), None)
+
+    @property
+    def before(self) -> tuple[Member, ...]:
+        """The stages that it waits for."""
+        place = self.place
+        return tuple(member for member in self.group if place is not None and member.run_key in place.after)
 
     def to_json(self) -> str:
         """One line of JSON."""

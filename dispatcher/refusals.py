@@ -63,6 +63,13 @@ def rejected(words: str, trigger: str) -> Answer:
     return refusal("the scheduler refused the job", "sbatch-refused", neutralise(words, 1500), step, trigger, BROKEN, Exit.CLUSTER)
 
 
+def not_reached(stage: str, why: Answer, trigger: str) -> Answer:
+    """A stage that waits for one that has not begun."""
+    words = f"It waits for stage {code(stage)}, which has no job: {why.title}."
+    step = "Mend what that stage says; the same event delivered again (re-run its workflow) goes on from there."
+    return refusal(f"stage {code(stage)} did not start", "stage-not-started", words, step, trigger, BROKEN, why.exit)
+
+
 def parked(request: Request, voice: Voice) -> Answer:
     """It waits until somebody approves it."""
     approve = code(f"{voice.word} approve sha={request.sha}", 200)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
 from dispatcher.phrases import WITH_CHANGES, clock, duration, number, plural
+from dispatcher.pipeline import When
 from dispatcher.ports import Button, Check, Conclusion, Reaction
 from dispatcher.record import RunRecord
 from dispatcher.results import Value
@@ -42,6 +43,7 @@ _ICONS: Mapping[State, str] = {
     State.RUNNING: "🏃",
     State.SUCCEEDED: "✅",
     State.CANCELLED: "🛑",
+    State.SKIPPED: "⏭️",
     State.TIMEOUT: "⌛",
     State.LOST: "❓",
     State.UNKNOWN: "❓",
@@ -50,6 +52,7 @@ _ICONS: Mapping[State, str] = {
 _CONCLUSIONS: Mapping[State, Conclusion] = {
     State.SUCCEEDED: "success",
     State.CANCELLED: "cancelled",
+    State.SKIPPED: "skipped",
     State.TIMEOUT: "timed_out",
 }
 
@@ -82,6 +85,8 @@ def headline(record: RunRecord, now: datetime) -> str:
             return f"ran out of memory{after}"
         case State.CANCELLED:
             return f"was cancelled{after}"
+        case State.SKIPPED:
+            return "was not needed"
         case State.PREEMPTED:
             return f"was preempted by another job{after}"
         case State.NODE_FAIL:
@@ -197,7 +202,7 @@ def links(record: RunRecord) -> str:
 def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) -> list[str]:
     repository, sha = record.target.repository, record.sha
     commit = f"`{sha[:7]}`" if voice.at_terminal else f"[`{sha[:7]}`]({voice.server_url}/{repository}/commit/{sha})"
-    what = f"`{record.recipe}` ({code(record.program)}) at {commit}"
+    what = f"`{record.name}` ({code(record.program)}) at {commit}"
     if record.uncommitted:
         what += f" {WITH_CHANGES}"
     if record.overrides:
@@ -224,13 +229,24 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     if record.ended_at:
         when.append(f"ended {clock(record.ended_at, now)}")
     rows = [("What", what), ("Where", " · ".join(where)), ("When", " · ".join(when))]
+    if record.place and (after := after_words((member.stage for member in record.before), record.place.when)):
+        rows.insert(1, ("After", after))
     if record.job_id:
         rows.append(("Job", f"`{record.job_id}` on {code(record.cluster)}"))
-    if record.state is not State.QUEUED and (record.job_id or record.state is not State.CANCELLED):
+    if record.state is not State.QUEUED and (record.job_id or record.state not in (State.CANCELLED, State.SKIPPED)):
         rows.append(("Log", f"[open the log]({log_url})" if log_url else code(f"{record.run_dir}/logs")))
     if record.wandb_url:
         rows.append(("W&B", f"[open the run]({record.wandb_url})"))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+_ENDS: Mapping[When, str] = {"afterok": "", "afterany": " ends", "afternotok": " fails", "aftercorr": ", task by task"}
+
+
+def after_words(stages: Iterable[str], when: When) -> str:
+    """What a stage waits for, in Markdown: `pretrain`, or that `pretrain` fails; empty for what waits for none."""
+    names = " and ".join(f"`{stage}`" for stage in stages)
+    return names + _ENDS[when] if names else ""
 
 
 def _metrics_line(record: RunRecord) -> str:
@@ -255,7 +271,7 @@ def _check(record: RunRecord, now: datetime, lines: list[str], log_url: str | No
         conclusion = "failure" if record.results_problem else _CONCLUSIONS.get(record.state, "failure")
     status = "completed" if ended else "in_progress" if record.state is State.RUNNING else "queued"
     return Check(
-        name=check_name(record.profile, record.recipe),
+        name=check_name(record.profile, record.name),
         sha=record.sha,
         external_id=record.run_key,
         status=status,  # type: ignore[arg-type]  # the three words above are the three that Check has

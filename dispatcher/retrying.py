@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 from dispatcher.answer import Answer
 from dispatcher.asking import granted
 from dispatcher.authorise import AskedBy, Denial, Facts, Grant, needed_teams
 from dispatcher.event import CommentEvent
-from dispatcher.grammar import Malformed, Override, Run, parse_override
+from dispatcher.grammar import Malformed
 from dispatcher.lookups import with_teams
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
 from dispatcher.refusals import denied, malformed, nothing_failed, told
+from dispatcher.resuming import asked_again, newest_pipelines
 from dispatcher.running import Found, which
-from dispatcher.slurm import State
+from dispatcher.staging import expanded
 from dispatcher.starting import start_runs
 from dispatcher.verbs import Retry
 from dispatcher.world import Outcome, World
@@ -40,17 +40,18 @@ def retry(
         return nothing_failed(grant.trigger, world.settings.voice, bool(runs))
     if command.run and len(chosen) > 1:
         return which(chosen, command.run, grant.trigger, world, "retry")
-    # The ledger lies where a job can write: what stands there is held to the grammar like any other text from outside.
-    wrong = [found for record in chosen for word in record.overrides if isinstance(found := parse_override(word), Malformed)]
-    if wrong:
-        return malformed(wrong[0], grant.trigger, world.settings.voice)
-    asked = tuple(again(record, grant.sha) for record in chosen)
-    facts = with_teams(facts, [team for run in asked for team in needed_teams(run, facts, policy)], world)
-    grants = granted(asked, event, facts, policy, world.settings.voice.word)
-    if isinstance(grants, Denial):
-        return denied(grants, grant.trigger)
-    numbered = [replace(item, attempt=record.attempt + 1, retry_of=record.run_key) for item, record in zip(grants, chosen, strict=True)]
-    return start_runs(numbered, facts, event, policy, world)
+    asked = asked_again(chosen, [item.record for item in runs], grant.sha)
+    if isinstance(asked, Malformed):
+        return malformed(asked, grant.trigger, world.settings.voice)
+    wanted = expanded([item.run for item in asked], policy)
+    facts = with_teams(facts, [team for run in wanted for team in needed_teams(run, facts, policy)], world)
+    grants: list[Grant] = []
+    for number, item in enumerate(asked):
+        decided = granted((item.run,), event, facts, policy, world.settings.voice.word)
+        if isinstance(decided, Denial):
+            return denied(decided, grant.trigger)
+        grants += item.narrowed(decided, number, policy)
+    return start_runs(grants, facts, event, policy, world)
 
 
 def _came_later(record: RunRecord, event: AskedBy) -> bool:
@@ -66,18 +67,12 @@ def chosen_runs(command: Retry, records: Sequence[RunRecord], head: str) -> list
     """
     if command.run:
         return [record for record in records if record.run_key.startswith(command.run) and record.state.ended]
-    newest = {(record.profile, record.recipe, record.overrides): record for record in records if record.origin == "github"}
+    on_github = newest_pipelines([record for record in records if record.origin == "github"])
+    newest = {(record.profile, record.name, record.recipe, record.overrides): record for record in on_github}
     on_head = [record for record in newest.values() if record.sha == head] or list(newest.values())
     return [record for record in on_head if record.state.ended and (command.all or failed(record))]
 
 
 def failed(record: RunRecord) -> bool:
     """Whether it ended, and not well."""
-    return record.state.ended and (record.state is not State.SUCCEEDED or bool(record.results_problem))
-
-
-def again(record: RunRecord, head: str) -> Run:
-    """The command that asks for the same on the head. For a fork, a commit that has run before has been vouched for before."""
-    pairs = (word.partition("=") for word in record.overrides)
-    overrides = tuple(Override(key, value) for key, _, value in pairs)
-    return Run(record.profile, record.recipe, record.sha if record.sha == head else None, overrides=overrides)
+    return record.state.ended and not record.ended_well

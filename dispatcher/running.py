@@ -11,6 +11,7 @@ from dispatcher.answer import BROKEN, UNUSABLE, Answer, refusal
 from dispatcher.authorise import Denial
 from dispatcher.configuration import profile_names, read_profile
 from dispatcher.connections import ledger_of
+from dispatcher.dependents import dependents, last_first
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.observe import Seen, report
 from dispatcher.phrases import clock
@@ -88,6 +89,9 @@ def cancel_runs(
     if not wanted or (len(wanted) > 1 and not several):
         over = [item.record for item in runs if command.run and item.record.run_key.startswith(command.run) and item.record.state.ended]
         return _ended_already(over[-1], trigger, world) if over and not wanted else _not_one(command, wanted, trigger, world)
+    active = [item for item in runs if not item.record.state.ended]
+    after = dependents([item.record for item in wanted], [item.record for item in active])
+    wanted = _last_first([*wanted, *(item for item in active if item.record in after)])
     for item in wanted:
         refused = may(item.record) if item.record.actor.lower() != actor.lower() else ""
         if isinstance(refused, Denial):
@@ -95,15 +99,23 @@ def cancel_runs(
     lines = []
     for item in wanted:
         told = end_run(item, f"cancelled by {actor}", policy, world)
-        lines.append(f"- `{item.record.run_key[:8]}` ({item.record.profile} / {item.record.recipe}): {told or 'is being ended'}")
+        lines.append(f"- `{item.record.run_key[:8]}` ({item.record.profile} / {item.record.name}): {told or 'is being ended'}")
         if told is not None and len(wanted) == 1 and told.startswith("could not"):
             return refusal("the job could not be ended", "cancel-refused", told, "", trigger, BROKEN, Exit.CLUSTER, lead="Not done")
     if len(wanted) == 1:
         record = wanted[0].record
-        title = f"### 🛑 Run `{record.run_key[:8]}` ({record.profile} / {record.recipe}) {told or 'is being ended'}"
+        title = f"### 🛑 Run `{record.run_key[:8]}` ({record.profile} / {record.name}) {told or 'is being ended'}"
         return answered("cancelled", [title, *(["", "Its own comment says so as soon as it has ended."] if told is None else [])], trigger)
+    title = f"### 🛑 {len(wanted)} runs are being ended"
+    if after:
+        title += f", {len(after)} of them because they come after {'another one' if len(wanted) - len(after) == 1 else 'others'}"
     words = "Each run's own comment says so as soon as it has ended."
-    return answered("cancelled", [f"### 🛑 {len(wanted)} runs are being ended", "", *lines, "", words], trigger)
+    return answered("cancelled", [title, "", *reversed(lines), "", words], trigger)
+
+
+def _last_first(found: Sequence[Found]) -> list[Found]:
+    by_key = {item.record.run_key: item for item in found}
+    return [by_key[record.run_key] for record in last_first([item.record for item in found])]
 
 
 def _ended_already(record: RunRecord, trigger: str, world: World) -> Answer:
@@ -141,7 +153,7 @@ def which(found: Sequence[RunRecord], wanted: str | None, trigger: str, world: W
     title, words = f"{len(found)} runs {'begin with ' + code(wanted) if wanted else 'are active'}", ""
     step = f"Name one{f', or end them all: `{word} cancel all`' if verb == 'cancel' and not wanted else ''}."
     if found:
-        words = "\n".join(f"- `{word} {verb} {record.run_key[:8]}` ({record.profile} / {record.recipe})" for record in found[:20])
+        words = "\n".join(f"- `{word} {verb} {record.run_key[:8]}` ({record.profile} / {record.name})" for record in found[:20])
     else:
         missing = f"begins with {code(wanted)}" if wanted else f"with {of} is active" if of else "is active"
         title = f"no run of this pull request {missing}" if wanted or verb == "cancel" else "this pull request has no runs yet"
@@ -170,7 +182,7 @@ def runs_table(records: Sequence[RunRecord], world: World) -> list[str]:
 
 def _row(record: RunRecord, world: World) -> str:
     now = world.clock.now()
-    what = f"`{record.profile}` / `{record.recipe}`" + "".join(f" {code(item)}" for item in record.overrides)
+    what = f"`{record.profile}` / `{record.name}`" + "".join(f" {code(item)}" for item in record.overrides)
     waits = f" ({neutralise(record.reason, 160)})" if record.reason and record.state in (State.QUEUED, State.PENDING) else ""
     asked = f"{clock(record.asked_at, now)} by {code(record.actor)}"
     commit = f"`{record.sha[:7]}`{' + changes' if record.uncommitted else ''}"

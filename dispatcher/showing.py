@@ -12,6 +12,7 @@ from dispatcher.configuration import guarded, read_policy, read_profile
 from dispatcher.document import load_document
 from dispatcher.errors import Exit
 from dispatcher.grammar import Malformed, Run
+from dispatcher.pipeline import Pipeline
 from dispatcher.policy import POLICY_PATH, Policy, names_a_secret
 from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile, apply_overrides, with_recipe
 from dispatcher.provenance import Asked, Origin, Row, rows
@@ -58,6 +59,9 @@ def _asked(words: Sequence[str], policy: Policy, world: World) -> Asked | Malfor
     if not isinstance(command, Run) or command.profile or command.sha or command.ref or command.pull or command.dry_run:
         return Malformed("unknown-word", "this takes `recipe=…` and `run.…=…` words.", "For example `recipe=default run.nodes=4`.")
     found = policy.recipe(command.recipe) if command.recipe else None
+    if isinstance(found, Pipeline):
+        stages = ", ".join(f"`{found.recipe_of(stage)}`" for stage in found.order)
+        return Malformed("bad-value", f"`{command.recipe}` has stages, each with its own profile.", f"Name the recipe of one: {stages}.")
     if command.recipe and not isinstance(found, Recipe):
         known = ", ".join(f"`{name}`" for name in policy.recipes) or "none"
         return Malformed("bad-value", f"there is no recipe `{command.recipe}`.", f"There are: {known}.")

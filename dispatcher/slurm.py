@@ -35,6 +35,8 @@ class State(str, Enum):
     CANCELLED = "cancelled"
     PREEMPTED = "preempted"
     NODE_FAIL = "node_fail"
+    SKIPPED = "skipped"
+    """A stage of a pipeline that was not needed: what it is for did not happen. It has never run."""
     LOST = "lost"
     UNKNOWN = "unknown"
 
@@ -46,6 +48,7 @@ class State(str, Enum):
 
 _ENDED = frozenset(
     {State.SUCCEEDED, State.FAILED, State.TIMEOUT, State.OUT_OF_MEMORY, State.CANCELLED, State.PREEMPTED, State.NODE_FAIL, State.LOST}
+    | {State.SKIPPED}
 )
 
 _WORDS: Mapping[str, State] = {

@@ -19,7 +19,6 @@ from dispatcher.connections import one_connection_each
 from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.event import CommentEvent
 from dispatcher.following import follow
-from dispatcher.grammar import Run
 from dispatcher.group import group_lines
 from dispatcher.limits import too_many
 from dispatcher.observe import UNREPORTED, Seen, report, tail_of
@@ -28,10 +27,11 @@ from dispatcher.plan import JobPlan, log_path
 from dispatcher.policy import Policy
 from dispatcher.preparing import Prepared, prepare
 from dispatcher.previewing import shown
-from dispatcher.record import Member
-from dispatcher.refusals import answered, broken, denied
+from dispatcher.refusals import answered, denied
 from dispatcher.report import outputs, run_report
-from dispatcher.submitting import Beginning, Begun, Busy, NotBegun, begin, submitted
+from dispatcher.sequence import as_it_will_be, begin_all, when_its_turn_comes
+from dispatcher.staging import asked_runs, members
+from dispatcher.submitting import Beginning, Begun, Busy, NotBegun, submitted
 from dispatcher.untrusted import code
 from dispatcher.world import Outcome, World
 
@@ -68,14 +68,14 @@ def _waits_for_a_second(grants: Sequence[Grant], rule: str, event: AskedBy, worl
     if first.number is None:
         words = f"**A second person has to agree.** It is more than one may start alone (rule {code(rule)} in `.github/dispatch.yml`)."
         return denied(Denial("approval-needed", words, "Ask for it in a pull request, where somebody can.", rule), first.trigger)
-    runs = tuple(Run(item.profile, item.recipe, overrides=item.overrides) for item in grants)
-    asked = Asked(first.sha, first.trigger, first.actor, first.number, runs, "second", rule, first.retry_of, first.vouched_by)
+    asked = Asked(first.sha, first.trigger, first.actor, first.number, asked_runs(grants), "second", rule, first.retry_of, first.vouched_by)
     return park(asked, event, world)
 
 
 def _previews(prepared: Sequence[Prepared], event: AskedBy, policy: Policy, world: World) -> Outcome | Answer:
     """What would run, for each of them; nothing is submitted."""
-    pages = [shown(item, policy, world) for item in prepared]
+    group = members([item.plan for item in prepared])
+    pages = [shown(item, policy, world) for item in as_it_will_be(prepared, group, policy)]
     told = {**outputs_of_plan(prepared[0].plan)}
     if isinstance(event, CommentEvent):
         return replace(answered("planned", "\n\n".join(pages).splitlines(), prepared[0].plan.grant.trigger), outputs=told)
@@ -83,9 +83,8 @@ def _previews(prepared: Sequence[Prepared], event: AskedBy, policy: Policy, worl
 
 
 def _started(prepared: Sequence[Prepared], event: AskedBy, policy: Policy, world: World) -> Outcome | Answer:
-    members = tuple(Member(run_key=item.plan.run_key, profile=item.plan.profile_name) for item in prepared)
-    group = members if len(members) > 1 else ()
-    beginnings = [_begun(item, group, event, policy, world) for item in prepared]
+    group = members([item.plan for item in prepared])
+    beginnings = begin_all(prepared, group, event, policy, world)
     if not group:
         only = beginnings[0]
         match only:
@@ -99,16 +98,6 @@ def _started(prepared: Sequence[Prepared], event: AskedBy, policy: Policy, world
             case _:
                 assert_never(only)
     return _first_reports(beginnings, policy, world)
-
-
-def _begun(item: Prepared, group: tuple[Member, ...], event: AskedBy, policy: Policy, world: World) -> Beginning:
-    """One of them. Of several, one that breaks does not keep the others from being reported."""
-    try:
-        return begin(item, group, event, policy, world)
-    except DispatchError as error:
-        if not group:
-            raise
-        return NotBegun(item.plan, broken(error, item.plan.grant.trigger))
 
 
 def _first_reports(beginnings: Sequence[Beginning], policy: Policy, world: World) -> Outcome | Answer:
@@ -158,6 +147,9 @@ def _reported(begun: Begun, policy: Policy, world: World, with_comment: bool, mi
 
 def _followed(begun: Begun, seen: Seen, code: Exit, policy: Policy, world: World) -> Outcome:
     """An attached run is followed to its end; of any other, this is how it stands."""
+    if begun.job.attached and (next_one := when_its_turn_comes(begun, policy, world)) is not begun:
+        begun = replace(next_one, record=submitted(next_one.record, world))
+        seen, code = _reported(begun, policy, world, True, {})
     if begun.job.attached and seen.record.job_id and not seen.record.state.ended:
         try:
             return follow(world, begun.cluster, policy, seen)

@@ -116,7 +116,7 @@ def _locked(
         if moved is not None:
             return _called_off(job, record, denied(moved, job.grant.trigger), world, cluster)
         world.say(f"Sending {what_travels(job.package, claim)} and submitting.")
-        hold = takes_turns(policy)
+        hold = takes_turns(policy) or prepared.hold
         usage = reserved(record, world.clock.now())
         answer = _submit(cluster, bundle(job, compiled, record, prepared.secrets, claim, world.archive(), usage, hold))
         if isinstance(answer, Held):

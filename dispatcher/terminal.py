@@ -11,11 +11,13 @@ from dispatcher.answer import Answer
 from dispatcher.asking import granted
 from dispatcher.authorise import Denial, Facts
 from dispatcher.configuration import guarded, read_profile
+from dispatcher.dependents import dependents, last_first
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.event import ManualEvent
 from dispatcher.following import CHUNK, exit_of, show_new_lines
 from dispatcher.grammar import Malformed, Run, Sweep
-from dispatcher.observe import Seen, look, report, sight_of, sightings_of
+from dispatcher.grouping import group_records
+from dispatcher.observe import Seen, look, report, sight_of, sightings_of, sights_of
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
@@ -69,9 +71,9 @@ def status(world: World, policy: Policy, sha: str, run_key: str | None) -> Outco
         try:
             found = [parse_record(text) for text in cluster.find(commit_tag(sha))]
             sweep = cluster.sweep()
-            sightings = sightings_of(sweep)
+            sights = sights_of(sweep, profile.executor)
             for run in sweep.runs:
-                seen = look(world, cluster, run, sight_of(run, sightings, profile.executor), timedelta(seconds=policy.watch.lost_after))
+                seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), sights)
                 found += [seen.record] if seen else []
         finally:
             cluster.close()
@@ -87,8 +89,8 @@ def _as_it_is(world: World, policy: Policy, profile: Profile, record: RunRecord)
     try:
         sweep = cluster.sweep()
         run = next((run for run in sweep.runs if run.run_key == record.run_key), None)
-        sight = sight_of(run, sightings_of(sweep), profile.executor) if run else None
-        seen = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after)) if run and sight else None
+        sights = sights_of(sweep, profile.executor)
+        seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), sights) if run else None
     finally:
         cluster.close()
     return seen.record if seen else record
@@ -132,13 +134,36 @@ def cancel(world: World, policy: Policy, run_key: str) -> Outcome:
     try:
         if record.state is State.QUEUED:
             return _unqueued(record, policy, world, cluster)
+        after = _end_what_follows(record, policy, world, cluster)
         said = cluster.cancel(record.run_key)
     finally:
         cluster.close()
     if said.status != 0:
         raise ClusterError("cluster.failed", f"The job could not be ended: {redact(said.stderr or said.stdout)[:500]}")
     told = {**outputs(record, record.log_url), "decision": "cancelled", "reason-code": "cancelled", "comment-url": ""}
-    return Outcome(Exit.OK, told, f"Job {record.job_id} of run {record.run_key} is being ended.", record)
+    return Outcome(Exit.OK, told, f"Job {record.job_id} of run {record.run_key} is being ended{after}.", record)
+
+
+def _end_what_follows(record: RunRecord, policy: Policy, world: World, cluster: Cluster) -> str:
+    """The stages after it in the same ledger, the last one first → what to say of it. Others are called off by the next sweep."""
+    if not record.stage:
+        return ""
+    active = [item for item in group_records(record, cluster, policy, world).records.values() if not item.state.ended]
+    ended = [item for item in last_first(dependents([record], active)) if _ends(item, policy, world, cluster)]
+    return "".join([", with what comes after it: ", ", ".join(item.run_key for item in reversed(ended))]) if ended else ""
+
+
+def _ends(record: RunRecord, policy: Policy, world: World, cluster: Cluster) -> bool:
+    """Whether a stage could be taken out of the queue, or its job be ended. What GitHub has a check for is left to its own sweep there."""
+    try:
+        if record.state is State.QUEUED and record.origin != "github":
+            dropped = drop(record, "cancelled at a terminal", world, cluster)
+            if dropped is not None:
+                report(world, cluster, policy, Seen(dropped, ""))
+            return dropped is not None
+        return record.state is not State.QUEUED and cluster.cancel(record.run_key).status == 0
+    except DispatchError:
+        return False
 
 
 def _unqueued(record: RunRecord, policy: Policy, world: World, cluster: Cluster) -> Outcome:

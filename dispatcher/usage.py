@@ -84,7 +84,7 @@ def used(record: RunRecord) -> str | None:
 
 def _has_run(record: RunRecord) -> bool:
     """Whether a run whose start nobody saw may have had its GPUs: not when it was cancelled while it waited, or never had a job."""
-    return bool(record.job_id) and (record.state is not State.CANCELLED or record.evidence == "exit file")
+    return bool(record.job_id) and (record.state not in (State.CANCELLED, State.SKIPPED) or record.evidence == "exit file")
 
 
 def spent(journal: str, repository: str, leave_out_run_key: str = "") -> Spent:

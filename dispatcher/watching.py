@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import Seen, changed, look, may_name_its_run, note_absence, note_no_link, report, sight_of, sightings_of
+from dispatcher.observe import Seen, changed, look, may_name_its_run, note_absence, note_no_link, report, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
@@ -73,8 +73,7 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners:
     news: list[Seen] = []
     try:
         sweep = cluster.sweep()
-        sightings = sightings_of(sweep)
-        sights = {run.run_key: sight_of(run, sightings, profile.executor) for run in sweep.runs}
+        sights = sights_of(sweep, profile.executor)
         # Who waits for the ends of our runs has to know which are ours; who looks once need not ask about those that are as they were.
         asked = sweep.runs if owners is not None else tuple(run for run in sweep.runs if _is_due(run, sights[run.run_key]))
         foreign = _foreign(world, cluster, asked, {} if owners is None else owners)
@@ -83,7 +82,7 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners:
             if run.run_key in foreign or not _is_due(run, sights[run.run_key]):
                 continue
             try:
-                seen = _look_after(world, cluster, run, sights[run.run_key], policy, tally)
+                seen = _look_after(world, cluster, run, sights, policy, tally)
             except DispatchError as error:
                 tally.failed += 1
                 world.say(f"Run {run.run_key}: {error.cause} {error.next_step}")
@@ -125,17 +124,17 @@ def _is_ours(world: World, text: str) -> bool:
         return True
 
 
-def _look_after(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, policy: Policy, tally: Tally) -> Seen | None:
+def _look_after(world: World, cluster: Cluster, run: ActiveRun, sights: Mapping[str, Sight], policy: Policy, tally: Tally) -> Seen | None:
     """One active run; what there is to say about it is said."""
     if not run.job_id:
         return _adopt(world, cluster, run, policy, tally)
-    seen = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after))
+    seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), sights)
     if seen is None:
         return None
     if seen.record.absent_since is not None and not seen.record.state.ended:
         note_absence(cluster, seen)
         return None
-    if not changed(run, sight) and not seen.record.wandb_url:
+    if not changed(run, sights[run.run_key]) and not seen.record.wandb_url:
         note_no_link(cluster, run, seen)
         return None
     return _said(world, cluster, policy, seen, tally)

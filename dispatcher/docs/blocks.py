@@ -36,6 +36,7 @@ STATES: Mapping[State, tuple[str, str]] = {
     State.CANCELLED: ("fails", "Somebody cancelled it."),
     State.PREEMPTED: ("fails", "Another job took its place."),
     State.NODE_FAIL: ("fails", "A node failed."),
+    State.SKIPPED: ("–", "A pipeline's stage that was not needed: nothing went wrong that it is for. Its pipeline may pass."),
     State.LOST: (
         "fails",
         "The scheduler answers, and has not known the job for `watch.lost_after`; or its submission was cut off.",

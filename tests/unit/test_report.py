@@ -99,7 +99,8 @@ def test_only_success_is_green() -> None:
     for state in State:
         for problem in ("", "none"):
             green = said(state=state, results_problem=problem).check.conclusion in ("success", "neutral", "skipped")
-            assert green == (state is State.SUCCEEDED and not problem)
+            # A stage that was not needed keeps nobody from merging; whether that may be, the gate knows.
+            assert green == (state in (State.SUCCEEDED, State.SKIPPED) and not problem)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from dispatcher.flow import handle
 from dispatcher.grammar import Override, Run
 from dispatcher.plan import pull_tag
 from dispatcher.record import RunRecord, parse_record
-from dispatcher.retrying import again, chosen_runs
+from dispatcher.resuming import run_of
+from dispatcher.retrying import chosen_runs
 from dispatcher.slurm import State
 from dispatcher.verbs import Retry
 from dispatcher.world import Outcome
@@ -77,8 +78,8 @@ def test_results_that_are_missing_are_a_failure_and_terminals_runs_are_nobodys()
 def test_the_same_is_asked_for_on_the_head() -> None:
     [record] = runs(("1111", FAILED, HEAD, "note=a=b,c"))
     overrides = (Override("note", "a=b,c"),)
-    assert again(record, HEAD) == Run("cluster", "default", HEAD, overrides=overrides)
-    assert again(record, OTHER) == Run("cluster", "default", None, overrides=overrides)
+    assert run_of(record, HEAD) == Run("cluster", "default", HEAD, overrides=overrides)
+    assert run_of(record, OTHER) == Run("cluster", "default", None, overrides=overrides)
 
 
 # --------------------------------------------------------------------------- through the story
