@@ -15,9 +15,9 @@ from typing_extensions import assert_never
 from dispatcher.pipeline import When
 from dispatcher.record import Member, RunRecord, advance
 from dispatcher.report import headline
-from dispatcher.slurm import Absent, Observation, Sight, Silent, State
+from dispatcher.slurm import CANCELLED_BY, Absent, Observation, Sight, Silent, State
 
-# Slurm's word for it: https://slurm.schedmd.com/job_reason_codes.html
+# The controller's word for it: https://slurm.schedmd.com/job_reason_codes.html
 NEVER_SATISFIED = "DependencyNeverSatisfied"
 
 
@@ -129,20 +129,25 @@ def _as_seen(
     match awaited_by(record, ends, now):
         case Never() as never:
             return never.told(record, now)
-        case Standby() if seen.state is State.CANCELLED:
+        case Standby() if seen.state is State.CANCELLED and _by_slurm(seen.reason, seen.evidence):
             return record  # Slurm has drawn its conclusion from an end that nobody has told us yet: the next look has it.
         case _:
             return seen
 
 
 def never_began(record: RunRecord, sight: Sight) -> bool:
-    """Whether Slurm seems to have ended a stage's job for what it waited for, so that the stages before it say why."""
+    """Whether Slurm may have ended a stage's job for what it waited for, so that the stages before it say why."""
     if not record.before:
         return False
     match sight:
         case Absent():
             return record.started_at is None
         case Observation():
-            return sight.state is State.CANCELLED and NEVER_SATISFIED in sight.reason
+            return sight.state is State.CANCELLED and not sight.nodes and not sight.reason.startswith(CANCELLED_BY)
         case _:
             return False
+
+
+def _by_slurm(reason: str, source: str) -> bool:
+    """Whether nobody else can have ended it. The controller says `Dependency` also of what somebody ended while it waited."""
+    return reason == NEVER_SATISFIED or source == "sacct"

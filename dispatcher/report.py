@@ -240,13 +240,12 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 
-_ENDS: Mapping[When, str] = {"afterok": "", "afterany": " ends", "afternotok": " fails", "aftercorr": ", task by task"}
-
-
 def after_words(stages: Iterable[str], when: When) -> str:
     """What a stage waits for, in Markdown: `pretrain`, or that `pretrain` fails; empty for what waits for none."""
-    names = " and ".join(f"`{stage}`" for stage in stages)
-    return names + _ENDS[when] if names else ""
+    names = [f"`{stage}`" for stage in stages]
+    one = len(names) == 1
+    ends = {"afterok": "", "afterany": " ends" if one else " end", "afternotok": " fails" if one else " fail"}
+    return " and ".join(names) + ends.get(when, ", task by task") if names else ""
 
 
 def _metrics_line(record: RunRecord) -> str:

@@ -17,6 +17,8 @@ from dispatcher.jobparts import part_order, parts_of
 from dispatcher.ports import CommandOutput
 
 SQUEUE_FORMAT = "%i|%T|%r|%S|%j|%N|%Q"
+# How the reason of a job begins that somebody has ended, and not Slurm itself.
+CANCELLED_BY = "cancelled by user id"
 SACCT_FORMAT = "JobID,State,ExitCode,Start,End,ElapsedRaw,NodeList,Reason"
 
 
@@ -375,7 +377,7 @@ def _filled(seen: Observation, exit_file: str) -> Observation:
 
 def _cancelled_by(word: str) -> str:
     match = re.match(r"CANCELLED by (\S+)", word)
-    return f"cancelled by user id {match[1]}" if match else ""
+    return f"{CANCELLED_BY} {match[1]}" if match else ""
 
 
 def parse_job_id(text: str) -> str | None:

@@ -26,7 +26,7 @@ class CompilerProcess:
         self._python = python
         self._process: subprocess.Popen[str] | None = None
         self._ready = False
-        self._asked = ""
+        self._asked: list[str] = []
         self._log: IO[str] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
@@ -54,9 +54,9 @@ class CompilerProcess:
         self.start()
         assert self._process is not None
         assert self._process.stdin is not None
-        self._asked = json.dumps(job)
+        self._asked.append(json.dumps(job))
         with suppress(BrokenPipeError):  # it has ended: reading its answer will say so
-            print(self._asked, file=self._process.stdin, flush=True)
+            print(self._asked[-1], file=self._process.stdin, flush=True)
 
     def compile(self, job: Mapping[str, object]) -> Compiled:
         """Renders one job.
@@ -64,18 +64,19 @@ class CompilerProcess:
         Raises:
             CompileError: `compile.failed` when NeMo-Run refuses the job, `compile.no-nemo-run` when it cannot even be imported.
         """
-        if self._asked and self._asked != json.dumps(job):
-            self._answer()  # another job was begun and is not wanted any more
-        if not self._asked:
+        wanted = json.dumps(job)
+        if wanted not in self._asked:
             self.begin(job)
+        # Jobs that were begun and are not wanted any more, as those of runs that turned out to have one, are answered before it.
+        while self._asked.pop(0) != wanted:
+            self._answer()
         answer = self._answer()
         if "ok" not in answer:
             raise CompileError("compile.failed", f"NeMo-Run refused the job: {answer.get('error') or self._last_words()}")
         return _compiled(answer["ok"])
 
     def _answer(self) -> dict[str, object]:
-        """The answer to what was asked, which is empty when the process has ended."""
-        self._asked = ""
+        """The next answer, which is empty when the process has ended."""
         self._ready = self._ready or bool(self._read().get("ready"))
         if not self._ready:
             raise CompileError("compile.no-nemo-run", f"NeMo-Run could not be imported: {self._last_words()}")
@@ -86,7 +87,7 @@ class CompilerProcess:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
-            self._process, self._ready, self._asked = None, False, ""
+            self._process, self._ready, self._asked = None, False, []
         if self._log is not None:
             self._log.close()
         if self._home is not None:

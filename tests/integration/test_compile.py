@@ -687,6 +687,15 @@ def test_a_local_run_gets_the_same_arguments(bench: Bench, recipe: Recipe, argum
 # --------------------------------------------------------------------------- when it cannot
 
 
+def test_each_job_gets_its_own_script_whatever_was_begun_before(compiler: CompilerProcess, bench: Bench) -> None:
+    """A run that turns out to have its job is begun and never asked for; the script of the next one is not that one's."""
+    jobs = [replace(job_of(bench, Recipe(script="train.py")), run_key=f"{number:016x}").for_compiler() for number in range(3)]
+    for job in jobs[:2]:
+        compiler.begin(job)
+    for job in (jobs[1], jobs[2], jobs[0]):
+        assert f"--job-name=dispatch-{job['run_key']}" in compiler.compile(job).script
+
+
 def test_a_job_that_nemo_run_refuses(compiler: CompilerProcess, bench: Bench) -> None:
     job = job_of(bench, Recipe(script="train.py"))
     broken = {**job.for_compiler(), "executor": {"account": "ml", "nonsense": 1}}
