@@ -29,7 +29,7 @@ def group_comment(
 
     `records` by run key; `missing`: why others have none, in Markdown; `unheard`: those whose ledger did not answer.
     """
-    first = next(iter(records.values()))
+    first = _own(members, records)[0]
     body = group_lines(members, records, missing, now, voice, unheard)
     known = [records[member.run_key] for member in members if member.run_key in records]
     goes_on = bool(unheard) or any(not record.state.ended for record in known)
@@ -50,10 +50,11 @@ def group_lines(
     """The same without marker and footer, as a summary shows it."""
     known = [records[member.run_key] for member in members if member.run_key in records]
     absent = len(members) - len(known) - len(unheard)
-    first = known[0]
+    own = _own(members, records)
+    first = own[0]
     commit = f"[`{first.sha[:7]}`]({voice.server_url}/{first.target.repository}/commit/{first.sha})"
     commit += f" {WITH_CHANGES}" if first.uncommitted else ""
-    total = sum(record.resources.gpu_hours for record in known)
+    total = sum(record.resources.gpu_hours for record in own)
     # Of a sweep over recipes each row names its own.
     names = {record.pipeline or record.recipe for record in known}
     recipe = f"`{first.pipeline or first.recipe}` at " if len(names) == 1 else ""
@@ -76,6 +77,11 @@ def group_lines(
         retry = "" if voice.at_terminal else f"`{voice.word} retry` {_RETRIES[any(member.stage for member in members)]}; "
         lines += ["", f"**Next:** {retry}`{voice.logs(failed[0].run_key)}` shows a log."]
     return lines
+
+
+def _own(members: Sequence[Member], records: Mapping[str, RunRecord]) -> list[RunRecord]:
+    """The runs that the command itself has started; of a pipeline that is run again others may stand beside them."""
+    return [records[member.run_key] for member in members if member.run_key in records and not member.reused]
 
 
 def _count(members: Sequence[Member], known: Sequence[RunRecord]) -> str:

@@ -134,11 +134,14 @@ class Pipeline(Model):
 
 
 def _kind(given: Any) -> str:
-    """What has stages is a pipeline; what has not is held to be a script's or a module's recipe, and its mistakes are told as such."""
-    return "stages" if isinstance(given, Pipeline) or (isinstance(given, dict) and "stages" in given) else "recipe"
+    """What has stages is a pipeline; what has not is held to be a script's or a module's recipe, and its mistakes are told as such.
+
+    The tags are no keys of a table: pydantic puts them into the paths of what it finds.
+    """
+    return "a pipeline" if isinstance(given, Pipeline) or (isinstance(given, dict) and "stages" in given) else "a recipe"
 
 
-AnyRecipe = Annotated[Annotated[Recipe, Tag("recipe")] | Annotated[Pipeline, Tag("stages")], Discriminator(_kind)]
+AnyRecipe = Annotated[Annotated[Recipe, Tag("a recipe")] | Annotated[Pipeline, Tag("a pipeline")], Discriminator(_kind)]
 """What stands under `recipes:`."""
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from dispatcher.answer import Voice
 from dispatcher.phrases import number
 from dispatcher.record import Member, RunRecord
-from dispatcher.report import after_words, headline, icon
+from dispatcher.report import after_words, headline, icon, links
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, neutralise
 
@@ -37,7 +37,7 @@ def stage_table(
         elif record is not None:
             sign, state = icon(record), _state(record, member, now)
         job = f"`{record.job_id}`" if record and record.job_id else ""
-        log = f"[log]({record.log_url})" if record and record.log_url and not _is_waiting(record) else ""
+        log = links(record) if record and not _is_waiting(record) else ""
         words = " ".join(code(item) for item in own.get(member.run_key, []))
         cells = [
             sign,
