@@ -23,7 +23,7 @@ from dispatcher.plan import Earlier
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.preparing import Prepared
-from dispatcher.profile import Profile, SlurmProfile, UnknownProfile
+from dispatcher.profile import LocalProfile, Profile, SlurmProfile, UnknownProfile
 from dispatcher.record import Member, RunRecord, parse_record
 from dispatcher.refusals import broken, not_reached
 from dispatcher.slurm import Observation, State
@@ -126,7 +126,11 @@ def _earlier(before: _Before, own: Profile, by_slurm: bool) -> Earlier:
 
 def _same_scheduler(one: Profile | None, other: Profile) -> bool:
     """Whether two profiles mean one scheduler, with one file system."""
-    return one is not None and ledger_of(one)[:3] == ledger_of(other)[:3]
+    if isinstance(one, SlurmProfile) and isinstance(other, SlurmProfile):
+        *mine, _folder = ledger_of(one)
+        *others, _folder = ledger_of(other)
+        return mine == others
+    return isinstance(one, LocalProfile) and isinstance(other, LocalProfile)
 
 
 # --------------------------------------------------------------------------- how those before it stand
