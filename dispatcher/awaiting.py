@@ -98,7 +98,7 @@ def satisfied(when: When, state: State) -> bool:
 def _never(stage: str, when: When, before: RunRecord, now: datetime) -> Never:
     how = f"stage {stage} {headline(before, now)}"
     needless = when == "afternotok" or before.state is State.SKIPPED
-    return Never(f"not needed: {how}" if needless else how, needless)
+    return Never(how, needless)
 
 
 def as_seen(

@@ -122,9 +122,9 @@ def next_step(record: RunRecord, voice: Voice) -> str:
 def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Report:
     """The whole report on a run. `tail` is the end of its log, already redacted; the job's summary stands in for a missing log link."""
     log_url = record.log_url or voice.summary_url
-    failed = bool(record.results_problem) or (record.state.ended and record.state is not State.SUCCEEDED)
+    failed = bool(record.results_problem) or (record.state.ended and not record.ended_well)
     lines = [f"### {icon(record)} {voice.name} · {record.profile} · {neutralise(headline(record, now), 300)}", ""]
-    if record.reason and (failed or record.state in (State.PENDING, State.QUEUED)):
+    if record.reason and (failed or record.state in (State.PENDING, State.QUEUED, State.SKIPPED)):
         lines += [f"{_why(record, failed)}{neutralise(record.reason, 300)}", ""]
     if record.results:
         lines += [_metrics_line(record), ""]
@@ -149,7 +149,7 @@ def _why(record: RunRecord, failed: bool) -> str:
     """How the reason is introduced: the queue's says itself what it is."""
     if record.state is State.QUEUED:
         return "It has " if record.reason.startswith("place ") else ""
-    return "Reason: " if failed else "Waiting for: "
+    return "Reason: " if failed or record.state is State.SKIPPED else "Waiting for: "
 
 
 def last_lines(tail: str) -> str:
@@ -288,10 +288,10 @@ def _buttons(record: RunRecord) -> tuple[Button, ...]:
         return ()
     if not record.state.ended:
         return (Button("Cancel", "End this run", "cancel"),)
-    return () if record.state is State.SUCCEEDED and not record.results_problem else (Button("Retry", "Run it again", "retry"),)
+    return () if record.ended_well else (Button("Retry", "Run it again", "retry"),)
 
 
 def _reaction(record: RunRecord) -> Reaction | None:
     if not record.state.ended:
         return None
-    return "rocket" if record.state is State.SUCCEEDED and not record.results_problem else "confused"
+    return "rocket" if record.ended_well else "confused"

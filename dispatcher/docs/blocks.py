@@ -18,6 +18,7 @@ from dispatcher.docs.executors import every_field, support
 from dispatcher.docs.fields import fields_table
 from dispatcher.docs.pages import quoted, table
 from dispatcher.errors import CATALOGUE, EXITS
+from dispatcher.pipeline import Stage
 from dispatcher.recipe import Recipe
 from dispatcher.report import TAIL_LINES
 from dispatcher.slurm import State
@@ -98,6 +99,7 @@ def blocks(root: Path) -> dict[str, str]:
         ),
         "launcher-ft": fields_table(launcher.FaultTolerance),
         "launcher-slurm-ray": fields_table(launcher.SlurmRay),
+        "stage": fields_table(Stage),
         "packager": fields_table(packager.Packager),
         "packagers": table(("packager", "what travels"), ((f"`{name}`", words) for name, words in packager.KINDS.items())),
         "packager-support": support(),
@@ -114,6 +116,7 @@ def blocks(root: Path) -> dict[str, str]:
         "comment-failed": quoted(examples.failed()),
         "comment-refused": quoted(examples.refused()),
         "comment-several": quoted(examples.several()),
+        "comment-stages": quoted(examples.stages()),
         "comment-waits": quoted(examples.waits()),
         "comment-help": quoted(examples.helped()),
         "check-overridden": quoted(examples.overridden()),

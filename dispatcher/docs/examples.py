@@ -84,6 +84,34 @@ def several() -> str:
     return "\n".join(lines)
 
 
+def stages() -> str:
+    """The comment of a pipeline of which one stage is running."""
+    states = {"pretrain": State.SUCCEEDED, "sft": State.RUNNING, "rl": State.PENDING, "rescue": State.SKIPPED}
+    profiles = {"pretrain": "large", "sft": "cluster", "rl": "cluster", "rescue": "cluster"}
+    keys = {stage: f"{number + 4}f1c2d3e4f5a6b7c" for number, stage in enumerate(states)}
+    members = tuple(
+        Member(
+            run_key=key,
+            profile=profiles[stage],
+            stage=stage,
+            after=() if stage == "pretrain" else (keys["sft" if stage == "rl" else "pretrain"],),
+            when="afternotok" if stage == "rescue" else "afterok",
+        )
+        for stage, key in keys.items()
+    )
+    found: dict[str, RunRecord] = {}
+    for number, (stage, state) in enumerate(states.items()):
+        record = _ended(state, timedelta(minutes=12, seconds=4)) if state.ended else _RUN
+        more: dict[str, object] = {"run_key": keys[stage], "profile": profiles[stage], "recipe": stage, "state": state, "group": members}
+        more |= {"pipeline": "nano", "stage": stage, "job_id": str(12345 + number), "log_template": "", "overrides": ("train.iters=200",)}
+        more |= {"results": {"loss": 1.873}} if state is State.SUCCEEDED else {}
+        more |= {"started_at": _ASKED + timedelta(minutes=18)} if state is State.RUNNING else {}
+        more |= {"reason": "Dependency"} if state is State.PENDING else {}
+        more |= {"reason": "stage pretrain passed in 12m 04s"} if state is State.SKIPPED else {}
+        found[keys[stage]] = record.model_copy(update=more)
+    return "\n".join(group_lines(members, found, {}, _ASKED + timedelta(minutes=31), Voice()))
+
+
 def waits() -> str:
     """Two requests that wait for somebody's approval."""
     asked = {"sha": _RUN.sha, "trigger": "comment:4", "actor": "carol", "lines": ("profile=cluster",)}

@@ -58,7 +58,7 @@ def test_one_that_waits_for_one(when: When, state: State) -> None:
         (State.SUCCEEDED, State.SUCCEEDED, Ready()),
         (State.FAILED, State.RUNNING, "stage sft failed"),
         (State.SKIPPED, State.FAILED, "stage rl failed"),
-        (State.SKIPPED, State.SUCCEEDED, "not needed: stage sft was not needed"),
+        (State.SKIPPED, State.SUCCEEDED, "stage sft was not needed"),
     ],
 )
 def test_one_that_waits_for_two(first: State, second: State, found: object) -> None:
@@ -86,7 +86,7 @@ RUNNING = Observation(State.RUNNING, "squeue", start=NOON)
     ("stage", "before", "state", "reason"),
     [
         ("sft", FAILED, State.CANCELLED, "stage pretrain failed with exit code 3"),
-        ("rescue", PASSED, State.SKIPPED, "not needed: stage pretrain passed"),
+        ("rescue", PASSED, State.SKIPPED, "stage pretrain passed"),
     ],
 )
 def test_why_slurm_ended_it(killed: Sight, stage: str, before: Sight, state: State, reason: str) -> None:
