@@ -107,7 +107,7 @@ def _asked(arguments: argparse.Namespace, inputs: Inputs, runner: Runner, compil
     if arguments.working_folder and inputs.github.in_actions:
         raise InputError("input.working-folder", "`--working-folder` was given in a workflow.")
     world = for_terminal(
-        inputs if wait is None else replace(inputs, wait_word=str(wait)), runner, folder, compiler, arguments.working_folder
+        inputs if wait is None else replace(inputs, wait_word=str(wait)), runner, folder, compiler, arguments.working_folder, arguments.repo
     )
     sha = commit_at(folder, arguments.commit)
     if not arguments.working_folder and uncommitted(folder):
@@ -122,7 +122,7 @@ def _status(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
     from dispatcher.terminal import status
 
     folder = top_folder(arguments.repo)
-    world = for_terminal(inputs, runner, folder)
+    world = for_terminal(inputs, runner, folder, start=arguments.repo)
     return _told(status(world, read_policy(world), commit_at(folder, arguments.commit), arguments.run))
 
 
@@ -132,7 +132,7 @@ def _logs(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
     from dispatcher.terminal import logs
 
     runner.log_to_stdout = not arguments.json
-    world = for_terminal(inputs, runner, top_folder(arguments.repo))
+    world = for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo)
     return _told(logs(world, read_policy(world), arguments.run, arguments.lines, arguments.follow, arguments.task))
 
 
@@ -141,7 +141,7 @@ def _cancel(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
     from dispatcher.effects.assembly import for_terminal, top_folder
     from dispatcher.terminal import cancel
 
-    world = for_terminal(inputs, runner, top_folder(arguments.repo))
+    world = for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo)
     return _told(cancel(world, read_policy(world), arguments.run))
 
 
@@ -178,7 +178,7 @@ def _doctor(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
     from dispatcher.effects.assembly import for_terminal, top_folder
     from dispatcher.effects.checkup import check_up
 
-    world = for_terminal(inputs, runner, top_folder(arguments.repo))
+    world = for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo)
     return _told(check_up(world, inputs, arguments.profile))
 
 
@@ -198,7 +198,7 @@ def _policy(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
     from dispatcher.checking import Supposed, check_command, check_files
     from dispatcher.effects.assembly import for_terminal, top_folder, with_forge
 
-    world = for_terminal(inputs, runner, top_folder(arguments.repo))
+    world = for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo)
     if arguments.comment is None:
         return _told(check_files(world))
     supposed = Supposed(
@@ -220,7 +220,7 @@ def _profile(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> T
     from dispatcher.effects.assembly import for_terminal, top_folder
 
     folder = top_folder(arguments.repo)
-    world = for_terminal(inputs, runner, folder)
+    world = for_terminal(inputs, runner, folder, start=arguments.repo)
     if arguments.action == "convert":
         from dispatcher.effects.converting import Job, convert
 
@@ -264,7 +264,7 @@ def _somewhere(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) ->
         repository = event.get("repository")
         branch = repository.get("default_branch") if isinstance(repository, dict) else None
         return for_github(inputs, runner, branch if isinstance(branch, str) else "")
-    return with_forge(inputs, for_terminal(inputs, runner, top_folder(arguments.repo)))
+    return with_forge(inputs, for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo))
 
 
 def _told(ended: Outcome) -> Told:

@@ -89,11 +89,13 @@ def profile_names(world: World) -> tuple[str, ...]:
 
 
 def env_file(world: World) -> str:
-    """Nemotron's file of profiles: `env.toml` in the root, or what `NEMOTRON_ENV_FILE` names below it.
+    """Nemotron's file of profiles: what was found at a terminal, else `env.toml` in the root, or what `NEMOTRON_ENV_FILE` names below it.
 
     Raises:
         ConfigError: `config.invalid` for a name that cannot be one.
     """
+    if world.settings.env_file:
+        return world.settings.env_file
     given = world.settings.environment.get("NEMOTRON_ENV_FILE", "") or ENV_TOML
     if not given.endswith(".toml") or not _BELOW.fullmatch(given):
         words = f"`NEMOTRON_ENV_FILE` is {code(given)}, which is no path of a `.toml` file below the repository's root."

@@ -219,7 +219,8 @@ class Reached(Common):
     def unreachable(self) -> list[tuple[Loc, str]]:
         """What is missing for `tunnel: ssh`."""
         missing = [name for name in ("host", "user") if getattr(self, name) is None] if self.tunnel == "ssh" else []
-        return [((), f"`{name}` is missing, which `tunnel: ssh` needs") for name in missing]
+        here = "" if self.host else "; where this machine itself is the cluster's, write `tunnel: local`"
+        return [((), f"`{name}` is missing, which `tunnel: ssh` needs{here}") for name in missing]
 
 
 def _upper(value: str) -> str:

@@ -316,9 +316,18 @@ def _checked(document: Document) -> Profile:
     refuse_what_is_elsewhere(document)
     executor = document.value.get("executor")
     if not isinstance(executor, str) or executor not in EXECUTORS:
-        words = "`executor` is missing" if executor is None else f"`executor` {code(str(executor))} is not known here"
-        raise refuse(document, [(("executor",), f"{words}: it is `slurm` or `local`")])
+        raise refuse(document, [(("executor",), _no_executor(executor))])
     return check(EXECUTORS[executor], document)
+
+
+def _no_executor(written: Any) -> str:
+    """Why a table's `executor` is none, and what it could be."""
+    known = ", ".join(code(name) for name in EXECUTORS)
+    if written is None:
+        return f"`executor` is missing (Nemotron would take `local`, which runs the commit on this very machine): known are {known}"
+    near = difflib.get_close_matches(str(written), EXECUTORS, 1, 0.6)
+    meant = f"; did you mean {code(near[0])}?" if near else f": known are {known}"
+    return f"`executor` {code(str(written))} is not known here{meant}"
 
 
 # --------------------------------------------------------------------------- overrides

@@ -6,6 +6,7 @@ https://github.com/NVIDIA-NeMo/Nemotron/blob/main/docs/nemo_runspec/nemo-run.md#
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,9 @@ def refuse_what_is_elsewhere(document: Document) -> None:
 def with_packager_table(document: Document) -> Document:
     """`packager = "pattern"` with `packager_include_pattern = …` beside it → one table. Raises `ConfigError` `config.invalid`."""
     given = {key: name for key, name in PACKAGER_OPTIONS.items() if key in document.value}
+    odd = [key for key in document.value if key.startswith("packager_") and key not in given]
+    if odd:
+        raise refuse(document, [((key,), _no_option(key)) for key in odd])
     if not given:
         return document
     packager = document.value.get("packager", "git")
@@ -111,6 +115,12 @@ def with_packager_table(document: Document) -> Document:
         places.update({("packager", name, *loc[1:]): place for loc, place in document.places.items() if loc[:1] == (key,)})
         places.setdefault(("packager",), document.place((key,)))
     return Document(document.path, value, places)
+
+
+def _no_option(key: str) -> str:
+    near = difflib.get_close_matches(key, PACKAGER_OPTIONS, 1, 0.75)
+    meant = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(f'`{name}`' for name in PACKAGER_OPTIONS)}"
+    return f"{code(key)} is no option of the packager; {meant}"
 
 
 def without_secrets(document: Document, secrets: Collection[str]) -> tuple[Document, tuple[Note, ...]]:

@@ -27,6 +27,8 @@ class Settings:
     """Who pressed "Re-run" on an event of before; empty on the first attempt."""
     run_id: str = ""
     config_ref: str = ""
+    env_file: str = ""
+    """Nemotron's file of profiles, where it was looked for on this machine."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     to_hide: tuple[str, ...] = field(default=(), repr=False)
     local_job_dir: str = ""

@@ -52,11 +52,21 @@ def for_github(inputs: Inputs, runner: Runner, default_branch: str) -> World:
     )
 
 
-def for_terminal(inputs: Inputs, runner: Runner, folder: Path, compiler: CompilerProcess | None = None, as_it_lies: bool = False) -> World:
+def for_terminal(
+    inputs: Inputs,
+    runner: Runner,
+    folder: Path,
+    compiler: CompilerProcess | None = None,
+    as_it_lies: bool = False,
+    start: Path | None = None,
+) -> World:
     """The world of a person in a checkout: policy and profiles are the folder's; GitHub is not spoken to.
 
-    With `as_it_lies` the folder's files are packed, and not those of a commit.
+    With `as_it_lies` the folder's files are packed, and not those of a commit. `start` is the folder in it that the person is in.
     """
+    from dispatcher.effects.envfile import find_env_file
+
+    env_file = find_env_file(start or folder, folder, inputs.environment.get("NEMOTRON_ENV_FILE", ""))
     return _world(
         inputs,
         runner,
@@ -67,6 +77,7 @@ def for_terminal(inputs: Inputs, runner: Runner, folder: Path, compiler: Compile
         workspace=folder,
         compiler=compiler,
         as_it_lies=as_it_lies,
+        env_file=env_file,
     )
 
 
@@ -209,6 +220,7 @@ def _world(
     compiler: CompilerProcess | None = None,
     account: Account | None = None,
     as_it_lies: bool = False,
+    env_file: str = "",
 ) -> World:
     github = inputs.github
     local_job_dir = str(Path(inputs.state_dir) / "local")
@@ -247,6 +259,7 @@ def _world(
             wait=inputs.wait,
             run_attempt=int(github.run_attempt) if github.run_attempt.isdigit() else 1,
             rerun_by=github.rerun_by,
+            env_file=env_file,
             environment=inputs.environment,
             to_hide=inputs.to_hide,
             local_job_dir=local_job_dir,

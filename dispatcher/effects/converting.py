@@ -10,6 +10,7 @@ from pathlib import Path
 from dispatcher.conversion import Converted, to_toml, to_yaml, unlike
 from dispatcher.effects.writing import write_all
 from dispatcher.errors import ConfigError, Exit, InputError
+from dispatcher.profile import ENV_TOML
 from dispatcher.untrusted import code, fence
 from dispatcher.world import Outcome, outcome
 
@@ -67,7 +68,9 @@ def _from_yaml(job: Job) -> tuple[Converted, Mapping[str, str], Mapping[str, str
         raise InputError("input.missing", "There is no file `profiles/*.yaml`.", "Add one, or name env.toml with `--to yaml`.")
     there = job.folder / job.env_file
     beside = {job.env_file: _read(there)} if there.exists() else {}
-    return to_toml(sources, job.env_file), {**sources, **beside}, {}
+    # What lies outside of the checkout is read, and not written.
+    into = ENV_TOML if Path(job.env_file).is_absolute() else job.env_file
+    return to_toml(sources, into), {**sources, **beside}, {}
 
 
 def _profiles(folder: Path) -> dict[str, str]:

@@ -62,14 +62,52 @@ def test_show_refuses(words: list[str], status: Exit) -> None:
     assert main(["profile", "show", *words]) == status
 
 
+LOCAL = '[here]\nexecutor = "local"\n'
+
+
 def test_another_file_of_profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`NEMOTRON_ENV_FILE`: from the current folder, from the checkout's, by a whole path, from home; and what is none."""
     (tmp_path / "env.toml").rename(tmp_path / "env.slurm.toml")
+    (tmp_path / "sub").mkdir()
+    outside = tmp_path.parent / f"{tmp_path.name}-home"
+    outside.mkdir()
+    (outside / "mine.toml").write_text(LOCAL)
     assert main(["profile", "show", "big"]) == Exit.CONFIG
-    monkeypatch.setenv("NEMOTRON_ENV_FILE", "env.slurm.toml")
-    assert main(["profile", "show", "big"]) == Exit.OK
-    monkeypatch.setenv("NEMOTRON_ENV_FILE", "../env.slurm.toml")
-    assert main(["profile", "show", "big"]) == Exit.CONFIG
-    assert "NEMOTRON_ENV_FILE" in capsys.readouterr().err
+    monkeypatch.setenv("HOME", str(outside))
+    for folder, named, profile in (
+        (".", "env.slurm.toml", "big"),
+        ("sub", "env.slurm.toml", "big"),
+        ("sub", "../env.slurm.toml", "big"),
+        (".", str(tmp_path / "env.slurm.toml"), "big"),
+        (".", str(outside / "mine.toml"), "here"),
+        (".", "~/mine.toml", "here"),
+    ):
+        monkeypatch.chdir(tmp_path / folder)
+        monkeypatch.setenv("NEMOTRON_ENV_FILE", named)
+        assert main(["profile", "show", profile]) == Exit.OK, named
+    shown = capsys.readouterr().out
+    assert "big: slurm, based on base (env.slurm.toml)" in shown
+    assert f"here: local ({outside}/mine.toml)" in shown
+    for named in ("nothing.toml", "sub", ".github/dispatch.yml"):
+        monkeypatch.setenv("NEMOTRON_ENV_FILE", named)
+        assert main(["profile", "show", "big"]) == Exit.CONFIG
+        assert f"`NEMOTRON_ENV_FILE` is `{named}`, which is no `.toml` file" in capsys.readouterr().err
+
+
+def test_the_nearest_file_of_profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Up to the folder with pyproject.toml, as Nemotron looks for it; then at the checkout's top."""
+    project = tmp_path / "projects" / "one"
+    (project / "src").mkdir(parents=True)
+    monkeypatch.chdir(project / "src")
+    assert main(["profile", "show", "big"]) == Exit.OK, "that of the checkout"
+    (tmp_path / "projects" / "env.toml").write_text(LOCAL)
+    assert [main(["profile", "show", name]) for name in ("here", "big")] == [Exit.OK, Exit.CONFIG]
+    (project / "pyproject.toml").write_text("")
+    assert [main(["profile", "show", name]) for name in ("here", "big")] == [Exit.CONFIG, Exit.OK]
+    (project / "env.toml").write_text(LOCAL)
+    assert main(["profile", "show", "here"]) == Exit.OK
+    monkeypatch.chdir(tmp_path)
+    assert main(["profile", "show", "here", "--repo", "projects/one/src"]) == Exit.OK
 
 
 # --------------------------------------------------------------------------- convert

@@ -266,9 +266,19 @@ def test_a_wrong_key_or_value(line: str, expected: str) -> None:
     ("text", "expected"),
     [
         ("", "`executor` is missing"),
-        ("executor: skypilot", "`executor` `skypilot` is not known here: it is `slurm` or `local`"),
+        ("executor: mainframe", "`executor` `mainframe` is not known here: known are `slurm`, `local`"),
+        ("executor: slrum", "`executor` `slrum` is not known here; did you mean `slurm`?"),
+        ("", "Nemotron would take `local`, which runs the commit on this very machine"),
         ("executor: slurm\nhost: h\nuser: u\nremote_job_dir: /x", "`account` is missing"),
-        ("executor: slurm\naccount: a\nremote_job_dir: /x", "`host` is missing, which `tunnel: ssh` needs"),
+        (
+            "executor: slurm\naccount: a\nremote_job_dir: /x",
+            "`host` is missing, which `tunnel: ssh` needs; where this machine itself is the cluster's, write `tunnel: local`",
+        ),
+        (
+            "executor: local\npackager_include_patern: x",
+            "`packager_include_patern` is no option of the packager; did you mean `packager_include_pattern`?",
+        ),
+        ("executor: local\npackager_x: x", "`packager_x` is no option of the packager; known are `packager_subpath`"),
         ("executor: slurm\naccount: a\ntunnel: local", "`remote_job_dir` is missing"),
         ("executor: local\naccount: a", "`account` is not a key here"),
     ],
