@@ -103,7 +103,10 @@ def test_another_file_name() -> None:
         ("packager = 'pattern'", "the packager `pattern` needs an `include_pattern`"),
         ("packager = 'hybrid'", "the packager `hybrid` needs `sub_packagers`"),
         ("packager = 'zip'", "`packager` should be 'git', 'pattern', 'hybrid' or 'none'"),
-        ("packager_include_patern = 'src/**/*.py'", "`packager_include_patern` is no option of the packager; did you mean `packager_include_pattern`?"),
+        (
+            "packager_include_patern = 'src/**/*.py'",
+            "`packager_include_patern` is no option of the packager; did you mean `packager_include_pattern`?",
+        ),
         ("packager_relative_path = 'src'", "`env.toml:7`: `relative_path` is no option of the packager `git`, but of `pattern`"),
         (
             "packager = { type = 'git' }\npackager_subpath = 'src'",
