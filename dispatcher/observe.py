@@ -34,8 +34,8 @@ HEAD_READ = 256 * 1024
 ABSENT = "absent"
 # Stands for the reported state where what is in the ledger has not been said yet: the next look says it.
 UNREPORTED = "unreported"
-_RUNNING = State.RUNNING.value
-_LINK_SETTLED = f"{_RUNNING}, link settled"
+# Stands for `running` while the log of the job may still name its run at Weights & Biases.
+_LINK_WANTED = f"{State.RUNNING.value}, link wanted"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_SIGHTS: Mapping[str, Sight] = MappingProxyType({})
 
@@ -77,7 +77,7 @@ def changed(run: ActiveRun, sight: Sight) -> bool:
     match sight:
         case Observation():
             if sight.state is State.RUNNING:
-                return run.reported not in (_RUNNING, _LINK_SETTLED)
+                return run.reported not in (State.RUNNING.value, _LINK_WANTED)
             return sight.state.ended or _state_words(sight.state, sight.reason) != run.reported
         case Absent():
             return True
@@ -90,13 +90,13 @@ def changed(run: ActiveRun, sight: Sight) -> bool:
 def may_name_its_run(run: ActiveRun, sight: Sight) -> bool:
     """Whether a running job has written something, and its log has not been looked through yet for its run at Weights & Biases."""
     running = isinstance(sight, Observation) and sight.state is State.RUNNING
-    return running and run.reported == _RUNNING and run.log_size > 0
+    return running and run.reported == _LINK_WANTED and run.log_size > 0
 
 
 def reported_as(record: RunRecord) -> str:
     """What the ledger remembers of a report: the state; while a job waits, what for; while it runs, whether a link is still looked for."""
-    if record.state is State.RUNNING and (record.wandb_url or record.log_head_read):
-        return _LINK_SETTLED
+    if record.state is State.RUNNING and record.wandb_expected and not (record.wandb_url or record.log_head_read):
+        return _LINK_WANTED
     return _state_words(record.state, record.reason)
 
 
@@ -115,7 +115,7 @@ def note_absence(cluster: Cluster, seen: Seen) -> None:
 
 def note_no_link(cluster: Cluster, run: ActiveRun, seen: Seen) -> None:
     """That a running job's log begins without a run at Weights & Biases is remembered, so that it is not read again and again."""
-    if seen.record.state is State.RUNNING and seen.record.log_head_read and run.reported == _RUNNING:
+    if seen.record.state is State.RUNNING and seen.record.log_head_read and run.reported == _LINK_WANTED:
         cluster.save(seen.record.run_key, seen.record.to_json(), reported_as(seen.record))
 
 
@@ -160,10 +160,12 @@ def _with_link(record: RunRecord, cluster: Cluster, files: RunFiles, tail: str, 
     if record.wandb_url:
         return record
     url = run_link(tail, record.wandb_site)
-    if not url and files.log_offset and not record.log_head_read:
+    wanted = record.wandb_expected or record.state.ended
+    if not url and wanted and files.log_offset and not record.log_head_read:
         head = cluster.fetch(record.run_key, 0, HEAD_READ, 0)
         url = run_link(redact(head.log.decode("utf-8", "replace"), to_hide), record.wandb_site) if head else ""
-    return record.model_copy(update={"wandb_url": url, "log_head_read": files.log_size >= HEAD_READ})
+    read = record.log_head_read or (wanted and files.log_size >= HEAD_READ)
+    return record.model_copy(update={"wandb_url": url, "log_head_read": read})
 
 
 def _results_of(cluster: Cluster, record: RunRecord, files: RunFiles) -> RunFiles:

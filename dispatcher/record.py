@@ -146,6 +146,8 @@ class RunRecord(_Frozen):
     """Where the job's Weights & Biases runs are, without scheme."""
     wandb_url: str = Field(default="", pattern=f"^({RUN_PATTERN})?$")
     """Its run there, once the log has named it."""
+    wandb_expected: bool = False
+    """While it runs, its log is looked through for that; else only once it has ended."""
     log_head_read: bool = False
     """The beginning of the log has been looked through as far as it ever is."""
     lfs_pointers: tuple[str, ...] = ()

@@ -39,6 +39,7 @@ from dispatcher.slurm import State
 from dispatcher.turns import takes_turns
 from dispatcher.untrusted import redact
 from dispatcher.usage import reserved
+from dispatcher.wandb import expects_run
 from dispatcher.world import World
 
 # How long another delivery that has just submitted may take to tell GitHub, before it counts as dead.
@@ -106,7 +107,7 @@ def _locked(
 ) -> Beginning:
     """The lock is ours: check, head, job."""
     job = prepared.plan
-    record = _first_record(job, group, event, world)
+    record = _first_record(prepared, group, event, world)
     # Only a run that nobody has begun before can have no check and no comment yet.
     fresh = not claim.resumed and world.settings.first_delivery
     record = _pending_check(record, world, look_first=not fresh)
@@ -153,14 +154,16 @@ def _queued(job: JobPlan, record: RunRecord, policy: Policy, world: World, clust
             assert_never(turn)
 
 
-def _first_record(job: JobPlan, group: tuple[Member, ...], event: AskedBy, world: World) -> RunRecord:
+def _first_record(prepared: Prepared, group: tuple[Member, ...], event: AskedBy, world: World) -> RunRecord:
+    job = prepared.plan
     comment = event.comment_id if isinstance(event, CommentEvent) else None
     asked = (told(event.created_at) if isinstance(event, CommentEvent) else None) or world.clock.now()
     record = job.record(asked, job.profile.address, comment, job.grant.number, world.settings.voice.at_terminal)
     if isinstance(event, MergeGroupEvent):
         entry = Queued(head_ref=event.head_ref, base_ref=event.base_ref)
         record = record.model_copy(update={"target": record.target.model_copy(update={"merge_queue": entry})})
-    return record.model_copy(update={"group": group})
+    reports = expects_run({**job.profile.environment, **prepared.secrets})
+    return record.model_copy(update={"group": group, "wandb_expected": reports})
 
 
 def _moved(grant: Grant, world: World) -> Denial | None:

@@ -29,6 +29,12 @@ def site_of(environment: Mapping[str, str]) -> str:
     return SITE if found is None or found[1].lower() == f"api.{SITE}" else found[1]
 
 
+def expects_run(environment: Mapping[str, str]) -> bool:
+    """Whether the job's variables say that it reports to W&B while it runs; what a cluster's own `~/.netrc` lets it do is not known."""
+    online = environment.get("WANDB_MODE", "online") not in ("offline", "disabled", "dryrun")
+    return online and any(name.startswith("WANDB_") for name in environment)
+
+
 def run_link(text: str, site: str) -> str:
     """The first run that the text names on `site` or on W&B's own; empty when there is none."""
     known = "|".join(re.escape(name) for name in dict.fromkeys((site, SITE)))

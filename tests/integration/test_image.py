@@ -99,6 +99,14 @@ def test_many_at_once_import_each_image_once(cache: Cache) -> None:
     assert ended(cache.start("nemo")) == [(0, "")]
 
 
+def test_a_name_is_one_argument_whatever_is_in_it(cache: Cache) -> None:
+    """No profile can name it so; the program does not rely on that."""
+    name = "$(touch${IFS}hacked);`id`&*?[a]\\'\""
+    assert [status for status, _ in ended(cache.start(name))] == [0]
+    assert [call[3] for call in cache.calls()] == [f"docker://nvcr.io#{name}:1"]
+    assert cache.left() == [f"{name}.sqsh"]
+
+
 @pytest.mark.parametrize("sign", ["KILL", "TERM"])
 def test_an_import_that_is_killed_is_taken_over_by_one(cache: Cache, sign: str) -> None:
     cache.hold.touch()

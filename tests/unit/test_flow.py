@@ -112,6 +112,7 @@ def test_what_is_submitted_is_what_was_planned() -> None:
     assert f"dispatch-{sent.run_key}" in sent.script
     assert [file.path for file in sent.files] == ["configs/task.yaml"]
     assert "export WANDB_API_KEY=s3cret\n" in sent.env_file
+    assert parse_record(sent.record).wandb_expected
     assert "OTHER" not in sent.env_file
     assert run.sent == b"eval.pytrain.py"
     assert sent.manifest.count("\n") == 2

@@ -348,6 +348,7 @@ FIELDS = [
     "exclude",
     "reservation",
     "container_image",
+    "squash",
     "mounts",
     "lustre_mount",
     "additional_parameters",

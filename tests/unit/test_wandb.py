@@ -10,7 +10,7 @@ from dispatcher.configuration import read_policy
 from dispatcher.observe import HEAD_READ, TAIL_READ
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
-from dispatcher.wandb import run_link, site_of
+from dispatcher.wandb import expects_run, run_link, site_of
 from dispatcher.watching import watch
 from tests.fakes import Fakes, run_record
 from tests.unit.test_plan import planned, slurm
@@ -98,9 +98,9 @@ def sweep(fakes: Fakes) -> list[str]:
     return list(fakes.steps)
 
 
-def running(log: bytes, reported: str = "running") -> Fakes:
+def running(log: bytes, reported: str = "running, link wanted", expected: bool = True) -> Fakes:
     fakes = Fakes()
-    fakes.cluster.add(run_record(state=State.RUNNING), reported, "RUNNING", log=log)
+    fakes.cluster.add(run_record(state=State.RUNNING, wandb_expected=expected), reported, "RUNNING", log=log)
     return fakes
 
 
@@ -118,6 +118,32 @@ def test_a_running_job_that_names_its_run_is_said_once() -> None:
     for words in (fakes.forge.bodies[-1], check.summary):
         assert f"| W&B | [open the run]({RUN}) |" in words
     assert sweep(fakes) == ["connect", "cluster.sweep", "cluster.close"]
+
+
+def test_a_job_that_may_not_know_of_weights_and_biases_is_asked_at_its_end() -> None:
+    fakes = running(b"", "pending", expected=False)
+    sweep(fakes)
+    fakes.cluster.runs[KEY].log = LINE.encode() + b"step\n" * HEAD_READ
+    assert sweep(fakes) == ["connect", "cluster.sweep", "cluster.close"]
+    fakes.cluster.scheduler["100"] = "COMPLETED"
+    sweep(fakes)
+    assert record_of(fakes).wandb_url == RUN
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"HF_TOKEN": "x"}, False),
+        ({"WANDB_API_KEY": "x"}, True),
+        ({"WANDB_PROJECT": "nano3"}, True),
+        ({"WANDB_API_KEY": "x", "WANDB_MODE": "offline"}, False),
+        ({"WANDB_API_KEY": "x", "WANDB_MODE": "disabled"}, False),
+        ({"WANDB_API_KEY": "x", "WANDB_MODE": "shared"}, True),
+    ],
+)
+def test_which_jobs_report_there(environment: dict[str, str], expected: bool) -> None:
+    assert expects_run(environment) is expected
 
 
 def test_the_beginning_of_a_long_log_is_read_once() -> None:
@@ -147,6 +173,6 @@ def test_what_lies_between_beginning_and_end_is_read_while_it_is_short() -> None
 
 def test_a_secret_in_the_address_is_not_shown() -> None:
     fakes = Fakes(to_hide=("ab12cd34",))
-    fakes.cluster.add(run_record(state=State.RUNNING), "running", "RUNNING", log=LINE.encode())
+    fakes.cluster.add(run_record(state=State.RUNNING, wandb_expected=True), "running, link wanted", "RUNNING", log=LINE.encode())
     sweep(fakes)
     assert record_of(fakes).wandb_url == ""
