@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from typing_extensions import assert_never
 
+from dispatcher.accepting import accept
 from dispatcher.answer import Answer
 from dispatcher.answering import answer
 from dispatcher.approving import approve
@@ -19,7 +20,7 @@ from dispatcher.helping import help_words
 from dispatcher.lookups import gather_facts, with_teams
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
-from dispatcher.refusals import answered, denied, nothing_to_compare
+from dispatcher.refusals import answered, denied
 from dispatcher.retrying import retry
 from dispatcher.rights import named_teams
 from dispatcher.running import Found, cancel_runs, runs_of_pull, runs_table, show_log
@@ -66,7 +67,7 @@ def _done(command: Attended, event: AskedBy, grant: Grant, facts: Facts, policy:
         case Waive():
             return waive(command, grant, facts, policy, world)
         case AcceptBaseline():
-            return nothing_to_compare(grant.trigger, world.settings.voice)
+            return accept(command, grant, facts, _runs(grant, policy, world), policy, world)
         case _:
             assert_never(command)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dispatcher.denial import REASONS, Denial
-from dispatcher.event import CheckEvent, CommentEvent, LabelEvent, ManualEvent, MergeGroupEvent, PushEvent
+from dispatcher.event import CheckEvent, CommentEvent, LabelEvent, ManualEvent, MergeGroupEvent, PushEvent, ScheduleEvent
 from dispatcher.facts import Asked, AskedBy, Facts, Needed, Via, needed_facts, profile_name, recipe_name, via_of
 from dispatcher.grammar import Override, Run
 from dispatcher.pipeline import Place
@@ -72,6 +72,8 @@ class Grant:
     vouched_by: str = ""
     stage: Place | None = None
     """Its place in a pipeline; `recipe` is then the stage's own."""
+    on_default: bool = False
+    """The commit is the default branch's, or the one that the merge queue would make it."""
 
 
 def authorise(command: Asked, event: AskedBy, facts: Facts, policy: Policy, schedule: str = "", word: str = "/train") -> Grant | Denial:
@@ -98,8 +100,22 @@ def authorise(command: Asked, event: AskedBy, facts: Facts, policy: Policy, sche
         rule=rule,
         from_fork=bool(facts.pull and facts.pull.from_fork),
         schedule=schedule,
+        on_default=isinstance(command, Run) and _is_the_default_branchs(command, event),
     )
     return _run_granted(command, grant, policy) if isinstance(command, Run) else grant
+
+
+def _is_the_default_branchs(command: Run, event: AskedBy) -> bool:
+    """Whether what runs is the default branch, or what the merge queue is about to make of it; a ref that is named may be another."""
+    match event:
+        case MergeGroupEvent():
+            return True
+        case ScheduleEvent():
+            return command.ref is None
+        case ManualEvent():
+            return command.ref is None and command.pull is None and event.ref == f"refs/heads/{event.default_branch}"
+        case _:
+            return False
 
 
 def still_granted(grant: Grant, pull_now: PullRequest | None) -> Grant | Denial:

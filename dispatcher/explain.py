@@ -27,8 +27,8 @@ from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile, apply_o
 from dispatcher.recipe import Recipe
 from dispatcher.record import Resources, RunRecord, Target
 from dispatcher.refusals import unknown_profile
-from dispatcher.rights import may_command
 from dispatcher.staging import expanded
+from dispatcher.rights import may_accept, may_command
 from dispatcher.steps import Explained, Step, place_of
 from dispatcher.turns import Over, bounds, take_turns
 from dispatcher.untrusted import code
@@ -155,9 +155,11 @@ def _other_steps(command: Verb, basis: Basis) -> Iterator[Step]:
         case Retry():
             yield Step("runs", None, "every run is decided again, as if it were asked for now")
         case AcceptBaseline():
-            yield Step(
-                "baseline", False, "this version compares no results: there is no baseline to accept", "", "no-baselines", Exit.CONFIG
-            )
+            accepted = may_accept(basis.facts, basis.policy)
+            if isinstance(accepted, Denial):
+                yield _no("baseline", accepted)
+            else:
+                yield Step("baseline", True, "a run may be accepted as the baseline", accepted)
         case _:
             pass
 

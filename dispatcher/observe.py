@@ -16,6 +16,7 @@ from dispatcher.awaiting import as_seen, never_began
 from dispatcher.cloudstates import CloudSightings
 from dispatcher.group import group_comment
 from dispatcher.grouping import group_records
+from dispatcher.judging import judged, remember
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
 from dispatcher.publish import publish_run
@@ -201,9 +202,30 @@ def report(
     In this order: a process that dies in between says the same thing once more, and never leaves an end unsaid. What was asked for at
     a terminal is nobody's business on GitHub, which may not even have its commit. `missing`: why other runs of the command have no job.
     """
-    record, url = seen.record, ""
-    if record.origin == "github" and world.forge is None:
+    if seen.record.origin == "github" and world.forge is None:
         return seen  # A check waits for this one's end: it stays active for whoever can tell GitHub.
+    seen = say(world, cluster, policy, seen, look_first, with_comment, missing)
+    record = seen.record
+    if record.state.ended:
+        remember(record, world, cluster)
+        spent = used(record)
+        if spent is not None and record.resources.gpu_hours:
+            cluster.account(spent)
+        cluster.retire(record.run_key)
+    return seen
+
+
+def say(
+    world: World,
+    cluster: Cluster,
+    policy: Policy,
+    seen: Seen,
+    look_first: bool = True,
+    with_comment: bool = True,
+    missing: Mapping[str, str] = _NOTHING,
+) -> Seen:
+    """Judges what the run measured, if that has not been done; says on GitHub how it stands; remembers in the ledger that it was said."""
+    record, url = judged(seen.record, world, cluster, policy), ""
     if record.origin == "github" and world.forge is not None:
         words = run_report(record, seen.tail, world.clock.now(), world.settings.voice)
         if record.group and with_comment:
@@ -211,11 +233,6 @@ def report(
         published = publish_run(world.forge, record, words, look_first, with_comment)
         record, url = published.record, published.comment_url
     cluster.save(record.run_key, record.to_json(), reported_as(record))
-    if record.state.ended:
-        spent = used(record)
-        if spent is not None and record.resources.gpu_hours:
-            cluster.account(spent)
-        cluster.retire(record.run_key)
     return Seen(record, seen.tail, url)
 
 

@@ -367,6 +367,7 @@ class JobPlan:
             retry_of=self.grant.retry_of,
             approved_by=self.grant.approved_by or self.grant.vouched_by,
             own_runspec=self.own_runspec,
+            on_default=self.grant.on_default and not self.overrides,
             uncommitted=self.package.uncommitted,
             asked_at=now,
             state=State.SUBMITTING,
@@ -462,7 +463,7 @@ def content_key(package: Package, profile: Profile, recipe: Recipe, overrides: S
     fields = {name: value for name, value in profile.model_dump(mode="json").items() if name not in _NOT_CONTENT}
     words = sorted(f"{override.key}={override.value}" for override in overrides)
     return _digest(
-        "content", package.digest, json.dumps(fields, sort_keys=True), recipe.model_dump_json(exclude={"runspec"}), *words, *more
+        "content", package.digest, json.dumps(fields, sort_keys=True), recipe.model_dump_json(exclude={"runspec", "metrics"}), *words, *more
     )
 
 

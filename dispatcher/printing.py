@@ -47,7 +47,7 @@ def words_of(verb: Verb) -> list[str]:
         case Waive():
             return ["override", verb.gate, _pair("reason", verb.reason, in_lists=False)]
         case AcceptBaseline():
-            return ["baseline", "accept", *_known(verb.run)]
+            return ["baseline", "accept", *_known(verb.run), *([_pair("reason", verb.reason)] if verb.reason else [])]
 
 
 def _known(word: str | None) -> list[str]:

@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from dispatcher.launcher import FaultTolerance, LauncherName, SlurmRay
 from dispatcher.packager import PackagerField
+from dispatcher.thresholds import MetricRule
 from dispatcher.trainconfig import ConfigField
 from dispatcher.values import (
     Between,
@@ -37,6 +38,7 @@ INLINE_LIMIT = 65_536
 OWN_CHOICE = frozenset({"subpath", "include_pattern", "include_submodules"})
 """Fields by which a recipe says itself what the packager `git` takes."""
 
+MetricName = Annotated[str, Shape(r"[A-Za-z0-9_][A-Za-z0-9_./:@ -]{0,99}", "a metric's name as the results have it", 100)]
 RunspecPart = Annotated[
     str,
     Shape(
@@ -118,6 +120,9 @@ class Recipe(Model):
     slurm_ray: SlurmRay = Field(default_factory=SlurmRay, description="Options of the launcher `slurm_ray`.")
     results: RelativePath = Field(
         default="results.json", description="Where the job leaves its metrics, seen from the packed root. Given here, it has to be written."
+    )
+    metrics: dict[MetricName, MetricRule] = Field(
+        default_factory=dict, description="What single metrics of the results have to be: name → rule."
     )
     subpath: RelativePath | Literal[""] = Field(default="", description="Pack only this folder; it becomes the root.")
     include_pattern: OneOrMore[GlobPattern] = Field(

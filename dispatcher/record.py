@@ -15,6 +15,7 @@ from typing_extensions import assert_never
 from dispatcher.errors import ClusterError
 from dispatcher.pipeline import When
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
+from dispatcher.thresholds import MetricVerdict
 from dispatcher.wandb import RUN_PATTERN, SITE, SITE_PATTERN
 
 SCHEMA = 1
@@ -153,6 +154,10 @@ class RunRecord(_Frozen):
     lfs_pointers: tuple[str, ...] = ()
     results: dict[str, float | int | str | None] = Field(default_factory=dict)
     results_problem: str = ""
+    verdicts: tuple[MetricVerdict, ...] = ()
+    """How the metrics stand that the recipe has rules for; one that fails is the results' problem, too."""
+    on_default: bool = False
+    """What ran is the default branch itself, or what the merge queue makes of it: later runs are compared with it."""
 
     @property
     def log_url(self) -> str | None:

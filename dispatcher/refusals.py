@@ -115,10 +115,10 @@ def nothing_failed(trigger: str, voice: Voice, any_runs: bool) -> Answer:
 
 
 def nothing_to_compare(trigger: str, voice: Voice) -> Answer:
-    """Results are not compared with a baseline by this version."""
-    words = "The gate judges how runs ended; it does not compare their results with a baseline, so there is none to accept."
-    step = f"`{voice.help}` says what there is."
-    return refusal("there are no baselines", "no-baselines", words, step, trigger, UNUSABLE, Exit.CONFIG, lead="Not done")
+    """No run of the pull request is one that a baseline could be made of."""
+    words = "A baseline is made of a run of this pull request that ended well, and of a recipe that has `metrics`."
+    step = f"`{voice.word} status` lists the runs; `docs/gates.md` says how results are compared."
+    return refusal("there is nothing to accept", "no-baselines", words, step, trigger, UNUSABLE, Exit.MALFORMED, lead="Not done")
 
 
 def answered(reason: str, lines: Sequence[str], trigger: str) -> Answer:

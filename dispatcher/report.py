@@ -20,6 +20,7 @@ from dispatcher.record import RunRecord
 from dispatcher.results import Value
 from dispatcher.slurm import State
 from dispatcher.untrusted import cap, code, fence, neutralise
+from dispatcher.verdictreport import verdict_lines
 
 TAIL_LINES = 40
 TAIL_BYTES = 12_000
@@ -104,6 +105,11 @@ def next_step(record: RunRecord, voice: Voice) -> str:
     match record.state:
         case State.FAILED | State.OUT_OF_MEMORY:
             return f"The end of the log below usually names the reason. {again}"
+        case State.SUCCEEDED if any(verdict.outcome == "fail" for verdict in record.verdicts):
+            accept = (
+                "" if voice.at_terminal else f" Where it is meant, `{voice.word} baseline accept {record.run_key[:8]}` moves the baseline."
+            )
+            return f"The program ended well: what it measured is worse than the policy lets pass.{accept} {again}"
         case State.SUCCEEDED if record.results_problem:
             return f"Write the results file that the recipe `{record.recipe}` promises. {again}"
         case State.TIMEOUT:
@@ -126,8 +132,10 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     lines = [f"### {icon(record)} {voice.name} · {record.profile} · {neutralise(headline(record, now), 300)}", ""]
     if record.reason and (failed or record.state in (State.PENDING, State.QUEUED, State.SKIPPED)):
         lines += [f"{_why(record, failed)}{neutralise(record.reason, 300)}", ""]
-    if record.results:
+    if record.results and not record.verdicts:
         lines += [_metrics_line(record), ""]
+    if record.verdicts:
+        lines += [*verdict_lines(record), ""]
     if failed and (step := next_step(record, voice)):
         lines += [f"**Next:** {step}", ""]
     lines += _table(record, now, log_url, voice)

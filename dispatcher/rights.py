@@ -12,7 +12,7 @@ from dispatcher.grammar import Override, Run
 from dispatcher.policy import Policy
 from dispatcher.rules import Allow
 from dispatcher.untrusted import code
-from dispatcher.verbs import Waive
+from dispatcher.verbs import AcceptBaseline, Waive
 
 GATES = ("dispatch/gate",)
 
@@ -38,7 +38,7 @@ def may_command(facts: Facts, policy: Policy) -> str | Denial:
 def named_teams(policy: Policy) -> tuple[str, ...]:
     """Every team that the policy admits somewhere: what somebody may do here depends on all of them."""
     rules = [rule.allow for rule in (*policy.profiles.values(), *policy.recipe_rules.values())]
-    rules += [policy.allow, policy.gate.override.allow if policy.gate.override else None]
+    rules += [policy.allow, policy.gate.baseline, policy.gate.override.allow if policy.gate.override else None]
     return tuple(dict.fromkeys(team for allow in rules if allow is not None for team in allow.teams))
 
 
@@ -103,6 +103,11 @@ def may_waive(facts: Facts, policy: Policy, gate: str) -> str | Denial:
     return _met((_waiver(policy),), facts, f"override {code(gate)}")
 
 
+def may_accept(facts: Facts, policy: Policy) -> str | Denial:
+    """The rule that lets the actor move a baseline, else the no."""
+    return _met((_acceptance(policy),), facts, "accept a run as the baseline")
+
+
 def needed_teams(command: Asked, facts: Facts, policy: Policy, extends: Sequence[str] = ()) -> tuple[str, ...]:
     """The teams whose membership still decides, once the role is known: none when the role or the name has decided already.
 
@@ -114,6 +119,8 @@ def needed_teams(command: Asked, facts: Facts, policy: Policy, extends: Sequence
         return () if policy.allow.denies(facts.actor) else named_teams(policy)
     if isinstance(command, Waive) and policy.gate.override is not None:
         rules = (*rules, _waiver(policy))
+    if isinstance(command, AcceptBaseline):
+        rules = (*rules, _acceptance(policy))
     return _undecided(rules, facts)
 
 
@@ -195,3 +202,8 @@ def _waiver(policy: Policy) -> At[Allow]:
     assert policy.gate.override is not None
     allow = policy.gate.override.allow
     return At("gate.override.allow", allow.model_copy(update={"deny": (*policy.allow.deny, *allow.deny)}))
+
+
+def _acceptance(policy: Policy) -> At[Allow]:
+    allow = policy.gate.baseline
+    return At("gate.baseline", allow.model_copy(update={"deny": (*policy.allow.deny, *allow.deny)}))

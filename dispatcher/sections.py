@@ -69,6 +69,7 @@ class Gate(Model):
     """What stands between a pull request and its merge."""
 
     required: tuple[Required, ...] = Field(default=(), description="Runs that must have passed.")
+    baseline: Allow = Field(default=Allow(roles=("maintain",)), description="Who may accept a run as the new baseline.")
     override: Waiver | None = Field(default=None, description="Exceptions by hand; without it there are none.")
 
 

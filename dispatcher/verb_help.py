@@ -74,10 +74,10 @@ VERBS: Mapping[str, VerbHelp] = {
         f"The reason has {REASON_LENGTH[0]} to {REASON_LENGTH[1]} characters, and everybody can read it.",
     ),
     "baseline": VerbHelp(
-        "baseline accept [RUN]",
-        "will make a run's results what later ones are compared with; this version compares nothing yet",
-        ("baseline accept", "baseline accept 4f1c2d3e"),
-        "Without RUN, those of the newest run.",
+        'baseline accept [RUN] [reason="…"]',
+        "makes what a run measured what later ones are compared with, for everybody",
+        ("baseline accept", 'baseline accept 4f1c2d3e reason="the longer warm-up costs 2 %"'),
+        "Without RUN, the newest one that ended well. Who did it, when and why stands beside later comparisons.",
     ),
     "help": VerbHelp(
         "help [VERB | profiles | recipes]",

@@ -97,9 +97,10 @@ class Waive:
 
 @dataclass(frozen=True)
 class AcceptBaseline:
-    """`baseline accept [run]`: this run's results become what later ones are compared with."""
+    """`baseline accept [run] [reason="…"]`: this run's results become what later ones are compared with."""
 
     run: str | None = None
+    reason: str = ""
 
 
 Verb = Run | Sweep | Status | Help | Logs | Cancel | Retry | Approve | Waive | AcceptBaseline
@@ -261,7 +262,13 @@ def _baseline(taken: _Taken) -> Verb | Malformed:
         near = difflib.get_close_matches(what.lower(), ("accept",), 1, 0.6)
         return Malformed("unknown-word", f"{code(what)} is not understood.", "Did you mean **`accept`**?" if near else _usage("baseline"))
     found = _run_key("baseline", run) if run is not None else None
-    return found if isinstance(found, Malformed) else AcceptBaseline(found)
+    if isinstance(found, Malformed):
+        return found
+    reason = taken.given.get("reason", "").strip()
+    most = REASON_LENGTH[1]
+    if len(reason) > most or not reason.isprintable():
+        return Malformed("bad-value", f"The reason does not have at most {most} characters that can be seen.", _usage("baseline"))
+    return AcceptBaseline(found, reason)
 
 
 # How many words without `=` a verb takes, which keys, and what becomes of them.
@@ -272,6 +279,6 @@ _READERS: Mapping[str, tuple[int, tuple[str, ...], Callable[[_Taken], Verb | Mal
     "retry": (1, (), _retry),
     "approve": (0, ("sha",), _approve),
     "override": (1, ("reason",), _override),
-    "baseline": (2, (), _baseline),
+    "baseline": (2, ("reason",), _baseline),
     "help": (1, (), _help),
 }

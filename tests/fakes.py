@@ -156,6 +156,7 @@ class FakeForge:
         self.pulls = {7: PullRequest(7, "open", False, HEAD, "topic", REPOSITORY, "main", BASE, REPOSITORY, "bob")}
         self.roles: dict[str, str] = {"alice": "write"}
         self.teams: set[tuple[str, str, str]] = set()
+        self.merge_bases: dict[tuple[str, str], str] = {}
         self.refs: dict[str, str] = {"main": BASE}
         self.changed: dict[int, tuple[str, ...]] = {7: ("train.py",)}
         self.comments: dict[int, Comment] = {}
@@ -193,6 +194,10 @@ class FakeForge:
     def commit_sha(self, ref: str) -> str | None:
         self.trace.add("forge.commit_sha", ref)
         return self.refs.get(ref)
+
+    def merge_base(self, base: str, head: str) -> str | None:
+        self.trace.add("forge.merge_base", f"{base}...{head[:7]}")
+        return self.merge_bases.get((base, head))
 
     def read_text(self, path: str, ref: str) -> str | None:
         raise NotImplementedError("the world reads the configuration")
@@ -425,6 +430,7 @@ class FakeCluster:
         self.dropped: set[str] = set()
         self.locked = self.lock_is_taken = False
         self.journal: dict[str, list[str]] = {}
+        self.remembered: dict[str, list[str]] = {}
         self.claims: dict[str, ClaimRequest] = {}
         self.packages: set[str] = set()
         self.base: tuple[str, tuple[FileEntry, ...]] | None = None
@@ -521,6 +527,14 @@ class FakeCluster:
 
     def _note(self, line: str) -> None:
         self.journal.setdefault(line.partition(" ")[0], []).append(line)
+
+    def history(self, name: str) -> str:
+        self.trace.add("cluster.history")
+        return "".join(f"{line}\n" for line in self.remembered.get(name, []))
+
+    def remember(self, name: str, line: str) -> None:
+        self.trace.add("cluster.remember")
+        self.remembered.setdefault(name, []).append(line)
 
     def abandon(self, run_key: str) -> None:
         self.trace.add("cluster.abandon")

@@ -467,6 +467,33 @@ def get_commit(call: Call) -> Answer:
     return 200, commit(call, call.repo, _resolved(call))
 
 
+@route("GET", "/repos/{owner}/{repo}/compare/{basehead}", "contents")
+def compare_commits(call: Call) -> Answer:
+    """Where two commits parted; without their files and commits, which nobody asks for here."""
+    base, _, head = call.parts["basehead"].partition("...")
+    ours, theirs = call.repo.sha(base), call.repo.sha(head)
+    if not (ours and theirs):
+        raise Refused(404, "Not Found")
+    shared = call.repo.git("merge-base", ours, theirs)
+    ahead, behind = (int(call.repo.git("rev-list", "--count", f"{one}..{other}")) for one, other in ((ours, theirs), (theirs, ours)))
+    url = f"{call.server.api_url}/repos/{call.repo.full_name}/compare/{base}...{head}"
+    return 200, {
+        "url": url,
+        "html_url": url,
+        "permalink_url": url,
+        "diff_url": f"{url}.diff",
+        "patch_url": f"{url}.patch",
+        "base_commit": commit(call, call.repo, ours),
+        "merge_base_commit": commit(call, call.repo, shared),
+        "status": "diverged" if ahead and behind else "ahead" if ahead else "behind" if behind else "identical",
+        "ahead_by": ahead,
+        "behind_by": behind,
+        "total_commits": ahead,
+        "commits": [],
+        "files": [],
+    }
+
+
 def _resolved(call: Call) -> str:
     if not call.repo.git("for-each-ref", "--count=1"):
         raise Refused(409, "Git Repository is empty.")

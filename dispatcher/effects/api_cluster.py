@@ -239,6 +239,14 @@ class ApiCluster:
         """As in `ports.Cluster`."""
         self._ledger.account(line)
 
+    def history(self, name: str) -> str:
+        """As in `ports.Cluster`."""
+        return self._ledger.history(name)
+
+    def remember(self, name: str, line: str) -> None:
+        """As in `ports.Cluster`."""
+        self._ledger.remember(name, line)
+
     def close(self) -> None:
         """Ends both connections."""
         self._cloud.close()

@@ -826,6 +826,22 @@ usage() {
     end usage
     say done
 }
+history() { # name -> its lines
+    IFS= read -r name <&3 || gone
+    is_hex "$name" || { fail cluster.bad-request history; return; }
+    begin history
+    tail -c 1048576 "history/$name" >&4
+    end history
+    say done
+}
+remember() { # name length line -> the line is added, in one write
+    IFS= read -r name <&3 && IFS= read -r length <&3 && is_hex "$name" && is_number "$length" || gone
+    store "tmp/line.$token"
+    IFS= read -r go <&3 && [ "$go" = go ] || gone
+    [ -n "$words" ] || words=$({ cat "tmp/line.$token" >>"history/$name"; } 2>&1)
+    rm -f "tmp/line.$token"
+    if [ -z "$words" ]; then say done; else failed "$words"; fi
+}
 account() {
     IFS= read -r line <&3 || gone
     is_usage "$line" || { fail cluster.bad-request account; return; }
@@ -1076,7 +1092,7 @@ if [ "$kind" = slurm ] && ! command -v sbatch >/dev/null; then
     fi
 fi
 words=$(mkdir -p "$job_dir" 2>&1) && words=$(cd "$job_dir" 2>&1) && cd "$job_dir" &&
-    words=$(mkdir -p packages/groups runs active queue tags usage tmp 2>&1) || {
+    words=$(mkdir -p packages/groups runs active queue tags usage history tmp 2>&1) || {
     failed "$words"
     exit 0
 }
@@ -1087,7 +1103,7 @@ while IFS= read -r verb <&3; do
     case $verb in
     claim | submit | abandon | sweep | details | fetch | save | retire | cancel | probe | estimate) "$verb" ;;
     release | drop | lock | unlock | standing | usage | account) "$verb" ;;
-    enter | unlaunched | bring | log_kept) "$verb" ;;
+    history | remember | enter | unlaunched | bring | log_kept) "$verb" ;;
     find) find_tag ;;
     *) gone ;;
     esac

@@ -171,6 +171,10 @@ class DemoForge:
         """As git has it."""
         return _git(self.folder, "rev-parse", ref)
 
+    def merge_base(self, base: str, head: str) -> str | None:
+        """Nothing is compared with it here."""
+        return None
+
     def read_text(self, path: str, ref: str) -> str | None:
         """A file of a commit."""
         done = subprocess.run(["git", "-C", str(self.folder), "show", f"{ref}:{path}"], capture_output=True, text=True, check=False)

@@ -115,6 +115,11 @@ class GitHubForge:
             commit = self._repository.get_commit(segment(ref), commit_files_per_page=1)
             return missing_is_none(lambda: str(commit.complete().sha), also=("github.invalid",))
 
+    def merge_base(self, base: str, head: str) -> str | None:
+        """https://docs.github.com/rest/commits/commits#compare-two-commits (one commit a page: only the base is of interest)"""
+        with answer_of("the comparison"):
+            return missing_is_none(lambda: str(self._repository.compare(base, head, comparison_commits_per_page=1).merge_base_commit.sha))
+
     def read_text(self, path: str, ref: str) -> str | None:
         """https://docs.github.com/rest/repos/contents#get-repository-content (at most 1 MB, UTF-8)"""
         found = self._contents(path, ref)

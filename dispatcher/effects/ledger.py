@@ -50,6 +50,10 @@ DIGEST = r"[0-9a-f]{64}"
 NAME = r"[0-9a-z][0-9a-z-]{0,127}"
 PART = r"0|[1-9][0-9]{0,6}"
 
+HISTORY = r"[0-9a-f]{32}"
+HISTORY_CAP = 1 << 20
+LINE_CAP = 64 * 1024
+
 CUT = ("ssh.cut", "cluster.cut")
 CLAIM_SECONDS = 120.0
 SUBMIT_SECONDS = 600.0
@@ -224,6 +228,20 @@ class LedgerCluster:
     def account(self, line: str) -> None:
         """As in `ports.Cluster`. `ValueError` for a line that is not printable ASCII without quotes, shorter than 2000 characters."""
         self._request("account", check_usage(line))
+
+    def history(self, name: str) -> str:
+        """As in `ports.Cluster`; of a longer one the newest whole lines."""
+        text = self._request("history", check_name(name, HISTORY, "history")).text("history")
+        return text.partition("\n")[2] if len(text.encode()) >= HISTORY_CAP else text
+
+    def remember(self, name: str, line: str) -> None:
+        """As in `ports.Cluster`. `ValueError` for a line that is none, or too long."""
+        data = line.encode() + b"\n"
+        if b"\n" in data[:-1] or len(data) > LINE_CAP:
+            raise ValueError("what is to be remembered is not one short line")
+        self._talk.ask("remember", check_name(name, HISTORY, "history"), str(len(data)))
+        self._talk.send(data + b"go\n")
+        self._talk.answer(LOOK_SECONDS)
 
     # ------------------------------------------------------------------ looking
 

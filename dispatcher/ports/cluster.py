@@ -209,6 +209,12 @@ class Cluster(Protocol):
     def account(self, line: str) -> None:
         """Appends one line to the usage journal; the line's first word is its month (`usage.py` writes and reads it)."""
 
+    def history(self, name: str) -> str:
+        """What `remember` has put under a name (32 hex digits): its lines, the newest megabyte; empty when there are none."""
+
+    def remember(self, name: str, line: str) -> None:
+        """Puts one line (without a line's end, at most 64 kB) under a name."""
+
     def abandon(self, run_key: str) -> None:
         """Gives the claim back; nothing was submitted."""
 

@@ -130,6 +130,9 @@ class Forge(Protocol):
     def commit_sha(self, ref: str) -> str | None:
         """The full SHA that a branch, tag or SHA of this repository names."""
 
+    def merge_base(self, base: str, head: str) -> str | None:
+        """The commit at which `head` (a full SHA) left the branch `base`; None when they have none, or one of them is not there."""
+
     def read_text(self, path: str, ref: str) -> str | None:
         """The text of a file at a ref; None when it is not there."""
 

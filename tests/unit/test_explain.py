@@ -123,7 +123,7 @@ def test_every_step_of_a_run_that_may_run() -> None:
         ('/train override dispatch/x reason="it is broken"', {}, Exit.DENIED, "unknown-gate", "gate", "", None),
         ("/train status", {"role": "read"}, Exit.DENIED, "role-too-low", "who", "allow", None),
         (f"/train approve sha={OTHER}", {"head": HEAD}, Exit.DENIED, "sha-mismatch", "commit", "", None),
-        ("/train baseline accept", {}, Exit.CONFIG, "no-baselines", "baseline", "", None),
+        ("/train baseline accept", {}, Exit.DENIED, "role-too-low", "baseline", "gate.baseline", 19),
     ],
 )
 def test_refusals(body: str, supposed: dict[str, Any], exit: Exit, reason: str, step: str, rule: str, line: int | None) -> None:

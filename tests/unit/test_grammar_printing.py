@@ -104,7 +104,7 @@ VERBS = st.one_of(
     st.builds(Retry, RUN_KEYS) | st.sampled_from([Retry(), Retry(all=True)]),
     st.builds(Approve, SHAS),
     st.builds(Waive, st.from_regex(r"[a-z0-9/_.-]{1,64}", fullmatch=True), REASONS),
-    st.builds(AcceptBaseline, st.none() | RUN_KEYS),
+    st.builds(AcceptBaseline, st.none() | RUN_KEYS, st.just("") | REASONS),
 )
 
 

@@ -121,7 +121,8 @@ def expected(cell: Cell) -> Expected:
         case "status" | "logs" | "help":
             return "answered", cell.verb
         case "baseline":
-            return "refused", "no-baselines"
+            # Nothing here has rules for metrics; only who may move a baseline is told so.
+            return ("refused", "no-baselines") if cell.person.role in ("admin", "maintain") else ("denied", "role-too-low")
         case "cancel own":
             return "answered", "cancelled"
         case "cancel other's":
@@ -269,7 +270,7 @@ def expected_deeds(cell: Cell, wanted: Expected) -> tuple[int, int, int]:
 
 
 def exits(wanted: Expected) -> Exit:
-    by_reason = {"no-baselines": Exit.CONFIG}
+    by_reason = {"no-baselines": Exit.MALFORMED}
     return by_reason.get(wanted[1], {"denied": Exit.DENIED, "malformed": Exit.MALFORMED}.get(wanted[0], Exit.OK))
 
 

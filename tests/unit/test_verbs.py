@@ -61,6 +61,7 @@ KINDS = {
         ("override reason=" + "x" * 300 + " " + "g" * 64, Waive("g" * 64, "x" * 300)),
         ("baseline accept", AcceptBaseline()),
         ("baseline accept 4f1c", AcceptBaseline("4f1c")),
+        ('baseline accept reason="a longer warm-up"', AcceptBaseline(None, "a longer warm-up")),
         ("help", Help()),
         *((f"help {topic}", Help(topic)) for topic in TOPICS),
     ],

@@ -1,0 +1,65 @@
+"""`baseline accept` → a run's results become what later ones are compared with; the run itself is judged again, and so is the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dispatcher.answer import Answer
+from dispatcher.authorise import Denial, Facts, Grant
+from dispatcher.baseline import acceptance_of, history_name
+from dispatcher.gatekeeper import evaluate_gate
+from dispatcher.judging import rules_for
+from dispatcher.observe import Seen, say, tail_of
+from dispatcher.policy import Policy
+from dispatcher.record import RunRecord
+from dispatcher.refusals import answered, denied, nothing_to_compare
+from dispatcher.rights import may_accept
+from dispatcher.running import Found, which
+from dispatcher.slurm import State
+from dispatcher.untrusted import code, neutralise
+from dispatcher.verbs import AcceptBaseline
+from dispatcher.world import World
+
+
+def accept(command: AcceptBaseline, grant: Grant, facts: Facts, runs: Sequence[Found], policy: Policy, world: World) -> Answer:
+    """Moves the baseline of the run's profile and recipe, for every pull request."""
+    rule = may_accept(facts, policy)
+    if isinstance(rule, Denial):
+        return denied(rule, grant.trigger, lead="Not done")
+    named = [item for item in runs if item.record.run_key.startswith(command.run or "")]
+    if command.run and len(named) != 1:
+        return which([item.record for item in named], command.run, grant.trigger, world, "baseline accept")
+    usable = [item for item in named if _usable(item.record, policy)]
+    if not usable:
+        return nothing_to_compare(grant.trigger, world.settings.voice)
+    item = max(usable, key=lambda found: found.record.asked_at)
+    record = item.record
+    name = history_name(record.target.repository, record.profile, record.recipe)
+    cluster = world.connect(item.profile)
+    try:
+        cluster.remember(name, acceptance_of(record, grant.actor, command.reason, world.clock.now()))
+        again = record.model_copy(update={"verdicts": (), "results_problem": ""})
+        seen = say(world, cluster, policy, Seen(again, tail_of(world, cluster, record)))
+    finally:
+        cluster.close()
+    if grant.number is not None and world.forge is not None:
+        evaluate_gate(world, policy, grant.number, (seen.record,))
+    return answered("accepted", _words(seen.record, grant, command), grant.trigger)
+
+
+def _usable(record: RunRecord, policy: Policy) -> bool:
+    """Whether it measured something that has rules."""
+    return record.state is State.SUCCEEDED and bool(record.results) and bool(rules_for(record, policy))
+
+
+def _words(record: RunRecord, grant: Grant, command: AcceptBaseline) -> list[str]:
+    lines = [
+        f"### 📏 Run `{record.run_key[:8]}` is the new baseline of {record.profile} / {record.recipe}",
+        "",
+        f"By {code(grant.actor)}. Every later run is compared with it, until the default branch has runs of its own again.",
+    ]
+    if command.reason:
+        lines += ["", f"> {neutralise(command.reason, 300)}"]
+    if record.results_problem:
+        lines += ["", f"It still does not pass: {neutralise(record.results_problem, 400)}. A fixed bound is changed in the policy."]
+    return lines

@@ -1,0 +1,79 @@
+"""A run that ended well × its recipe's rules × what the ledger remembers → the same run with a verdict for each metric.
+
+The rules are the default branch's, as everything that decides is. What is compared with is read where the run's own ledger is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dispatcher.baseline import History, history_name, line_of, parse_history
+from dispatcher.errors import DispatchError
+from dispatcher.policy import Policy
+from dispatcher.ports import Cluster
+from dispatcher.recipe import Recipe
+from dispatcher.record import RunRecord
+from dispatcher.slurm import State
+from dispatcher.thresholds import Compared, MetricRule, judge, worst
+from dispatcher.world import World
+
+
+def judged(record: RunRecord, world: World, cluster: Cluster, policy: Policy) -> RunRecord:
+    """The record with its verdicts; one that fails becomes the results' problem, by which the check, the gate and the exit status go.
+
+    A run that did not end well, or has been judged, or whose recipe has no rules, stays as it is.
+    """
+    rules = rules_for(record, policy)
+    if not rules or record.state is not State.SUCCEEDED or record.results_problem or record.verdicts:
+        return record
+    history = parse_history(cluster.history(_name(record))) if _compares(rules) else History()
+    verdicts = judge(rules, record.results, _sources(record, rules, history, world))
+    problem = next((verdict.why for verdict in verdicts if verdict.outcome == "fail"), "") if worst(verdicts) == "fail" else ""
+    return record.model_copy(update={"verdicts": verdicts, "results_problem": problem})
+
+
+def remember(record: RunRecord, world: World, cluster: Cluster) -> None:
+    """What a run of the default branch measured, for those that come after it; what the queue would not merge is none of it.
+
+    Said more than once, it counts once (`parse_history`).
+    """
+    if not record.on_default or record.state is not State.SUCCEEDED or not record.results or record.own_runspec:
+        return
+    if record.target.merge_queue is not None and record.results_problem:
+        return
+    cluster.remember(_name(record), line_of(record, world.clock.now()))
+
+
+def rules_for(record: RunRecord, policy: Policy) -> Mapping[str, MetricRule]:
+    """The rules of the run's recipe; none when the recipe is gone."""
+    recipe = policy.recipe(record.recipe)
+    return recipe.metrics if isinstance(recipe, Recipe) else {}
+
+
+def _name(record: RunRecord) -> str:
+    return history_name(record.target.repository, record.profile, record.recipe)
+
+
+def _compares(rules: Mapping[str, MetricRule]) -> bool:
+    return any(isinstance(reference, str) for rule in rules.values() for reference in rule.references)
+
+
+def _sources(record: RunRecord, rules: Mapping[str, MetricRule], history: History, world: World) -> Mapping[str, Mapping[str, Compared]]:
+    """What each metric is compared with, as far as it is known."""
+    rolling = {name: found for name, rule in rules.items() if (found := history.rolling(name, rule.window)) is not None}
+    named = {reference for rule in rules.values() for reference in rule.references}
+    base = _merge_base(record, world) if "merge-base" in named else None
+    of_base = {name: found for name in rules if base and (found := history.of_commit(base, name)) is not None}
+    return {"baseline": rolling, "merge-base": of_base}
+
+
+def _merge_base(record: RunRecord, world: World) -> str | None:
+    """Where the pull request left its branch; what GitHub does not say is not known."""
+    if world.forge is None or record.target.pull is None:
+        return None
+    try:
+        pull = world.forge.pull(record.target.pull)
+        return world.forge.merge_base(pull.base_ref, record.sha) if pull is not None else None
+    except DispatchError as error:
+        world.say(f"The merge base of #{record.target.pull} is not known: {error.cause}")
+        return None

@@ -1,0 +1,189 @@
+"""A run that ended well and measured something worse: its comment, its check, its exit, the gate; and the baseline that moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dispatcher.baseline import history_name, line_of, parse_history
+from dispatcher.configuration import read_policy
+from dispatcher.errors import Exit
+from dispatcher.flow import handle
+from dispatcher.following import exit_of
+from dispatcher.gate import Fail, Pass, Requirement, judge
+from dispatcher.judging import judged, remember
+from dispatcher.observe import Seen, report
+from dispatcher.plan import pull_tag
+from dispatcher.record import Queued, RunRecord, Target
+from dispatcher.slurm import State
+from tests.fakes import HEAD, NOON, OTHER, POLICY, Fakes, comment_event, run_record
+
+RULES = """
+    metrics:
+      loss: { max_increase: 2%, window: 5 }
+      throughput: { no_worse_than: merge-base, better: higher, tolerance: 5%, no_baseline: pass }
+      memory_gb: { max: 78, level: warn, missing: pass }
+"""
+WITH_RULES = POLICY.replace("default: { script: train.py }", f"default:\n    script: train.py{RULES.rstrip()}")
+NAME = history_name("org/repo", "cluster", "default")
+
+
+def ended(loss: float | None = 1.9, **fields: object) -> RunRecord:
+    results = {} if loss is None else {"loss": loss, "throughput": 400.0}
+    target = Target(repository="org/repo", pull=7)
+    return run_record(**{"state": State.SUCCEEDED, "ended_at": NOON, "results": results, "target": target, **fields})
+
+
+def before(fakes: Fakes, *losses: float, sha: str = OTHER, throughput: float = 410.0) -> None:
+    for number, loss in enumerate(losses, 1):
+        record = ended(loss, run_key=f"{number:016x}", sha=sha, results={"loss": loss, "throughput": throughput})
+        fakes.cluster.remembered.setdefault(NAME, []).append(line_of(record, NOON))
+
+
+def decided(fakes: Fakes, record: RunRecord) -> RunRecord:
+    return judged(record, fakes.world, fakes.cluster, read_policy(fakes.world))
+
+
+@pytest.mark.parametrize(
+    ("loss", "problem"),
+    [
+        (1.87, ""),
+        (1.90, ""),
+        (1.95, "loss 1.95 is 4.28 % above the median of 5 runs of the default branch, 1.87 (limit +2 %)"),
+        (float("nan"), "loss is not a number (NaN)"),
+        (None, "loss was not reported"),
+    ],
+)
+def test_worse_than_the_default_branch(loss: float | None, problem: str) -> None:
+    fakes = Fakes(WITH_RULES)
+    before(fakes, 9.0, 1.86, 1.87, 1.88, 1.87, 1.85)
+    found = decided(fakes, ended(loss))
+    assert found.results_problem == problem
+    assert {item.name for item in found.verdicts} == {"loss", "throughput", "memory_gb"}
+    assert exit_of(found) is (Exit.RUN_FAILED if problem else Exit.OK)
+    needs = (Requirement("cluster", "default", "x"),)
+    assert isinstance(judge(needs, (found,), HEAD), Fail if problem else Pass)
+    assert decided(fakes, found) == found, "judged once"
+
+
+def test_against_the_merge_base() -> None:
+    fakes = Fakes(WITH_RULES)
+    before(fakes, 1.87, throughput=500.0)
+    fakes.forge.merge_bases["main", HEAD] = OTHER
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], base_ref="main")
+    found = decided(fakes, ended(1.87))
+    assert found.results_problem == f"throughput 400 is 20 % below the merge base's run ({OTHER[:7]}), 500 (limit −5 %)"
+    fakes.fail("forge.merge_base")
+    assert decided(fakes, ended(1.87)).results_problem == "", "what is not known is judged as the rule says"
+    assert "The merge base of #7 is not known" in fakes.said[-1]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"state": State.FAILED},
+        {"state": State.RUNNING},
+        {"state": State.LOST},
+        {"results_problem": "it left no results file"},
+        {"recipe": "eval"},
+        {"recipe": "gone"},
+    ],
+)
+def test_what_is_not_judged(fields: dict[str, object]) -> None:
+    fakes = Fakes(WITH_RULES)
+    record = ended(9.0, **fields)
+    assert decided(fakes, record) == record
+    assert fakes.steps == []
+
+
+def test_without_a_baseline_it_warns_and_says_so() -> None:
+    fakes = Fakes(WITH_RULES)
+    found = decided(fakes, ended(1.9))
+    assert (found.results_problem, found.verdicts[0].outcome) == ("", "warn")
+    seen = report(fakes.world, fakes.cluster, read_policy(fakes.world), _known(fakes, ended(1.9)))
+    body = fakes.forge.bodies[-1]
+    assert "✅" in body
+    assert "⚠️ there is no baseline to compare loss with" in body
+    assert seen.record.verdicts == found.verdicts
+
+
+def _known(fakes: Fakes, record: RunRecord) -> Seen:
+    fakes.cluster.add(record, reported="running", tags=(pull_tag("org/repo", 7),))
+    return Seen(record, "the log\n")
+
+
+def test_what_people_see() -> None:
+    fakes = Fakes(WITH_RULES)
+    before(fakes, 1.86, 1.87, 1.88)
+    report(fakes.world, fakes.cluster, read_policy(fakes.world), _known(fakes, ended(1.95)))
+    body = fakes.forge.bodies[-1]
+    assert body.startswith(
+        "### ❌ train · cluster · ended well, but loss 1.95 is 4.28 % above the median of 3 runs of the default branch, 1.87"
+    )
+    assert "| ❌ | loss | 1.95 | 1.87 | +4.28 % | +2 % |" in body
+    assert "| ✅ | throughput | 400 | – | – | – |" in body or "| ✅ | throughput | 400 |" in body
+    assert "baseline accept" in body
+    assert fakes.forge.check("dispatch / cluster / default").conclusion == "failure"
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({"on_default": True}, True),
+        ({"on_default": False}, False),
+        ({"on_default": True, "state": State.FAILED}, False),
+        ({"on_default": True, "own_runspec": True}, False),
+        ({"on_default": True, "results": {}}, False),
+        ({"on_default": True, "results_problem": "worse"}, True),
+        ({"on_default": True, "results_problem": "worse", "queue": True}, False),
+        ({"on_default": True, "queue": True}, True),
+    ],
+)
+def test_what_later_runs_are_compared_with(fields: dict[str, object], kept: bool) -> None:
+    fakes = Fakes(WITH_RULES)
+    if fields.pop("queue", False):
+        fields["target"] = Target(repository="org/repo", merge_queue=Queued(head_ref="x", base_ref="refs/heads/main"))
+    remember(ended(1.9, **fields), fakes.world, fakes.cluster)
+    assert (NAME in fakes.cluster.remembered) is kept
+
+
+def accepted(fakes: Fakes, body: str = "/train baseline accept", author: str = "alice", role: str = "maintain") -> str:
+    fakes.forge.roles[author] = role
+    ended_now = handle(comment_event(body, author), fakes.world)
+    return ended_now.outputs["reason-code"]
+
+
+def test_a_baseline_that_is_accepted() -> None:
+    fakes = Fakes(WITH_RULES)
+    before(fakes, 1.86, 1.87, 1.88)
+    report(fakes.world, fakes.cluster, read_policy(fakes.world), _known(fakes, ended(1.95)))
+    assert accepted(fakes, '/train baseline accept reason="a longer warm-up @here"') == "accepted"
+    entry = parse_history("\n".join(fakes.cluster.remembered[NAME])).accepted
+    assert entry is not None
+    assert (entry.by, entry.why, entry.metrics["loss"]) == ("alice", "a longer warm-up @here", 1.95)
+    told = fakes.forge.bodies
+    assert any("is the new baseline of cluster / default" in body and "@\u200bhere" in body for body in told)
+    assert fakes.forge.check("dispatch / cluster / default").conclusion == "success"
+    assert decided(fakes, ended(1.96)).results_problem == ""
+    assert "the accepted run" in decided(fakes, ended(2.5)).results_problem
+    assert "(by alice)" in decided(fakes, ended(2.5)).results_problem
+
+
+@pytest.mark.parametrize(
+    ("role", "body", "reason"),
+    [
+        ("write", "/train baseline accept", "role-too-low"),
+        ("maintain", "/train baseline accept 9999", "no-such-run"),
+        ("maintain", "/train baseline accept", "no-baselines"),
+        ("maintain", "/train baseline", "missing-word"),
+    ],
+)
+def test_what_cannot_be_accepted(role: str, body: str, reason: str) -> None:
+    fakes = Fakes(WITH_RULES)
+    if reason != "no-baselines":
+        fakes.cluster.add(ended(1.95), tags=(pull_tag("org/repo", 7),))
+    else:
+        fakes.cluster.add(ended(1.95, state=State.FAILED), tags=(pull_tag("org/repo", 7),))
+    assert accepted(fakes, body, role=role) == reason
+    assert fakes.cluster.remembered == {}

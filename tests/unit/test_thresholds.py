@@ -1,0 +1,147 @@
+"""Rules for metrics: what passes, what warns, what fails, and the one sentence that says why."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatcher.document import load_document
+from dispatcher.errors import ConfigError
+from dispatcher.policy import load_policy
+from dispatcher.results import Value
+from dispatcher.thresholds import Compared, MetricRule, MetricVerdict, judge, worst
+
+BASE = Compared(2.0, 0.01, "the median of 10 runs")
+SOURCES = {"baseline": {"loss": BASE}, "merge-base": {"loss": Compared(1.9, 0.0, "the merge base's run")}}
+
+
+def verdict(value: Value, sources: Any = SOURCES, /, **rule: Any) -> MetricVerdict:
+    metrics = {} if value == "absent" else {"loss": value}
+    [found] = judge({"loss": MetricRule.model_validate(rule)}, metrics, sources)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "rule", "outcome", "why"),
+    [
+        (1.0, {"max": 2}, "pass", "loss 1 is within ≤ 2"),
+        (2.0, {"max": "2.0"}, "pass", "loss 2 is within ≤ 2"),
+        (2.5, {"max": 2}, "fail", "loss 2.5 is above 2"),
+        (2.5, {"max": 2, "level": "warn"}, "warn", "loss 2.5 is above 2"),
+        (3e-5, {"min": "1e-4"}, "fail", "loss 3e-05 is below 0.0001"),
+        (400, {"min": 400}, "pass", "loss 400 is within ≥ 400"),
+        (0.5, {"range": [0.7, "1.0"]}, "fail", "loss 0.5 is below 0.7"),
+        (0.8, {"range": [0.7, 1], "min": 0.9}, "fail", "loss 0.8 is below 0.9"),
+        (0.95, {"range": [0.7, 1], "min": 0.9}, "pass", "loss 0.95 is within 0.9 – 1"),
+        (2.04, {"max_increase": "2%"}, "pass", "loss 2.04 is 2 % above the median of 10 runs, 2 (limit +2 %)"),
+        (2.05, {"max_increase": "2%"}, "fail", "loss 2.05 is 2.5 % above the median of 10 runs, 2 (limit +2 %)"),
+        (2.05, {"max_increase": 0.1}, "pass", "loss 2.05 is 2.5 % above the median of 10 runs, 2 (limit +5 %)"),
+        (1.0, {"max_increase": "2%"}, "pass", "loss 1 is 50 % below the median of 10 runs, 2 (limit +2 %)"),
+        (1.9, {"max_decrease": "2 %"}, "fail", "loss 1.9 is 5 % below the median of 10 runs, 2 (limit −2 %)"),
+        (1.95, {"max_increase": "2%", "against": "merge-base"}, "fail", "loss 1.95 is 2.63 % above the merge base's run, 1.9 (limit +2 %)"),
+        (1.95, {"max_increase": "3%", "against": 1.9}, "pass", "loss 1.95 is 2.63 % above the policy's number, 1.9 (limit +3 %)"),
+        # The noise of the baseline's own runs: three deviations of 0.01.
+        (2.03, {"no_worse_than": "baseline"}, "pass", "loss 2.03 is 1.5 % above the median of 10 runs, 2 (limit +1.5 %)"),
+        (2.031, {"no_worse_than": "baseline"}, "fail", None),
+        (1.0, {"no_worse_than": "baseline"}, "pass", None),
+        (1.969, {"no_worse_than": "baseline", "better": "higher"}, "fail", None),
+        (9.0, {"no_worse_than": "baseline", "better": "higher"}, "pass", None),
+        (2.0, {"no_worse_than": 1.9}, "fail", "loss 2 is 5.26 % above the policy's number, 1.9 (limit +0 %)"),
+        (2.0, {"no_worse_than": "merge-base", "tolerance": "10%"}, "pass", None),
+        (2.2, {"max": 3, "max_increase": "2%"}, "fail", None),
+        (3.5, {"max": 3, "max_increase": "200%"}, "fail", "loss 3.5 is above 3"),
+        # What is no number is never good.
+        ("absent", {"max": 2}, "fail", "loss was not reported"),
+        ("absent", {"max": 2, "missing": "warn"}, "warn", "loss was not reported"),
+        ("absent", {"max": 2, "missing": "pass"}, "pass", "loss was not reported"),
+        (None, {"max": 2}, "fail", "loss was not reported"),
+        ("1.0", {"max": 2}, "fail", "loss is a text, not a number"),
+        (math.nan, {"max": 2, "level": "warn"}, "fail", "loss is not a number (NaN)"),
+        (-math.inf, {"max": 2}, "fail", "loss is infinite"),
+    ],
+)  # fmt: skip
+def test_one_metric(value: Value, rule: dict[str, Any], outcome: str, why: str | None) -> None:
+    found = verdict(value, **rule)
+    assert found.outcome == outcome, found
+    assert why is None or found.why == why
+
+
+@pytest.mark.parametrize(("given", "outcome"), [({}, "warn"), ({"no_baseline": "fail"}, "fail"), ({"no_baseline": "pass"}, "pass")])
+@pytest.mark.parametrize("reference", ["baseline", "merge-base"])
+def test_nothing_to_compare_with(given: dict[str, Any], outcome: str, reference: str) -> None:
+    found = verdict(2.0, {}, no_worse_than=reference, **given)
+    assert (found.outcome, found.why) == (outcome, f"there is no {reference} to compare loss with")
+    assert verdict(9.0, {}, no_worse_than=reference, max=3, **given).outcome == "fail", "fixed bounds hold all the same"
+
+
+def test_the_table_has_what_it_was_compared_with() -> None:
+    found = verdict(2.5, max=2.2, max_increase="50%")
+    assert (found.outcome, found.baseline, found.baseline_words) == ("fail", 2.0, BASE.words)
+    assert found.limit == "≤ 2.2 · +50 %"
+
+
+def test_a_reference_of_zero_has_no_share() -> None:
+    zero = {"baseline": {"loss": Compared(0.0, 0.0, "nothing")}}
+    assert verdict(0.1, zero, max_increase="2%").why == "loss 0.1 is 0.1 above nothing, 0 (limit +2 %)"
+    assert verdict(0.1, zero, max_increase=0.2).outcome == "pass"
+
+
+def test_the_run_is_as_good_as_its_worst_metric() -> None:
+    made = {outcome: MetricVerdict(name="x", outcome=outcome, why="") for outcome in ("pass", "warn", "fail")}  # type: ignore[arg-type]
+    assert worst(()) == "pass"
+    assert worst((made["pass"], made["warn"])) == "warn"
+    assert worst((made["fail"], made["warn"])) == "fail"
+
+
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.none() | st.text(max_size=3) | st.just("absent")
+
+
+@given(NUMBERS, st.sampled_from([{"max": 2}, {"range": [1, 2]}, {"no_worse_than": "baseline"}, {"max_increase": "2%"}]), st.booleans())
+def test_only_a_finite_number_within_the_rule_passes(value: Value, rule: dict[str, Any], known: bool) -> None:
+    found = verdict(value, SOURCES if known else {}, **rule)
+    if found.outcome == "pass":
+        assert isinstance(value, (int, float))
+        assert math.isfinite(value)
+        assert value <= 2.04
+
+
+POLICY = "recipes:\n  default:\n    script: a.py\n    metrics:\n      {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("loss: {}", "needs one of `max`"),
+        ("loss: { maxx: 2 }", "did you mean `max`"),
+        ("loss: { max: two }", "is not a number such as"),
+        ("loss: { max: .inf }", "is not a number"),
+        ("loss: { max: true }", "is not a number such as"),
+        ("loss: { range: [2, 1] }", "`range` is written `[least, most]`"),
+        ("loss: { range: [1] }", "range"),
+        ("loss: { max_increase: -2% }", "is not a margin such as"),
+        ("loss: { max_increase: 2 percent }", "is not a margin such as"),
+        ("loss: { no_worse_than: main }", "is not `baseline`, `merge-base` or a number"),
+        ("loss: { max: 1, tolerance: 2% }", "`tolerance` belongs to `no_worse_than`"),
+        ("loss: { max: 1, window: 0 }", "window"),
+        ("loss: { max: 1, level: error }", "level"),
+        ('"a|b": { max: 1 }', "a metric's name"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_policy(POLICY.format(text))
+    assert words in caught.value.cause.replace("Did", "did"), caught.value.cause
+    assert "`.github/dispatch.yml:" in caught.value.cause
+
+
+def test_a_rule_as_people_write_it() -> None:
+    policy = load_policy(POLICY.format("{ val/loss: { max_increase: 2% }, tokens per second: { min: 1e3, better: higher } }"))
+    rules = policy.recipes["default"].metrics
+    assert set(rules) == {"val/loss", "tokens per second"}
+    assert str(rules["val/loss"].max_increase) == "2 %"
+    assert rules["tokens per second"].min == 1000
+    assert load_document("a: 1", "x").value == {"a": 1}
