@@ -150,7 +150,7 @@ def test_what_later_runs_are_compared_with(fields: dict[str, object], kept: bool
 
 def accepted(fakes: Fakes, body: str = "/train baseline accept", author: str = "alice", role: str = "maintain") -> str:
     fakes.forge.roles[author] = role
-    ended_now = handle(comment_event(body, author), fakes.world)
+    ended_now = handle(comment_event(body, author, comment_id=123), fakes.world)
     return ended_now.outputs["reason-code"]
 
 
