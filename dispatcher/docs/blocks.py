@@ -8,7 +8,20 @@ from pathlib import Path
 
 import yaml
 
-from dispatcher import command, counterparts, executor, grammar, launcher, packager, policy, profile, results, rules, squash
+from dispatcher import (
+    command,
+    counterparts,
+    executor,
+    grammar,
+    launcher,
+    packager,
+    policy,
+    profile,
+    results,
+    rules,
+    squash,
+    thresholds,
+)
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
@@ -106,6 +119,7 @@ def blocks(root: Path) -> dict[str, str]:
         "every-field": every_field(),
         "profile-common": fields_table(executor.SlurmProfile, only=common),
         "profile-slurm": fields_table(executor.SlurmProfile, leave_out=common),
+        "metric-rule": fields_table(thresholds.MetricRule),
         "profile-het-group": fields_table(executor.HetGroup),
         "profile-squash": fields_table(squash.Squash),
         "profile-local": fields_table(executor.LocalProfile, only=frozenset({"time", "attach"})),

@@ -849,3 +849,22 @@ def test_the_shell_outlives_a_client_that_was_killed(job_dir: Path, slurm_like: 
     thread.join()
     assert slurm_like.jobs == ["1000"]
     cluster.close()
+
+
+def test_what_is_remembered_under_every_shell(shell: str, job_dir: Path, slurm_like: PretendSlurm) -> None:
+    cluster = local(job_dir, "slurm", with_path(slurm_like, shell))
+    name, lines = "ab" * 16, ['{"loss": 1.5}', "x" * 60_000, "'; $(touch hacked) `id` \\n %s", "ü"]
+    assert cluster.history(name) == ""
+    for line in lines:
+        cluster.remember(name, line)
+    assert cluster.history(name).splitlines() == lines
+    assert cluster.history("cd" * 16) == ""
+    for bad in ("two\nlines", "x" * 65_536):
+        with pytest.raises(ValueError, match="one short line"):
+            cluster.remember(name, bad)
+    with pytest.raises(ValueError, match="history"):
+        cluster.history("../x")
+    (job_dir / "history" / name).write_text("".join(f"{number:09d}\n" for number in range(110_000)))
+    newest = cluster.history(name).splitlines()
+    assert (newest[-1], len(newest[0])) == ("000109999", 9)
+    cluster.close()

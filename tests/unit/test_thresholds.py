@@ -14,6 +14,7 @@ from dispatcher.errors import ConfigError
 from dispatcher.policy import load_policy
 from dispatcher.results import Value
 from dispatcher.thresholds import Compared, MetricRule, MetricVerdict, judge, worst
+from tests.bench import thresholds
 
 BASE = Compared(2.0, 0.01, "the median of 10 runs")
 SOURCES = {"baseline": {"loss": BASE}, "merge-base": {"loss": Compared(1.9, 0.0, "the merge base's run")}}
@@ -145,3 +146,11 @@ def test_a_rule_as_people_write_it() -> None:
     assert str(rules["val/loss"].max_increase) == "2 %"
     assert rules["tokens per second"].min == 1000
     assert load_document("a: 1", "x").value == {"a": 1}
+
+
+def test_the_page_says_how_often_rules_are_wrong() -> None:
+    assert f"{thresholds.BEGIN}\n{thresholds.rendered()}\n{thresholds.END}" in thresholds.PAGE.read_text()
+    alarms = {(row[0], row[1]): float(row[2].removesuffix(" %")) for row in thresholds.rows()}
+    for noise in ("5 %", "15 %"):
+        assert alarms[noise, "`no_worse_than: baseline`"] < 5
+        assert alarms[noise, "`max_increase: 2%`"] > 25

@@ -1,0 +1,76 @@
+"""The default branch makes a baseline on a real cluster; a change that measures worse is red, with its reason, until it is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dispatcher.errors import Exit
+from tests.github_server import GitHubServer
+from tests.rig.slurm import SlurmRig
+from tests.rig.sshd import Sshd
+from tests.stage import TRAIN, Stage
+
+POLICY = """\
+default_profile: cluster
+recipes:
+  default:
+    script: train.py
+    entrypoint: python3
+    results: results.json
+    metrics:
+      loss: { no_worse_than: baseline }
+      samples_per_s: { min: 100, missing: warn }
+schedules:
+  - { name: nightly, cron: "17 3 * * *" }
+gate:
+  required: [{ profile: cluster, recipe: default }]
+watch: { profiles: [cluster] }
+"""
+WORSE = TRAIN.replace('"loss": 1.875', '"loss": 2.5')
+
+
+@pytest.fixture(scope="module")
+def stage(slurm: SlurmRig, cluster_sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with GitHubServer() as server:
+        stage = Stage(server, cluster_sshd, tmp_path_factory.mktemp("results"), policy=POLICY)
+        stage.repo.add_collaborator("dana", "maintain")
+        yield stage
+        assert server.violations == []
+
+
+def finished(stage: Stage, slurm: SlurmRig, job_id: str) -> None:
+    slurm.wait_for_state(job_id, "COMPLETED")
+    swept = stage.run("watch")
+    assert swept.code == Exit.OK, swept
+
+
+def test_worse_than_the_default_branch_until_it_is_accepted(stage: Stage, slurm: SlurmRig) -> None:
+    for number in range(3):
+        event = stage.server.schedule_event(stage.repo, "17 3 * * *")
+        nightly = stage.handle("schedule", event, GITHUB_RUN_ID=str(7000 + number))
+        assert nightly.outputs["decision"] == "run", nightly
+        finished(stage, slurm, nightly.outputs["job-id"])
+    [history] = (stage.job_dir / "history").iterdir()
+    assert len(history.read_text().splitlines()) == 3
+
+    stage.repo.commit("feature", {"train.py": WORSE})
+    begun = stage.comment("/train")
+    key = begun.outputs["run-key"]
+    finished(stage, slurm, begun.outputs["job-id"])
+    [body] = [body for body in stage.answers if f"run {key}" in body]
+    assert "### ❌ train · cluster · ended well, but loss 2.5 is 33.3 % above the median of 3 runs of the default branch, 1.875" in body
+    assert "| ❌ | loss | 2.5 | 1.875 | +33.3 % |" in body
+    assert "| ⚠️ | samples\\_per\\_s | – | – | – | – |" in body
+    checks = {one.name: one.conclusion for one in stage.repo.checks_on(stage.pull.head_sha)}
+    assert (checks["dispatch / cluster / default"], checks["dispatch/gate"]) == ("failure", "failure")
+
+    refused = stage.comment("/train baseline accept", author="alice")
+    assert (refused.code, refused.outputs["reason-code"]) == (Exit.DENIED, "role-too-low")
+    accepted = stage.comment('/train baseline accept reason="the data is harder now"', author="dana")
+    assert (accepted.code, accepted.outputs["reason-code"]) == (Exit.OK, "accepted"), accepted
+    checks = {one.name: one.conclusion for one in stage.repo.checks_on(stage.pull.head_sha)}
+    assert (checks["dispatch / cluster / default"], checks["dispatch/gate"]) == ("success", "success")
+    assert "> the data is harder now" in stage.answers[-1]
+    assert len(history.read_text().splitlines()) == 4
