@@ -27,8 +27,8 @@ from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile, apply_o
 from dispatcher.recipe import Recipe
 from dispatcher.record import Resources, RunRecord, Target
 from dispatcher.refusals import unknown_profile
-from dispatcher.staging import expanded
 from dispatcher.rights import may_accept, may_command
+from dispatcher.staging import expanded
 from dispatcher.steps import Explained, Step, place_of
 from dispatcher.turns import Over, bounds, take_turns
 from dispatcher.untrusted import code
