@@ -66,6 +66,8 @@ def preview(
     if job.config is not None:
         language = "json" if job.config.composed.spec.format == "json" else "yaml"
         lines += _folded("The configuration", fence(cap(job.config.text(job.inside), SHOWN_CONFIG), language))
+    if job.recipe.inline is not None:
+        lines += _folded("The program", fence(cap(job.recipe.inline, SHOWN_CONFIG)))
     lines += _folded(f"The {plural(len(largest), 'largest file')}", fence(files))
     lines += _folded("The script", fence(compiled.script, "bash"))
     return "\n".join([*lines, "", "Nothing was submitted."])

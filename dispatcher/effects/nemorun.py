@@ -100,7 +100,7 @@ def _programs(job: Mapping[str, Any]) -> dict[str, str]:
     programs: dict[str, str] = {}
     if job["inline"]:
         # As NeMo-Run does with an inline script: without a container, its folder is another one.
-        inside = bool(job["executor"].get("container_image"))
+        inside = any(each.get("container_image") for each in (job["executor"], *(group["executor"] for group in job.get("groups") or ())))
         programs[INLINE] = job["inline"] if inside else job["inline"].replace("/nemo_run", f"{job['runs_dir']}/{job['run_key']}")
     if job["launcher"] == "slurm_ray":
         programs[RAY] = _text(Path(__file__).with_name("ray.sh"))

@@ -17,12 +17,15 @@ from dispatcher.ports import Claimed, Submission, Submitted
 from dispatcher.recipe import Recipe
 from dispatcher.slurm import State
 from tests.fakes import NOON
-from tests.integration.clusters import KEY, claim_request, submission
+from tests.integration.clusters import claim_request, submission
 from tests.integration.test_ray_nodes import RAY
 from tests.integration.test_slurm_jobs import Bench
 from tests.integration.test_submit_slurm import connect
 from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
+
+# Of this file alone: the cluster is that of all tests.
+KEY = "1a0c4e50f0de0001"
 
 # Stands in for NVIDIA's ft_launcher, which needs torch: leaves what it was given, and starts the program once.
 FT_LAUNCHER = """\
@@ -75,7 +78,7 @@ def compiler() -> Iterator[CompilerProcess]:
 @pytest.fixture
 def bench(cluster_sshd: Sshd, slurm: SlurmRig, compiler: CompilerProcess, tmp_path: Path) -> Iterator[Bench]:
     cluster = connect(cluster_sshd, tmp_path / "jobs")
-    made = Bench(cluster, compiler, slurm, tmp_path / "jobs")
+    made = Bench(cluster, compiler, slurm, tmp_path / "jobs", key=KEY)
     yield made
     if made.record is not None and not made.record.state.ended:
         cluster.cancel(made.key)
@@ -158,6 +161,18 @@ def test_cancelling_ends_ray_on_every_node(bench: Bench, tmp_path: Path) -> None
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert (run_dir / "exit").read_text() != "0\n"
+
+
+def test_ray_in_containers(bench: Bench, tmp_path: Path) -> None:
+    """Nothing but the run's folder is shared by the nodes then; the program's status is the job's, whatever becomes of the others."""
+    lines = ["export BOOK=$DISPATCH_RUN_DIR", *programs(tmp_path, "ray", RAY)]
+    recipe = Recipe(inline='echo "$PWD $1 $RAY_ADDRESS" >$BOOK/said\nexit 6\n', args=["it's $HOME"], launcher="slurm_ray")
+    job = submitted(bench, recipe, setup_lines=lines, container_image="nvcr.io/nvidia/nemo:25.04")
+    # What lies outside the container's mounts is the node's own.
+    assert bench.wait(State.FAILED).exit_code == 6
+    assert (Path(job.run_dir) / "said").read_text() == "/nemo_run/code it's $HOME 10.0.0.1:4711\n"
+    assert (Path(job.run_dir) / "exit").read_text() == "6\n"
+    assert {path.name for path in Path(job.run_dir).glob("ended.*")} == {"ended.0", "ended.1"}
 
 
 def test_ray_computes_over_two_nodes(bench: Bench, ray_programs: Path) -> None:

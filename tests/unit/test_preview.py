@@ -35,6 +35,13 @@ def test_the_whole_of_it() -> None:
     assert text.splitlines()[-1] == "Nothing was submitted."
 
 
+def test_an_inline_program_is_shown() -> None:
+    text = preview(planned(slurm(), Recipe(inline="echo 1\n```\n<!-- x -->\n@everybody\n")), SCRIPT)
+    assert row(text, "What").startswith("| What | `default` (`inline bash`)")
+    at = text.index("The program")
+    assert text.index("````", at) < text.index("echo 1\n```", at) < text.index("<!-- x -->", at) < text.index("\n````\n", at + 40)
+
+
 @pytest.mark.parametrize(
     ("profile", "where"),
     [
