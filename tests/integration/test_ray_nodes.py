@@ -111,6 +111,8 @@ def test_the_programs_status_is_the_first_nodes_and_all_others_end_well(nodes: N
     cluster = {"SLURM_CPUS_ON_NODE": "12", "SLURM_GPUS_ON_NODE": "2", "SLURM_MEM_PER_NODE": "1000"}
     second, first = nodes.start(1), nodes.start(0, "sh", "-c", show, "sh", "it's $HOME", **cluster)
     ended, output = nodes.ended(first)
+    # srun would kill who is still there, and take that for the job's status.
+    assert (nodes.folder / "scripts" / f"ray-{nodes.job}-0.1").exists()
     assert ended == status, output
     assert "ray on n0: 2 of 2 nodes at 10.0.0.1:4711\n10.0.0.1:4711 it's $HOME " in output
     assert nodes.ended(second)[0] == 0
