@@ -24,6 +24,7 @@ from dispatcher.record import RunRecord, parse_record
 from dispatcher.report import Report, run_report
 from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
 from dispatcher.slurm import Absent, Observation, Sight, Sightings, Silent, State
+from dispatcher.squash import import_failure
 from dispatcher.untrusted import redact
 from dispatcher.usage import used
 from dispatcher.wandb import run_link
@@ -147,6 +148,8 @@ def look(
     if record.target.repository != world.settings.repository:
         return None  # Another repository's run in the same job_dir: its own sweep speaks for it.
     tail = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
+    if record.state is State.FAILED:  # of which Slurm says no more than `NonZeroExitCode`
+        record = record.model_copy(update={"reason": import_failure(tail) or record.reason})
     return Seen(_with_link(record, cluster, files, tail, world.settings.to_hide), tail)
 
 

@@ -21,6 +21,7 @@ from dispatcher.values import AbsolutePath, Model
 
 PROGRAM, LIST = "image.sh", "images"
 _DIGEST = re.compile(r"(?P<name>[^@]+)@sha256:(?P<digest>[0-9a-f]{64})")
+_FAILED = re.compile(r"^dispatch: (the image \S{1,1000} could not be imported: [^\n]{1,1000})$", re.MULTILINE)
 # What stands before the first slash is a registry where it cannot be a user's name: https://github.com/distribution/reference.
 _REGISTRY = re.compile(r"(?P<registry>(?:[^/]+[.:][^/]*|localhost))/(?P<image>.+)")
 
@@ -98,3 +99,9 @@ def import_files(images: Sequence[str], squash: Squash | None) -> tuple[Compiled
     program = (files("dispatcher") / "effects" / PROGRAM).read_bytes()
     listed = "".join(f"{line}\n" for line in (squash.on, *(f"{enroot_uri(image)} {squash_file(image, squash.cache)}" for image in named)))
     return CompiledFile(PROGRAM, program, 0o700), CompiledFile(LIST, listed.encode())
+
+
+def import_failure(log: str) -> str:
+    """Why an image could not be imported, as `image.sh` says it at the end of a log; empty where it does not. The log is the job's word."""
+    found = _FAILED.findall(log)
+    return found[-1] if found else ""

@@ -94,7 +94,7 @@ import() { # with $lock in our hands
     child=
     if [ "$status" != 0 ] || [ ! -s "$part" ] || ! mv "$part" "$file"; then
         printf '%s\n' "$me" >"$file.failed"
-        failed "enroot ended with status $status on $(uname -n), and said why above. Is the name right, may this account read it \
+        failed "enroot ended with status $status on $(uname -n); its own words are in the log. Is the name right, may this account read it \
 (~/.config/enroot/.credentials), is there room in $cache and in ENROOT_TEMP_PATH?"
     fi
     rm -f "$file.failed"

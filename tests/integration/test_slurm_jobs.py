@@ -22,7 +22,7 @@ from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord, advance
 from dispatcher.slurm import State
 from dispatcher.squash import import_files, squash_file
-from tests.fakes import NOON, REPOSITORY, Fakes
+from tests.fakes import NOON, Fakes
 from tests.integration.clusters import KEY, SYSTEM_PATH, claim_request, environment, local, submission
 from tests.integration.test_submit_slurm import connect
 from tests.rig.slurm import SlurmRig
@@ -274,6 +274,15 @@ def enroot(tmp_path: Path) -> Path:
     return program
 
 
+def seen(bench: Bench) -> RunRecord:
+    """The record after a look as the sweep takes it."""
+    sweep = bench.cluster.sweep()
+    [run] = [run for run in sweep.runs if run.run_key == bench.key]
+    found = look(Fakes().world, bench.cluster, run, sight_of(run, sightings_of(sweep), "slurm"), timedelta(minutes=10))
+    assert found is not None
+    return found.record
+
+
 def test_an_image_is_imported_once_for_two_jobs_and_a_file_is_used_as_it_is(bench: Bench, enroot: Path, tmp_path: Path) -> None:
     """Both begin at once. One of them also names its run at Weights & Biases, at the beginning of a long log."""
     path, cache = f"PATH={enroot.parent}:$PATH", str(tmp_path / "images")
@@ -291,13 +300,7 @@ def test_an_image_is_imported_once_for_two_jobs_and_a_file_is_used_as_it_is(benc
     words = sorted(line for [log] in map(list, waited) for line in log.read_text().splitlines() if line.startswith("dispatch: "))
     assert [line.split()[1] for line in words] == ["imported", "importing", "waiting"]
 
-    sweep = bench.cluster.sweep()
-    [run] = [run for run in sweep.runs if run.run_key == KEY]
-    world = Fakes().world
-    seen = look(world, bench.cluster, run, sight_of(run, sightings_of(sweep), "slurm"), timedelta(minutes=10))
-    assert seen is not None
-    assert seen.record.target.repository == REPOSITORY
-    assert seen.record.wandb_url == RUN_LINK
+    assert seen(bench).wandb_url == RUN_LINK
 
     third = replace(bench, key="f" * 16)
     third.submit(SAID, container_image=file, squash=cache)
@@ -313,6 +316,9 @@ def test_an_image_that_cannot_be_imported_is_the_runs_failure(bench: Bench, enro
     said = bench.log()
     assert "returned error code: 401 Unauthorized\n" in said
     assert "dispatch: the image docker://nvcr.io#nvidia/nemo:25.04 could not be imported: enroot ended with status 1 on " in said
+    assert seen(bench).reason.startswith(
+        "the image docker://nvcr.io#nvidia/nemo:25.04 could not be imported: enroot ended with status 1 on "
+    )
 
 
 def test_the_login_node_imports_and_the_components_have_their_images(bench: Bench, slurm: SlurmRig, enroot: Path, tmp_path: Path) -> None:

@@ -6,12 +6,17 @@ import re
 
 import pytest
 
+from dispatcher.configuration import read_policy
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Malformed, Override
 from dispatcher.plan import content_key
 from dispatcher.profile import apply_overrides, resolve_profile
 from dispatcher.recipe import Recipe
-from dispatcher.squash import Squash, enroot_uri, import_files, squash_file, started_from
+from dispatcher.record import parse_record
+from dispatcher.slurm import State
+from dispatcher.squash import Squash, enroot_uri, import_failure, import_files, squash_file, started_from
+from dispatcher.watching import watch
+from tests.fakes import Fakes, run_record
 from tests.unit.test_plan import planned, slurm
 from tests.unit.test_profile import BASE
 
@@ -134,3 +139,26 @@ def test_a_table_and_a_path_and_what_a_comment_may_not_say() -> None:
     answer = apply_overrides(slurm(), [Override("run.squash", "/tmp/x")])
     assert isinstance(answer, Malformed)
     assert answer.reason_code == "not-here"
+
+
+SAID = "the image docker://nvcr.io#a:1 could not be imported: enroot ended with status 1 on n1; its own words are in the log."
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (f"dispatch: importing docker://nvcr.io#a:1\n[ERROR] 401\ndispatch: {SAID}\n", SAID),
+        (f"dispatch: {SAID}", SAID),
+        (f"echo dispatch: {SAID}\n", ""),
+        ("dispatch: importing docker://nvcr.io#a:1\n", ""),
+        ("", ""),
+    ],
+)
+def test_why_an_image_could_not_be_imported(log: str, reason: str) -> None:
+    assert import_failure(log) == reason
+    fakes = Fakes()
+    fakes.cluster.add(run_record(), "running", "FAILED", log=log.encode())
+    watch(fakes.world, read_policy(fakes.world))
+    record = parse_record(fakes.cluster.runs[run_record().run_key].record)
+    assert (record.state, record.reason) == (State.FAILED, reason)
+    assert ("Reason: the image docker:" in fakes.forge.bodies[-1]) == bool(reason)
