@@ -19,6 +19,7 @@ default_profile: docker
 ledger: cluster
 recipes:
   default: { script: train.py, entrypoint: python3, results: results.json }
+  configured: { script: configured.py, entrypoint: python3, results: results.json, config: conf/a.json }
 gate:
   required: [{ profile: docker, recipe: default }]
 watch: { profiles: [docker] }
@@ -26,6 +27,9 @@ watch: { profiles: [docker] }
 PROFILES = {
     "profiles/docker.yaml": f"executor: docker\ncontainer_image: {IMAGE}\nnetwork: host\ntime: '00:05:00'\n",
     "profiles/nowhere.yaml": "executor: docker\ncontainer_image: no.registry.invalid/x:1\nnetwork: host\n",
+    "conf/a.json": '{"steps": 1, "note": "none", "run": {"env": {"nodes": 9}}}',
+    "configured.py": "import json, os, sys\nconfig = json.load(open(sys.argv[2]))\nassert sys.argv[2] == os.environ['DISPATCH_CONFIG']\n"
+    "json.dump(config, open('results.json', 'w'))\n",
     "profiles/second.yaml": f"extends: docker\ncontainer_image: {IMAGE}\nenv_vars: {{ WHO: second }}\n",
 }
 
@@ -107,6 +111,16 @@ def test_a_sweep_of_two_profiles_of_one_engine(stage: Stage, docker: DockerRig) 
     watch(stage, docker)
     assert "second" in stage.answers[-1]
     assert docker.docker("ps", "-aq") == ""
+
+
+def test_a_configuration_travels_inside_of_the_script(stage: Stage, docker: DockerRig) -> None:
+    begun = stage.comment('/train recipe=configured steps=7 note="it\'s $(touch pwned)"', **docker.env)
+    assert begun.code == 0, begun
+    body = until_ended(stage, docker, begun.outputs["run-key"])
+    assert "✅" in body
+    assert "**steps 7**" in body
+    assert "$(touch pwned)" in body.replace("\\", "")
+    assert "run.env.nodes" in begun.stderr
 
 
 def test_failed_and_cancelled(stage: Stage, docker: DockerRig) -> None:
