@@ -161,5 +161,5 @@ def _stages_line(requirement: Requirement, records: Sequence[RunRecord], head_sh
 def _why_none(same: Sequence[RunRecord]) -> str:
     """Why none of the runs of the commit counts; empty where there is none."""
     if any(record.own_runspec and not record.overrides for record in same):
-        return "a run with another `[tool.runspec]` than on the default branch does not count"
+        return "a run with another `[tool.runspec]` or `run.env` than on the default branch does not count"
     return "runs with overrides, and runs from a terminal, do not count" if same else ""
