@@ -20,6 +20,15 @@ from dispatcher.sheet import Entry
 
 # Numbers in Python, texts in a profile.
 _TEXTS = frozenset({"mem", "mem_per_cpu", "mem_per_gpu", "gres", "constraint", "array", "time", "signal", "network", "qos"})
+# Fields that have another name here; only where the executor has that one, and not the other.
+_RENAMED: Mapping[str, str] = {
+    **ALIASES,
+    "num_nodes": "nodes",
+    "num_gpus": "gpus_per_node",
+    "nprocs_per_node": "nproc_per_node",
+    "image": "container_image",
+    "volumes": "mounts",
+}
 _IN_THE_POLICY = "it sounds like a secret: list its name under `secrets:` in `.github/dispatch.yml`"
 _NO_COUNTERPART = "it has no counterpart here"
 
@@ -80,6 +89,8 @@ def write_field(writing: Writing, made: Made, executor: str, key: str, value: An
         writing.add("nproc_per_node", value, caveats)
     elif executor == "slurm" and key in REFUSED:
         writing.leave(line, key, REFUSED[key])
+    elif key == "num_gpus" and value == -1:
+        writing.leave(line, key, "write how many there are, as `gpus_per_node`")
     elif not _is_known(executor, key):
         writing.leave(line, key, _unknown(executor, made.kind, key))
     elif isinstance(value, Made | WorkingFolder):
@@ -90,9 +101,9 @@ def write_field(writing: Writing, made: Made, executor: str, key: str, value: An
 
 
 def _own_name(executor: str, key: str) -> str:
-    """The field's name here; an alias stays as it is where the executor has a field of that name."""
+    """The field's name here; it stays as it is where the executor has a field of that name."""
     model = EXECUTORS.get(executor)
-    return key if model is not None and key in model.model_fields else ALIASES.get(key, key)
+    return key if model is not None and key in model.model_fields else _RENAMED.get(key, key)
 
 
 def _is_known(executor: str, key: str) -> bool:
@@ -101,7 +112,7 @@ def _is_known(executor: str, key: str) -> bool:
 
 
 def _unknown(executor: str, kind: str, key: str) -> str:
-    known = [*EXECUTORS[executor].model_fields, *ALIASES, *_SPECIAL]
+    known = [*EXECUTORS[executor].model_fields, *_RENAMED, *_SPECIAL]
     near = difflib.get_close_matches(key, known, 1, 0.75)
     return f"a profile has no such field{f'; did you mean `{near[0]}`?' if near else ''}"
 

@@ -11,6 +11,7 @@ import ast
 import copy
 import operator
 import posixpath
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,8 +112,13 @@ def short(node: ast.AST) -> str:
 
 
 def asked(name: str, default: Any = None) -> str:
-    """A variable of the environment, as a profile asks for it."""
-    return f"${{oc.env:{name},{default}}}" if default is not None else f"${{oc.env:{name}}}"
+    """A variable of the environment, as a profile asks for it; a default with anything special in it stands in quotes."""
+    if default is None:
+        return f"${{oc.env:{name}}}"
+    if re.fullmatch(r"[A-Za-z0-9_./:@+-]+", str(default)):
+        return f"${{oc.env:{name},{default}}}"
+    quoted = str(default).replace("\\", "\\\\").replace("'", "\\'")
+    return f"${{oc.env:{name},'{quoted}'}}"
 
 
 class Values:

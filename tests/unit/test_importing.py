@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dispatcher.errors import ConfigError
 from dispatcher.importing import Imported, imported
+from dispatcher.profile import ResolvedProfile, resolve_profile
 
 HEAD = "import os\nimport nemo_run as run\n"
 
@@ -126,12 +127,42 @@ def test_what_is_taken(name: str) -> None:
     assert table_of(program) == {"executor": "slurm", "tunnel": "local", "time": "00:10:00", **expected}
 
 
+@pytest.mark.parametrize("default", ["batch", "", "a,b", "it's", "a b", "{x}", "1:00:00", "/lustre/a", "\\", "a\\'b"])
+def test_a_default_of_a_variable_is_what_it_was(default: str) -> None:
+    one = the_only(f"ex = run.LocalExecutor(env_vars={{'A': os.getenv('X', {default!r})}})\n")
+    resolved = resolve_profile(one.name, {one.path: one.text}, one.asks_for, {})
+    assert isinstance(resolved, ResolvedProfile)
+    assert resolved.profile.env_vars == {"A": default}
+
+
 def test_the_local_executor() -> None:
     assert table_of("ex = run.LocalExecutor(ntasks_per_node=8, env_vars={'A': '1'})\n") == {
         "executor": "local",
         "nproc_per_node": 8,
         "env_vars": {"A": "1"},
     }
+
+
+def test_the_docker_executor() -> None:
+    """Fields that are called otherwise here; those behind an API have no tunnel of their own."""
+    program = (
+        'ex = run.DockerExecutor(container_image="python:3.12", num_gpus=2, runtime="nvidia", ipc_mode="host", shm_size="30g",\n'
+        '    volumes=["/local/path:/path/in/container"], env_vars={"PYTHONUNBUFFERED": "1"}, packager=run.Packager())\n'
+    )
+    assert table_of(program) == {
+        "executor": "docker",
+        "container_image": "python:3.12",
+        "gpus_per_node": 2,
+        "runtime": "nvidia",
+        "ipc_mode": "host",
+        "shm_size": "30g",
+        "mounts": ["/local/path:/path/in/container"],
+        "env_vars": {"PYTHONUNBUFFERED": "1"},
+        "packager": "none",
+    }
+    one = the_only(program)
+    assert isinstance(resolve_profile(one.name, {one.path: one.text}, (), {}), ResolvedProfile)
+    assert "line 3: num_gpus: write how many there are" in the_only("ex = run.DockerExecutor(num_gpus=-1)\n").text
 
 
 # The program, and what is said about what is not in the profile.
