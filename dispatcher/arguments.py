@@ -196,7 +196,8 @@ def _setting_up(add: Add) -> None:
 
 
 POLICY_CHECK = """\
-Without a COMMENT: says whether .github/dispatch.yml and every profile can be used, and names rules for profiles that do not exist.
+Without a COMMENT: says whether .github/dispatch.yml, every profile and every recipe's configuration can be used, and names rules for
+profiles that do not exist.
 
 With a COMMENT: says step by step what would become of it, with the rule that decides each step and the line where it stands. Nothing is
 submitted. Who comments, and on what, is supposed as the options say; with GITHUB_TOKEN set, --pr given and --role not, GitHub is asked.

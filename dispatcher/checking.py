@@ -21,7 +21,9 @@ from dispatcher.lookups import gather_facts, with_teams
 from dispatcher.policy import POLICY_PATH, Policy
 from dispatcher.ports import PullRequest
 from dispatcher.profile import ResolvedProfile
+from dispatcher.recipe import Recipe
 from dispatcher.steps import Explained, Step, one_line, place_of, rendered, verdict
+from dispatcher.trainconfig import compose
 from dispatcher.untrusted import code, fence
 from dispatcher.world import Outcome, World, outcome
 
@@ -72,7 +74,10 @@ def check_command(world: World, supposed: Supposed, body: str) -> Outcome:
 
 
 def check_files(world: World) -> Outcome:
-    """The policy and every profile: what cannot be used, and names that no profile has. Raises `ConfigError` for the policy itself."""
+    """The policy, every profile and every recipe's configuration: what cannot be used, and names that no profile has.
+
+    Raises `ConfigError` for the policy itself.
+    """
     policy, document = _read(world)
     steps = [Step("policy", True, f"{POLICY_PATH} can be used")]
     names = profile_names(world)
@@ -85,6 +90,7 @@ def check_files(world: World) -> Outcome:
         elif isinstance(found, ResolvedProfile):
             based = "".join(f", based on {code(parent)}" for parent in found.lineage[1:])
             steps.append(Step("profile", True, f"{code(name)}: {found.profile.executor}{based}"))
+    steps += _configurations(policy, document, world)
     steps += _unknown_names(policy, document, names)
     problems = sum(step.passed is False for step in steps)
     warnings = sum(step.passed is None for step in steps)
@@ -96,6 +102,23 @@ def check_files(world: World) -> Outcome:
     return outcome(
         "checked", "problems" if problems else "healthy", exit, fence("\n".join(lines)), result=json.dumps(told, ensure_ascii=False)
     )
+
+
+def _configurations(policy: Policy, document: Document, world: World) -> Iterable[Step]:
+    """The default configuration of each recipe that names one itself, as it is on this branch. A pull request may bring it along."""
+    for name, recipe in policy.recipes.items():
+        if not isinstance(recipe, Recipe) or recipe.config is None:
+            continue
+        place = place_of(document, f"recipes.{name}.config")
+        try:
+            found = compose(recipe.config, recipe.packed_folder, (), world.read_config)
+        except ConfigError as error:
+            absent = error.code == "config.no-config"
+            words = f"{code(name)}: {error.cause}"
+            yield Step("config", None if absent else False, words, f"recipes.{name}.config", error.code, error.exit, place)
+        else:
+            over = "".join(f", over {code(path)}" for path in found.files[1:])
+            yield Step("config", True, f"{code(name)}: {code(found.files[0])}{over}")
 
 
 # --------------------------------------------------------------------------- reading

@@ -496,7 +496,7 @@ def plan(
         step = "Give the profile or the recipe a `container_image`, or leave `mounts` out of `runspec`."
         raise ConfigError("config.invalid", words, step)
     program, first, *_ = recipe.command()
-    if recipe.cmd is not None and recipe.launcher != "none" and program == "python" and first.startswith("-"):
+    if recipe.cmd is not None and recipe.launcher in WITH_PROCESSES and program == "python" and first.startswith("-"):
         cause = f"`cmd` is {code(recipe.cmd)}, and {recipe.launcher} would take {code(first)} for an option of its own."
         raise ConfigError("config.invalid", cause, "Name the interpreter otherwise (`python3`), or leave its options out.")
     stage = grant.stage.name if grant.stage else ""

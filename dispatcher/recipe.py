@@ -183,6 +183,11 @@ class Recipe(Model):
         """Whether it says by its own fields which files are packed."""
         return bool(OWN_CHOICE & self.model_fields_set)
 
+    @property
+    def packed_folder(self) -> str:
+        """The folder that becomes the packed root by its own word; empty for the repository's, or where the profile says."""
+        return self.subpath or (self.packager.subpath if self.packager is not None and self.packager.type == "git" else "")
+
     def lets_set(self, key: str) -> bool:
         """Whether the script's own block may set `env.NAME`."""
         return any(re.fullmatch(part.replace(".", r"\.").replace("*", ".*"), key) for part in self.runspec if part.startswith("env."))

@@ -85,3 +85,24 @@ def test_its_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "Nothing is\nsubmitted" in text or "Nothing is submitted" in text
     assert "nemotron-dispatch policy check --actor bob --role write '/train profile=cluster'" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "mark", "status"),
+    [
+        ("defaults: base\na: 1\n", "✓ config      `default`: `conf/a.yaml`, over `conf/base.yaml`", Exit.OK),
+        ("a: [\n", "✗ config      `default`: `conf/a.yaml:", Exit.CONFIG),
+        # A pull request may bring it along.
+        (None, "! config      `default`: There is no configuration `a.yaml` in `conf`", Exit.OK),
+    ],
+)
+def test_configurations_are_looked_at(
+    text: str | None, mark: str, status: Exit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".github/dispatch.yml").write_text(POLICY.replace("train.py }", "train.py, config: conf/a.yaml }"))
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/base.yaml").write_text("b: 1\n")
+    if text is not None:
+        (tmp_path / "conf/a.yaml").write_text(text)
+    assert main(["policy", "check"]) == status
+    assert mark in capsys.readouterr().out
