@@ -3,6 +3,7 @@
 Words as NeMo-Run 0.11.1 and the APIs have them:
 
 docker: https://docs.docker.com/reference/api/engine/ (`State.Status`).
+kubeflow, kuberay: the words that `kubestates.py` makes of the objects of Kubernetes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,32 @@ _DOCKER: Mapping[str, State] = {
     "cancelled": State.CANCELLED,
 }
 
+_KUBERNETES: Mapping[str, State] = {
+    "terminating": State.RUNNING,
+    "running": State.RUNNING,
+    "failed": State.FAILED,
+    "evicted": State.PREEMPTED,
+    # Its object was deleted by us, and our mark is there.
+    "cancelled": State.CANCELLED,
+}
+
+# Suspended is what a queue (Kueue) leaves a job that waits for its turn.
+_KUBEFLOW = {**_KUBERNETES, "created": State.PENDING, "suspended": State.PENDING, "complete": State.SUCCEEDED}
+
+_KUBERAY = {
+    **_KUBERNETES,
+    **dict.fromkeys(("created", "new", "initializing", "waiting", "retrying", "suspending", "suspended"), State.PENDING),
+    "complete": State.RUNNING,  # KubeRay has seen an end whose kind Ray has not said yet
+    "succeeded": State.SUCCEEDED,
+    "stopped": State.CANCELLED,
+    "validationfailed": State.FAILED,
+    "deadlineexceeded": State.TIMEOUT,
+}
+
 WORDS: Mapping[str, Mapping[str, State]] = {
     "docker": _DOCKER,
+    "kubeflow": _KUBEFLOW,
+    "kuberay": _KUBERAY,
 }
 """For each executor: its API's word → ours. A word of failure with the exit code 0 is a success only where the word is `exited`."""
 
@@ -48,9 +73,14 @@ class CloudSightings:
         return Silent(self._views.silent) if self._views.silent else Absent()
 
 
+def state_of(executor: str, word: str) -> State:
+    """What an API's word means."""
+    return WORDS.get(executor, {}).get(word.strip().lower(), State.UNKNOWN)
+
+
 def observed(executor: str, view: JobView) -> Observation:
     """One job as the API describes it."""
-    state = WORDS.get(executor, {}).get(view.word.strip().lower(), State.UNKNOWN)
+    state = state_of(executor, view.word)
     if view.word.strip().lower() == "exited" and view.exit_code == 0:
         state = State.SUCCEEDED
     if state is State.SUCCEEDED and view.exit_code:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 ALIASES: Mapping[str, str] = {
     "container": "container_image",
     "container_mounts": "mounts",
+    "image": "container_image",
+    "nprocs_per_node": "nproc_per_node",
+    "num_nodes": "nodes",
     "remote_job_dir": "job_dir",
     "torchrun_nproc_per_node": "nproc_per_node",
 }

@@ -329,6 +329,11 @@ CATALOGUE: dict[str, Kind] = {
         "The API does not accept the credentials, or there are none.",
         "Give the step the variables that `docs/profiles.md` names for this executor.",
     ),
+    "cloud.kubectl": Kind(
+        Exit.CLUSTER,
+        "A program that copies the code to the cluster is missing: `kubectl`.",
+        "GitHub's runners have it; put it on the PATH of this one, or leave `workdir_pvc` out when the code is small.",
+    ),
     "cloud.unreachable": Kind(
         Exit.CLUSTER,
         "The executor's API did not answer.",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from dispatcher.clouds import CloudProfile
 from dispatcher.executor import SlurmProfile
 from dispatcher.registry import Profile
 from dispatcher.values import Between, Model, Shape
@@ -100,6 +101,8 @@ def unsuitable(launcher: LauncherName, profile: Profile) -> str | None:
     """Why the launcher cannot start what such a profile runs; None when it can. The words follow “launcher `…`”."""
     if launcher == "slurm_ray" and not isinstance(profile, SlurmProfile):
         return f"needs the nodes of a Slurm job, and this is `executor: {profile.executor}`"
+    if isinstance(profile, CloudProfile) and profile.LAUNCHERS and launcher not in profile.LAUNCHERS:
+        return f"cannot start anything on `executor: {profile.executor}`"
     if isinstance(profile, SlurmProfile) and profile.het_groups and launcher != "none":
         return "cannot start what the components of `het_groups` run"
     if isinstance(profile, SlurmProfile) and profile.array and launcher == "ft":

@@ -9,7 +9,7 @@ from dispatcher.jobconfig import JobConfig, kept
 from dispatcher.phrases import WITH_CHANGES, duration, plural, size
 from dispatcher.plan import JobPlan, package_spec
 from dispatcher.ports import Compiled
-from dispatcher.profile import SlurmProfile
+from dispatcher.profile import CloudProfile, SlurmProfile
 from dispatcher.record import RunRecord
 from dispatcher.report import after_words
 from dispatcher.squash import started_from
@@ -70,6 +70,9 @@ def preview(
         lines += _folded("The program", fence(cap(job.recipe.inline, SHOWN_CONFIG)))
     lines += _folded(f"The {plural(len(largest), 'largest file')}", fence(files))
     lines += _folded("The script", fence(compiled.script, "bash"))
+    if isinstance(job.profile, CloudProfile):
+        for file in compiled.files:
+            lines += _folded("What the API is sent", fence(cap(file.content.decode("utf-8", "replace"), SHOWN_CONFIG), "yaml"))
     return "\n".join([*lines, "", "Nothing was submitted."])
 
 

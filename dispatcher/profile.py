@@ -180,7 +180,7 @@ def apply_overrides(profile: Profile, overrides: Sequence[Override], with_config
     table = profile.model_dump(exclude_unset=True)
     for override in overrides:
         if override.target == "profile" and not (with_config and names_artifact(override)):
-            problem = _set(table, override)
+            problem = _set(type(profile), table, override)
             if problem:
                 return problem
     try:
@@ -333,11 +333,11 @@ def _no_executor(written: Any) -> str:
 # --------------------------------------------------------------------------- overrides
 
 
-def _set(table: dict[str, Any], override: Override) -> Malformed | None:
+def _set(model: type[Profile], table: dict[str, Any], override: Override) -> Malformed | None:
     """Writes one override into a table of the profile (copied on the way down)."""
     first, *rest = override.field.split(".")
     first = ALIASES.get(first, first)
-    if first in FIXED_FIELDS:
+    if first in FIXED_FIELDS or (issubclass(model, CloudProfile) and first in model.FIXED):
         hint = "It is set in the profile, on the default branch."
         return Malformed("not-here", f"{code(override.key)} cannot be set by an override.", hint)
     if first in REFUSED:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dispatcher.answer import Voice
 from dispatcher.authorise import Grant
-from dispatcher.clouds import DockerProfile
+from dispatcher.clouds import CLOUDS
 from dispatcher.errors import (
     CATALOGUE,
     CloudError,
@@ -740,10 +740,10 @@ def overrides(*words: str) -> tuple[Override, ...]:
     return tuple(Override(*word.split("=", 1)) for word in words)
 
 
-def cloud_plan(recipe: Recipe | None = None, **fields: object) -> JobPlan:
-    """A plan for a Docker engine, from the fields of its profile."""
-    profile = DockerProfile.model_validate({"container_image": "train:1", "tunnel": "local", "job_dir": "/jobs", **fields})
-    grant = Grant("alice", HEAD, REPOSITORY, 7, "run", "comment:99", "comment", "allow.roles", "docker", "default")
+def cloud_plan(recipe: Recipe | None = None, executor: str = "docker", trigger: str = "comment:99", **fields: object) -> JobPlan:
+    """A plan for an executor behind an API, from the fields of its profile; its run key is the trigger's."""
+    profile = CLOUDS[executor].model_validate({"container_image": "train:1", "tunnel": "local", "job_dir": "/jobs", **fields})
+    grant = Grant("alice", HEAD, REPOSITORY, 7, "run", trigger, "comment", "allow.roles", executor, "default")
     recipe = recipe or Recipe(script="train.py")
     job_dir = f"/jobs/{profile.ledger_name}"
-    return plan(grant, "docker", profile, "default", recipe, (), package(), job_dir, False, "/py")
+    return plan(grant, executor, profile, "default", recipe, (), package(), job_dir, False, "/py")

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 
 from dispatcher.clouds.base import CloudProfile
 from dispatcher.clouds.docker import DockerProfile
+from dispatcher.clouds.kubeflow import KubeflowProfile
+from dispatcher.clouds.kuberay import KubeRayProfile
 
 CLOUDS: Mapping[str, type[CloudProfile]] = {
     "docker": DockerProfile,
+    "kubeflow": KubeflowProfile,
+    "kuberay": KubeRayProfile,
 }
 
-__all__ = ["CLOUDS", "CloudProfile", "DockerProfile"]
+__all__ = ["CLOUDS", "CloudProfile", "DockerProfile", "KubeRayProfile", "KubeflowProfile"]

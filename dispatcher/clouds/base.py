@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -23,6 +24,12 @@ class CloudProfile(Reached):
     """The extra of this distribution that brings the API's client; empty where it is always there."""
     CREDENTIALS: ClassVar[tuple[str, ...]] = ()
     """Variables of the runner that the API's client reads: nothing else of the runner's environment reaches it."""
+    FIXED: ClassVar[frozenset[str]] = frozenset()
+    """Fields that no override sets: where a job goes and what it may reach is never a commenter's choice."""
+    REFUSED: ClassVar[Mapping[str, str]] = {}
+    """Fields of NeMo-Run's executor that are not here → why: it completes the sentence “`field` is not read: …”."""
+    LAUNCHERS: ClassVar[tuple[str, ...]] = ()
+    """Launchers that it takes; empty where it takes all."""
 
     executor: str = Field(description="What runs the job.")
     tunnel: Literal["ssh", "local"] | None = Field(  # type: ignore[assignment]
@@ -31,6 +38,15 @@ class CloudProfile(Reached):
     nodes: Annotated[int, Between(1, 10_000)] = Field(default=1, description="Nodes (or pods) of the job.")
     gpus_per_node: Annotated[int, Between(0, 64)] | None = Field(default=None, description="GPUs on each node.")
     attach: bool = Field(default=False, description="Wait for the job and show its log.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuses(cls, value: Any) -> Any:
+        given = value if isinstance(value, dict) else {}
+        found = [((name,), f"`{name}` is not read: {why}") for name, why in cls.REFUSED.items() if name in given]
+        if found:
+            raise ProblemsError(found)
+        return value
 
     @model_validator(mode="after")
     def _ledger_is_reachable(self) -> Self:
@@ -57,6 +73,11 @@ class CloudProfile(Reached):
     def ledger_name(self) -> str:
         """The folder below `job_dir` in which the runs of this place are recorded: a look at one place must not judge another's runs."""
         return f"{self.executor}-{hashlib.sha256(chr(0).join(self.place).encode()).hexdigest()[:8]}"
+
+    @property
+    def machines(self) -> int:
+        """Nodes of the whole job."""
+        return self.nodes
 
     @property
     def gpus(self) -> int:

@@ -25,7 +25,7 @@ from dispatcher import (
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
-from dispatcher.clouds import CLOUDS, CloudProfile
+from dispatcher.clouds import CLOUDS, CloudProfile, kuberay
 from dispatcher.docs import examples
 from dispatcher.docs.executors import every_field, support
 from dispatcher.docs.fields import fields_table
@@ -124,6 +124,7 @@ def blocks(root: Path) -> dict[str, str]:
         "profile-squash": fields_table(squash.Squash),
         "profile-local": fields_table(executor.LocalProfile, only=frozenset({"time", "attach"})),
         **_clouds(common),
+        "profile-ray-worker-group": fields_table(kuberay.RayWorkerGroup),
         "profile-wandb": fields_table(executor.Wandb),
         "comment-waiting": quoted(examples.waiting()),
         "comment-passed": quoted(examples.passed()),

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from dispatcher import launcher, packager, recipe, rules, squash, trainconfig, values
+from dispatcher.clouds import kuberay, kubernetes
 from dispatcher.docs.pages import table
 from dispatcher.phrases import duration
 
@@ -24,6 +25,8 @@ _NAMED: tuple[tuple[Any, str], ...] = (
     (trainconfig.ConfigField, "a path, or a table ([below](#configurations))"),
     (recipe.CommandLine, "a line of words, such as `uv run {script} --config {config}`"),
     (squash.SquashField, "a path, or a table ([below](#squash))"),
+    (kubernetes.FreeTable, "a table as Kubernetes has it"),
+    (kuberay.RayWorkerGroup, "a table ([below](executors.md#groups-of-workers))"),
     (values.Line, "a line of text"),
     (values.Text, "text"),
 )

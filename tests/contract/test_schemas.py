@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from dispatcher.clouds import KubeflowProfile, KubeRayProfile
 from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
 from dispatcher.executor import LocalProfile, SlurmProfile
@@ -53,6 +54,8 @@ def test_example_profiles_fit_the_schema(path: Path) -> None:
         ("local", LocalProfile),
         ("slurm", SlurmProfile),
         ("slurm-container", SlurmProfile),
+        ("kubeflow", KubeflowProfile),
+        ("kuberay", KubeRayProfile),
         ("base", SlurmProfile),
         ("dgx", SlurmProfile),
         ("dgx-large", SlurmProfile),
@@ -65,7 +68,7 @@ def test_example_profiles_can_be_used(name: str, kind: type[object]) -> None:
 
 
 def test_every_example_is_in_the_table_above() -> None:
-    assert {path.stem for path in EXAMPLES} == {"local", "slurm", "slurm-container"}
+    assert {path.stem for path in EXAMPLES} == {"local", "slurm", "slurm-container", "kubeflow", "kuberay"}
     sections = load_document(SOURCES["env.toml"], "env.toml").value
     assert set(sections) == {"wandb", "base", "dgx", "dgx-large"}
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from dispatcher.ports import Compiled
+from dispatcher.ports import Compiled, CompiledFile
 from dispatcher.preview import SHOWN_FILES, preview
 from dispatcher.recipe import Recipe
-from tests.fakes import HEAD, entry, package
+from tests.fakes import HEAD, cloud_plan, entry, package
 from tests.unit.test_plan import LOCAL, planned, slurm
 
 SCRIPT = Compiled("#!/bin/bash\n#SBATCH --account=ml\nsrun python train.py\n")
@@ -40,6 +40,13 @@ def test_an_inline_program_is_shown() -> None:
     assert row(text, "What").startswith("| What | `default` (`inline bash`)")
     at = text.index("The program")
     assert text.index("````", at) < text.index("echo 1\n```", at) < text.index("<!-- x -->", at) < text.index("\n````\n", at + 40)
+
+
+def test_what_an_api_would_be_sent_is_shown_and_breaks_out_of_nothing() -> None:
+    compiled = Compiled("#!/bin/bash\ntrue\n", (CompiledFile("configs/trainjob.yaml", b"kind: TrainJob\nnote: '```'\n"),))
+    text = preview(cloud_plan(executor="kubeflow"), compiled)
+    assert "<summary>What the API is sent</summary>\n\n````yaml\nkind: TrainJob" in text
+    assert "What the API is sent" not in preview(planned(slurm()), compiled), "those of Slurm are NeMo-Run's own notes"
 
 
 @pytest.mark.parametrize(

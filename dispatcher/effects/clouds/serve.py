@@ -19,6 +19,8 @@ LOG_LIMIT = 16 << 20
 
 APIS: Mapping[str, str] = {
     "docker": "docker:DockerApi",
+    "kubeflow": "kubeflow:KubeflowApi",
+    "kuberay": "kuberay:KubeRayApi",
 }
 """Executor → module in this package and class."""
 
