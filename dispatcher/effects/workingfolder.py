@@ -52,7 +52,19 @@ class WorkingFolder:
         self._sources: dict[str, dict[str, str]] = {}
 
     def describe(self, sha: str, spec: AnySpec) -> Package:
-        """Lists what the folder packs; `sha` is the commit that it is based on. Raises GitError."""
+        """Lists what the folder packs; `sha` is the commit that it is based on. Raises GitError.
+
+        It is the commit's own package only where no file of the folder differs: one that is not packed may still be read.
+        """
+        files, sources, pointers = self._described(spec)
+        digest = digest_of(files)
+        if digest == self._digest_of_commit(sha, spec) and self._is_clean(sha, spec):
+            return self._committed.describe(sha, spec)
+        self._sources[digest] = {entry.path: source for entry, source in zip(files, sources, strict=True)}
+        return Package(sha, digest, files, pointers, uncommitted=True)
+
+    def _described(self, spec: AnySpec) -> tuple[tuple[FileEntry, ...], tuple[str, ...], tuple[str, ...]]:
+        """The package's files, where each lies in the folder, and which of them stand for others in Git LFS."""
         found = self._files(spec)
         if len(found) > self._max_files:
             raise GitError("git.too-big", f"The package has more than {self._max_files} files.")
@@ -60,18 +72,13 @@ class WorkingFolder:
         if size > self._max_bytes:
             raise GitError("git.too-big", f"The files have {size} bytes; at most {self._max_bytes} are packed.")
         hashed = [self._hashed(entry) for entry in found]
-        files = tuple(entry for entry, _ in hashed)
-        digest = digest_of(files)
-        if digest == self._digest_of_commit(sha, spec):
-            return self._committed.describe(sha, spec)
-        self._sources[digest] = {entry.path: source.blob for entry, source in zip(files, found, strict=True)}
         pointers = tuple(entry.path for entry, is_pointer in hashed if is_pointer)
-        return Package(sha, digest, files, pointers, uncommitted=True)
+        return tuple(entry for entry, _ in hashed), tuple(entry.blob for entry in found), pointers
 
     def read_text(self, sha: str, path: str) -> str | None:
-        """One regular file, at most 1 MiB of UTF-8; None when there is none of that name (links are not followed)."""
+        """One regular file that git keeps or that is packed, at most 1 MiB of UTF-8; None when there is none (links are not followed)."""
         entry = self._entry("/".join(split_path(path)))
-        if entry is None or entry.mode == "120000":
+        if entry is None or entry.mode == "120000" or not self._is_known(entry.path):
             return None
         if entry.size > _TEXT_CAP:
             raise GitError("git.too-big", f"{show(path)} has {entry.size} bytes; at most {_TEXT_CAP} are read.")
@@ -230,6 +237,16 @@ class WorkingFolder:
             yield piece
         if digest.hexdigest() != entry.blob or seen != entry.size:
             raise GitError("git.changed", f"{show(source)} is not what it was when the package was described.")
+
+    def _is_known(self, path: str) -> bool:
+        """Whether it is part of what runs: else a run could depend on a file of which no trace is left."""
+        packed = any(path in sources.values() for sources in self._sources.values())
+        return packed or bool(self._ask("", "--", f":(top,literal){path}"))
+
+    def _is_clean(self, sha: str, spec: AnySpec) -> bool:
+        """Whether all that git keeps is as the commit has it; what was just compared is not compared again."""
+        whole = PackageSpec(include_submodules=False)
+        return spec == PackageSpec() or digest_of(self._described(whole)[0]) == self._digest_of_commit(sha, whole)
 
     def _digest_of_commit(self, sha: str, spec: AnySpec) -> str:
         """The same package of the commit; empty where it has none, which is a difference."""

@@ -80,6 +80,17 @@ def test_where_nothing_differs_it_is_the_commit(folder: WorkingFolder, repo: Rep
         assert content(folder, repo) == unpack(b"".join(archive.stream(archive.describe(head(repo), ALL))))
 
 
+@pytest.mark.parametrize("spec", [NothingSpec(), PackageSpec("configs"), PatternSpec((Choice("configs"),))])
+def test_a_change_of_what_is_not_packed_is_one_too(folder: WorkingFolder, repo: Repo, spec: AnySpec) -> None:
+    """A configuration or a script's metadata may be read from it."""
+    assert not described(folder, repo, spec).uncommitted
+    repo.write({"src/a.py": b"changed\n"})
+    package = described(folder, repo, spec)
+    with GitArchive("", workspace=repo.path) as archive:
+        assert (package.uncommitted, package.digest) == (True, archive.describe(head(repo), spec).digest)
+    assert set(unpack(b"".join(folder.stream(package)))) == {entry.path for entry in package.files}
+
+
 def test_files_travel_as_they_lie(folder: WorkingFolder, repo: Repo) -> None:
     change(repo)
     assert described(folder, repo).uncommitted
@@ -223,9 +234,12 @@ def test_what_cannot_be_packed(folder: WorkingFolder, repo: Repo) -> None:
 
 
 def test_a_file_as_text(folder: WorkingFolder, repo: Repo) -> None:
-    repo.write({"src/a.py": b"changed\n", "binary": b"\xff\xfe", "big": b"x" * (1024 * 1024 + 1)})
+    repo.write({"src/a.py": b"changed\n", "binary": b"\xff\xfe", "big": b"x" * (1024 * 1024 + 1), "notes.txt": b"untracked\n"})
+    repo.git("add", "binary", "big")
     assert folder.read_text(head(repo), "src/a.py") == "changed\n"
-    assert [folder.read_text(head(repo), path) for path in ("nothing", "src", "link", "train.py/x")] == [None] * 4
+    assert [folder.read_text(head(repo), path) for path in ("nothing", "src", "link", "train.py/x", "*.txt", "notes.txt")] == [None] * 6
+    described(folder, repo, PatternSpec((Choice("notes.txt"),)))
+    assert folder.read_text(head(repo), "notes.txt") == "untracked\n", "it travels"
     for path, code in (("binary", "git.not-text"), ("big", "git.too-big"), ("../x", "git.bad-path"), ("/etc/passwd", "git.bad-path")):
         with pytest.raises(GitError) as refused:
             folder.read_text(head(repo), path)
