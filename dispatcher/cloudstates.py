@@ -4,6 +4,10 @@ Words as NeMo-Run 0.11.1 and the APIs have them:
 
 docker: https://docs.docker.com/reference/api/engine/ (`State.Status`).
 kubeflow, kuberay: the words that `kubestates.py` makes of the objects of Kubernetes.
+skypilot: https://docs.skypilot.co/en/latest/reference/cli.html#sky-queue (`JobStatus` in `sky/skylet/job_lib.py`); what became of the
+request to launch has words of ours, with a `-` or in one word that SkyPilot does not have. A cluster in `INIT` of which nobody knows what
+it does (`cluster-init`) is not known, and no end.
+skypilot-jobs: https://docs.skypilot.co/en/latest/examples/managed-jobs.html (`ManagedJobStatus` in `sky/jobs/state.py`).
 """
 
 from __future__ import annotations
@@ -47,10 +51,46 @@ _KUBERAY = {
     "deadlineexceeded": State.TIMEOUT,
 }
 
+_SKYPILOT: Mapping[str, State] = {
+    # of a job on a cluster
+    "init": State.PENDING,
+    "pending": State.PENDING,
+    "setting_up": State.RUNNING,
+    "running": State.RUNNING,
+    "failed_driver": State.NODE_FAIL,
+    "succeeded": State.SUCCEEDED,
+    "failed": State.FAILED,
+    "failed_setup": State.FAILED,
+    "cancelled": State.CANCELLED,
+    # of the request that launches it, where no cluster has it (yet)
+    "launching": State.PENDING,
+    "launch-failed": State.FAILED,
+}
+_SKYPILOT_JOBS: Mapping[str, State] = {
+    "launching": State.PENDING,
+    "launch-failed": State.FAILED,
+    "pending": State.PENDING,
+    "submitted": State.PENDING,
+    "starting": State.PENDING,
+    "running": State.RUNNING,
+    "winding_down": State.RUNNING,
+    "recovering": State.PENDING,
+    "cancelling": State.RUNNING,
+    "succeeded": State.SUCCEEDED,
+    "cancelled": State.CANCELLED,
+    "failed": State.FAILED,
+    "failed_setup": State.FAILED,
+    "failed_prechecks": State.FAILED,
+    "failed_no_resource": State.FAILED,
+    "failed_controller": State.NODE_FAIL,
+}
+
 WORDS: Mapping[str, Mapping[str, State]] = {
     "docker": _DOCKER,
     "kubeflow": _KUBEFLOW,
     "kuberay": _KUBERAY,
+    "skypilot": _SKYPILOT,
+    "skypilot-jobs": _SKYPILOT_JOBS,
 }
 """For each executor: its API's word → ours. A word of failure with the exit code 0 is a success only where the word is `exited`."""
 

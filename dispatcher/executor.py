@@ -366,7 +366,7 @@ class SlurmProfile(Reached):
         return {**own, "srun_args": (*self.srun_args, *group.srun_args), "het_groups": ()}
 
     @property
-    def gpus(self) -> int:
+    def gpu_count(self) -> int:
         """GPUs of the whole job."""
         return self.nodes * (self.gpus_per_node or 0)
 
@@ -397,7 +397,7 @@ class LocalProfile(Common):
         return 1
 
     @property
-    def gpus(self) -> int:
+    def gpu_count(self) -> int:
         """None are reserved."""
         return 0
 

@@ -148,7 +148,7 @@ _GPU_COUNT = re.compile(r"(?:[A-Za-z_.-][A-Za-z0-9_.-]*[:=])?(?P<count>[0-9]{1,9
 def asked_for(profile: Profile, partition: str = "") -> Resources:
     """What a profile, with the overrides in it, asks of the scheduler, in whichever of Slurm's ways; of several the greatest counts."""
     nodes = profile.machines if isinstance(profile, CloudProfile) else profile.nodes
-    gpus = -(-profile.gpus // nodes)  # rounded up where nodes differ
+    gpus = -(-profile.gpu_count // nodes)  # rounded up where nodes differ
     if isinstance(profile, SlurmProfile) and profile.components:
         parts = [asked_for(component, partition) for component in profile.components]
         nodes = sum(part.nodes for part in parts)

@@ -6,11 +6,14 @@ from dispatcher.clouds.base import CloudProfile
 from dispatcher.clouds.docker import DockerProfile
 from dispatcher.clouds.kubeflow import KubeflowProfile
 from dispatcher.clouds.kuberay import KubeRayProfile
+from dispatcher.clouds.skypilot import SkypilotJobsProfile, SkypilotProfile
 
 CLOUDS: Mapping[str, type[CloudProfile]] = {
     "docker": DockerProfile,
     "kubeflow": KubeflowProfile,
     "kuberay": KubeRayProfile,
+    "skypilot": SkypilotProfile,
+    "skypilot-jobs": SkypilotJobsProfile,
 }
 
-__all__ = ["CLOUDS", "CloudProfile", "DockerProfile", "KubeRayProfile", "KubeflowProfile"]
+__all__ = ["CLOUDS", "CloudProfile", "DockerProfile", "KubeRayProfile", "KubeflowProfile", "SkypilotJobsProfile", "SkypilotProfile"]

@@ -80,7 +80,7 @@ class CloudProfile(Reached):
         return self.nodes
 
     @property
-    def gpus(self) -> int:
+    def gpu_count(self) -> int:
         """GPUs of the whole job."""
         return self.nodes * (self.gpus_per_node or 0)
 

@@ -126,6 +126,6 @@ class KubeRayProfile(KubernetesProfile):
         return sum(group.most for group in self.groups)
 
     @property
-    def gpus(self) -> int:
+    def gpu_count(self) -> int:
         """GPUs of all workers."""
         return sum(group.most * (group.gpus_per_worker or 0) for group in self.groups)

@@ -36,7 +36,7 @@ def nested(depth: int) -> str:
 
 def test_the_names_of_nemo_run_are_understood() -> None:
     read = profile(KUBEFLOW + "num_nodes: 4\nnprocs_per_node: 6\ngpus_per_node: 8\n")
-    assert (read.container_image, read.nodes, read.nproc_per_node, read.gpus) == ("org/train:1", 4, 6, 32)
+    assert (read.container_image, read.nodes, read.nproc_per_node, read.gpu_count) == ("org/train:1", 4, 6, 32)
     assert profile(KUBERAY + "ray_version: 2.9.3\n").image == "rayproject/ray:2.9.3"
     assert profile(KUBERAY + "image: org/ray:1\n").image == "org/ray:1"
 

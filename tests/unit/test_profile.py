@@ -636,7 +636,7 @@ def test_the_recipes_shape_wins_and_overrides_win_over_it() -> None:
     assert shaped.env_vars == {"A": "profile", "Z": "1"}
     changed = apply_overrides(shaped, [Override("run.nodes", "4")])
     assert isinstance(changed, SlurmProfile)
-    assert (changed.nodes, changed.gpus, changed.env_vars) == (4, 0, shaped.env_vars)
+    assert (changed.nodes, changed.gpu_count, changed.env_vars) == (4, 0, shaped.env_vars)
 
 
 def test_a_local_profile_leaves_out_what_it_has_no_use_for() -> None:

@@ -39,7 +39,7 @@ def test_the_guides_profiles_are_used_as_they_are() -> None:
     assert {name: resolved(name, GUIDE).profile.executor for name in names_in(GUIDE)}["local"] == "local"
     large = resolved("pretrain-large", GUIDE).profile
     assert isinstance(large, SlurmProfile)
-    assert (large.nodes, large.seconds, large.gpus, large.mem, large.exclusive, large.dry_run) == (8, 28800, 64, "0", True, True)
+    assert (large.nodes, large.seconds, large.gpu_count, large.mem, large.exclusive, large.dry_run) == (8, 28800, 64, "0", True, True)
     assert (large.attach, large.partition_for(attached=True), large.partition_for(attached=False)) == (False, "interactive", "backfill")
     assert large.environment == {"WANDB_PROJECT": "nemotron", "WANDB_ENTITY": "my-team"}
     assert (large.shell_lines, large.remote_job_dir) == (("source /opt/env.sh",), "/lustre/users/me/run")
@@ -62,7 +62,7 @@ def test_the_generators_profiles_are_used_as_they_are() -> None:
     profile = found.profile
     assert isinstance(profile, SlurmProfile)
     assert (profile.account, profile.partition, profile.address) == ("acc", "cpu", "me@login.example.com")
-    assert (profile.remote_job_dir, profile.gpus, profile.cpus_per_task) == ("/lustre/me/nemo-run", 0, 4)
+    assert (profile.remote_job_dir, profile.gpu_count, profile.cpus_per_task) == ("/lustre/me/nemo-run", 0, 4)
     assert profile.container_mounts == ("/lustre:/lustre",)
     assert profile.environment == {
         "WANDB_PROJECT": "nemotron",

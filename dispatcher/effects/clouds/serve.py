@@ -21,6 +21,8 @@ APIS: Mapping[str, str] = {
     "docker": "docker:DockerApi",
     "kubeflow": "kubeflow:KubeflowApi",
     "kuberay": "kuberay:KubeRayApi",
+    "skypilot": "skypilot:SkypilotApi",
+    "skypilot-jobs": "skypilot:SkypilotJobsApi",
 }
 """Executor → module in this package and class."""
 

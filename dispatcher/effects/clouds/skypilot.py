@@ -1,0 +1,370 @@
+"""SkyPilot: a run is a cluster of its own, a job on a cluster that is shared, or a managed job; in each case under the run key's name.
+
+NeMo-Run asks `sky.core`, which knows only what was started from the same machine, draws names, and leaves clusters standing. Here all
+questions go to the API server, which remembers. A job's id is its name: SkyPilot takes requests in long before it has a number for the
+job, and a request that is under way counts as the job already. https://docs.skypilot.co/en/latest/reference/api.html
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dispatcher.effects.clouds.api import JobState, RefusedError, Rendered, name_of
+from dispatcher.effects.clouds.skypilot_server import (
+    ASK_SECONDS,
+    LOG_CHARACTERS,
+    NotInTimeError,
+    Tail,
+    calls,
+    certain,
+    client,
+    within,
+    words_of,
+)
+from dispatcher.effects.clouds.skypilot_task import IDLE_MINUTES, as_yaml, task_of, unpack
+from dispatcher.untrusted import strip_ansi
+
+PROVISION_SECONDS = 1500.0
+"""How long `launch` waits for machines. A server elsewhere goes on by itself after that."""
+LOG_LINES = 100_000
+_ACTIVE = ("PENDING", "WAITING", "RUNNING")
+
+# https://github.com/skypilot-org/skypilot/blob/master/sky/skylet/log_lib.py: `(train, pid=12)`, and with several nodes
+# `(head, rank=0, pid=12)` and `(worker1, rank=1, pid=12, ip=10.0.0.3)`.
+_HEAD = re.compile(r"(?m)^\((?:head, rank=0, |dispatch-[0-9a-f]{16}, )pid=[0-9]+(?:, ip=[0-9a-f.:]+)?\) ?")
+_WORKERS_RESULTS = re.compile(r"(?m)^\(worker[0-9]+, rank=[0-9]+, [^)\n]*\) dispatch-results:[^\n]*\n?")
+_CODES = re.compile(r"failed with return code list: *\[([-0-9, ]+)\]")
+
+
+class SkypilotApi:
+    """Jobs on clusters: one cluster for each run, or the profile's `cluster_name`. Raises `ApiError` and, from `launch`, `RefusedError`."""
+
+    def __init__(self, profile: Mapping[str, Any]) -> None:
+        self._profile = profile
+        self._shared: str | None = profile.get("cluster_name")
+
+    def render(self, job: Mapping[str, Any], work: Path) -> Rendered:
+        """The script, and the task that SkyPilot gets, without secrets."""
+        self._client()
+        with calls():
+            task, script = task_of(self._profile, job, work)
+            return Rendered(script, {"configs/task.yaml": as_yaml(task, work, str(job["run_key"]))})
+
+    def launch(self, job: Mapping[str, Any], code: Path | None, environment: Mapping[str, str], work: Path) -> str:
+        """Sends task and code, and waits for the machines; who finds the name taken has found the job."""
+        sky, run_key = self._client(), str(job["run_key"])
+        found = self.find(run_key)
+        if found is not None:
+            return found
+        with calls():
+            try:
+                task, _ = task_of(self._profile, job, work)
+                if code is not None:
+                    unpack(code, work, run_key)
+                task.update_secrets(dict(environment))
+                request = within(PROVISION_SECONDS, lambda: self._begin(sky, task, name_of(run_key)))
+            except Exception as error:
+                if certain(error):
+                    raise RefusedError(words_of(error)) from None
+                raise
+        return self._provisioned(sky, request, name_of(run_key))
+
+    def find(self, run_key: str) -> str | None:
+        """The name, when there is a job of it, or a request that makes one or has made one."""
+        name = name_of(run_key)
+        with calls():
+            began = any(status in (*_ACTIVE, "SUCCEEDED") for _, status in self._requests(name))
+            return name if began or self._exists(name) else None
+
+    def look(self, job_ids: Sequence[str]) -> list[JobState]:
+        """One request for the clusters, one for the queue of each that is up, and for jobs not in one what became of their requests."""
+        with calls():
+            clusters = self._clusters([self._shared] if self._shared else job_ids)
+            queues = {
+                name: self._queue(name) for name, cluster in clusters.items() if cluster["status"].value in ("UP", "AUTOSTOPPING", "INIT")
+            }
+            found = []
+            for job_id in job_ids:
+                cluster = clusters.get(self._shared or job_id)
+                job = queues.get(self._shared or job_id, {}).get(job_id)
+                if job is not None:
+                    found.append(
+                        self._state(job_id, job["status"].value, job["start_at"], job["end_at"], words=str(job["resources"] or ""))
+                    )
+                else:
+                    found += self._without_job(job_id, cluster["status"].value if cluster else "")
+            return found
+
+    def log(self, job_id: str) -> str:
+        """What the job printed, the head node's lines as they were, those of others with SkyPilot's mark in front."""
+        with calls():
+            return _readable(self._tail(job_id, LOG_LINES))
+
+    def cancel(self, job_id: str) -> str:
+        """Ends the job, or the request that would make it; a run's own cluster goes when the end has been reported."""
+        sky = self._client()
+        with calls():
+            self._cancel_requests(job_id)
+            number = self._number(job_id)
+            if number is not None:
+                self._get(lambda: sky.cancel(self._shared or job_id, job_ids=[number]))
+            elif not self._shared:
+                self._down(job_id)
+        return ""
+
+    def forget(self, job_id: str) -> None:
+        """Takes the run's own cluster down. One that is shared stays."""
+        if not self._shared:
+            with calls():
+                self._down(job_id)
+
+    def probe(self) -> list[tuple[str, int, str]]:
+        """The API server, who we are to it, and what it can reach."""
+        sky = self._client()
+        with calls():
+            server = within(ASK_SECONDS, sky.api_info)
+            found = [("server", 0, f"SkyPilot {server['version']} answers")]
+            who = server["user"]
+            if who is not None:
+                found.append(("user", 0, str(who.name)))
+            from sky.client import sdk
+
+            reached = [str(cloud) for cloud in self._get(sdk.enabled_clouds)]
+            found.append(("clouds", 0 if reached else 1, ", ".join(reached) or "the server can reach none: `sky check` there says why"))
+        return found
+
+    # ------------------------------------------------------------------ what managed jobs do in their own way
+
+    launches = ("sky.launch",)
+
+    def _begin(self, sky: Any, task: Any, name: str) -> Any:
+        """Sends it → the request's id. NeMo-Run's words for a cluster, but for what costs money when it is left standing."""
+        given = self._profile
+        down = given["autodown"] if given["autodown"] is not None else not self._shared
+        idle = given["idle_minutes_to_autostop"]
+        if idle is None and down:
+            idle = IDLE_MINUTES
+        return sky.launch(
+            task,
+            cluster_name=self._shared or name,
+            idle_minutes_to_autostop=idle,
+            down=down,
+            fast=True,
+            retry_until_up=given["retry_until_up"],
+        )
+
+    def _exists(self, name: str) -> bool:
+        if not self._shared:
+            return name in self._clusters([name])
+        return self._number(name) is not None
+
+    def _number(self, name: str) -> int | None:
+        """The job's number on its cluster."""
+        job = self._queue(self._shared or name).get(name)
+        return None if job is None else int(job["job_id"])
+
+    def _tail(self, name: str, lines: int) -> str:
+        sky, number = self._client(), self._number(name)
+        stream = Tail()
+        if number is not None:
+            within(ASK_SECONDS, lambda: sky.tail_logs(self._shared or name, number, follow=False, tail=lines, output_stream=stream))
+        return stream.getvalue()[-LOG_CHARACTERS:]
+
+    def _left_behind(self, name: str) -> None:
+        """A launch has failed: what it left costs money."""
+        if not self._shared and self._exists(name):
+            self._down(name)
+
+    # ------------------------------------------------------------------ parts
+
+    def _client(self) -> Any:
+        return client(self._profile)
+
+    def _get(self, ask: Any, seconds: float = ASK_SECONDS) -> Any:
+        """A request's answer."""
+        sky = self._client()
+        return within(seconds, lambda: sky.get(ask()))
+
+    def _requests(self, name: str) -> list[tuple[str, str]]:
+        """Requests that launch the job, as the server remembers them (a day, by default), newest first: id and status."""
+        from sky.client import sdk
+
+        cluster = {"cluster_name": self._shared or name} if self.launches == ("sky.launch",) else {}
+        given = within(ASK_SECONDS, lambda: sdk.api_status(all_status=True, **cluster))
+        ours = [
+            item
+            for item in given
+            if item.name in self.launches and _task_name(item) in (name, None if not cluster or self._shared else name)
+        ]
+        return [(item.request_id, item.status) for item in sorted(ours, key=lambda item: -item.created_at)]
+
+    def _provisioned(self, sky: Any, request: Any, name: str) -> str:
+        """Waits for the request's end → the job's name."""
+        with calls():
+            try:
+                within(PROVISION_SECONDS, lambda: sky.get(request))
+            except NotInTimeError:
+                return name  # `look` tells how it goes on
+            except Exception as error:
+                if self._number(name) is not None:
+                    return name
+                if not certain(error):
+                    raise
+                self._left_behind(name)
+                raise RefusedError(words_of(error)) from None
+        return name
+
+    def _clusters(self, names: Sequence[str]) -> dict[str, Any]:
+        sky = self._client()
+        return {each["name"]: each for each in self._get(lambda: sky.status(list(names), all_users=True))}
+
+    def _queue(self, cluster: str) -> dict[str, Any]:
+        """The cluster's jobs by name, of several the first; none while it is not up."""
+        sky = self._client()
+        try:
+            jobs = self._get(lambda: sky.queue(cluster, all_users=True))
+        except Exception as error:
+            if type(error).__name__ in ("ClusterNotUpError", "ClusterDoesNotExist"):
+                return {}
+            raise
+        return {job["job_name"]: job for job in sorted(jobs, key=lambda job: -job["job_id"])}
+
+    def _without_job(self, job_id: str, cluster: str) -> list[JobState]:
+        """A job that is in no queue: what became of the request to launch it. Nothing where that tells nothing: then it is not known."""
+        requests = self._requests(job_id)
+        if any(status in _ACTIVE for _, status in requests):
+            return [JobState(job_id, "launching")]
+        if requests and requests[0][1] == "CANCELLED":
+            return [JobState(job_id, "CANCELLED")]
+        if requests and requests[0][1] == "FAILED":
+            return [JobState(job_id, "launch-failed", reason=self._why(requests[0][0]))]
+        return [JobState(job_id, "cluster-init")] if cluster == "INIT" else []
+
+    def _why(self, request: str) -> str:
+        """What a request failed with."""
+        try:
+            self._get(lambda: request)
+        except Exception as error:
+            return words_of(error)
+        return ""
+
+    def _state(self, job_id: str, word: str, start: float | None, end: float | None, reason: str = "", words: str = "") -> JobState:
+        code = self._exit_code(job_id) if word == "FAILED" else None
+        return JobState(job_id, word, code, reason, start, end, words)
+
+    def _exit_code(self, job_id: str) -> int | None:
+        """SkyPilot keeps it nowhere but in its last line."""
+        with suppress(Exception):
+            found = _CODES.findall(strip_ansi(self._tail(job_id, 50)))
+            codes = [int(code) for code in found[-1].split(",") if code.strip().lstrip("-").isdigit()] if found else []
+            # What another node's failure ended was killed (137).
+            return next((code for code in codes if code not in (0, 137)), next((code for code in codes if code), None))
+        return None
+
+    def _cancel_requests(self, job_id: str) -> None:
+        from sky.client import sdk
+
+        active = [request for request, status in self._requests(job_id) if status in _ACTIVE]
+        if active:
+            self._get(lambda: sdk.api_cancel(active, silent=True))
+
+    def _down(self, cluster: str) -> None:
+        """Asks for its end, and waits as long as a question may take: the server goes on by itself."""
+        sky = self._client()
+        try:
+            request = within(ASK_SECONDS, lambda: sky.down(cluster))
+            with suppress(NotInTimeError):
+                within(ASK_SECONDS, lambda: sky.get(request))
+        except Exception as error:
+            if type(error).__name__ != "ClusterDoesNotExist":
+                raise
+
+
+class SkypilotJobsApi(SkypilotApi):
+    """Managed jobs: SkyPilot has a controller that finds machines, starts again what lost its own, and takes them down."""
+
+    launches = ("sky.jobs.launch",)
+
+    def look(self, job_ids: Sequence[str]) -> list[JobState]:
+        """One request for all of them."""
+        with calls():
+            jobs = self._jobs()
+            found = []
+            for job_id in job_ids:
+                job = jobs.get(job_id)
+                if job is None:
+                    found += self._without_job(job_id, "")
+                    continue
+                reason, where = str(job["failure_reason"] or ""), str(job["cluster_resources"] or "")
+                found.append(self._state(job_id, job["status"].value, job["start_at"], job["end_at"], " ".join(reason.split()), where))
+            return found
+
+    def cancel(self, job_id: str) -> str:
+        """Ends the job, or the request that would make it."""
+        from sky import jobs
+
+        with calls():
+            self._cancel_requests(job_id)
+            number = self._number(job_id)
+            if number is not None:
+                self._get(lambda: jobs.cancel(job_ids=[number]))
+        return ""
+
+    def forget(self, job_id: str) -> None:
+        """Nothing: SkyPilot has taken the machines down, and its list of jobs is its own."""
+
+    def _begin(self, sky: Any, task: Any, name: str) -> Any:
+        from sky import jobs
+
+        return jobs.launch(task, name=name)
+
+    def _exists(self, name: str) -> bool:
+        return name in self._jobs()
+
+    def _number(self, name: str) -> int | None:
+        job = self._jobs().get(name)
+        return None if job is None else int(job["job_id"])
+
+    def _tail(self, name: str, lines: int) -> str:
+        from sky import jobs
+
+        stream, number = Tail(), self._number(name)
+        if number is not None:
+            within(ASK_SECONDS, lambda: jobs.tail_logs(job_id=number, follow=False, tail=lines, output_stream=stream))
+        return stream.getvalue()[-LOG_CHARACTERS:]
+
+    def _left_behind(self, name: str) -> None:
+        """Nothing: a managed job that is not there has no machines."""
+
+    def _jobs(self) -> dict[str, Any]:
+        """Managed jobs by name, of several the first; none while there is no controller."""
+        from sky.jobs.client import sdk
+
+        fields = ("job_id", "job_name", "status", "start_at", "end_at", "failure_reason", "cluster_resources", "task_id")
+        try:
+            answer = self._get(lambda: sdk.queue_v2(refresh=False, all_users=True, fields=fields, name_match="dispatch-"))
+        except Exception as error:
+            if type(error).__name__ == "ClusterNotUpError":
+                return {}
+            raise
+        jobs = answer[0] if isinstance(answer, tuple) else answer
+        return {job["job_name"]: job for job in sorted(jobs, key=lambda job: -job["job_id"])}
+
+
+def _task_name(request: Any) -> str | None:
+    """Which task a request launches; None where the server shows the request's body to its owner only, and we are somebody else."""
+    try:
+        body = json.loads(request.request_body)
+        return str(body.get("name") or re.match(r"name: *(\S+)", body["task"])[1])  # type: ignore[index]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _readable(log: str) -> str:
+    """The head node's lines without SkyPilot's mark, so that its results are found; the others' results are not the run's."""
+    return _WORKERS_RESULTS.sub("", _HEAD.sub("", strip_ansi(log)))
