@@ -22,7 +22,7 @@ APIS: Mapping[str, str] = {
     "kubeflow": "kubeflow:KubeflowApi",
     "kuberay": "kuberay:KubeRayApi",
     "skypilot": "skypilot:SkypilotApi",
-    "skypilot-jobs": "skypilot:SkypilotJobsApi",
+    "skypilot-jobs": "skypilot_jobs:SkypilotJobsApi",
 }
 """Executor → module in this package and class."""
 

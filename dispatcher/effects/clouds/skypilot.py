@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.effects.clouds.api import JobState, RefusedError, Rendered, name_of
+from dispatcher.effects.clouds.skypilot_log import exit_code, readable
 from dispatcher.effects.clouds.skypilot_server import (
     ASK_SECONDS,
     LOG_CHARACTERS,
@@ -27,18 +28,12 @@ from dispatcher.effects.clouds.skypilot_server import (
     words_of,
 )
 from dispatcher.effects.clouds.skypilot_task import IDLE_MINUTES, as_yaml, task_of, unpack
-from dispatcher.untrusted import strip_ansi
 
 PROVISION_SECONDS = 1500.0
 """How long `launch` waits for machines. A server elsewhere goes on by itself after that."""
 LOG_LINES = 100_000
+REQUESTS = 500
 _ACTIVE = ("PENDING", "WAITING", "RUNNING")
-
-# https://github.com/skypilot-org/skypilot/blob/master/sky/skylet/log_lib.py: `(train, pid=12)`, and with several nodes
-# `(head, rank=0, pid=12)` and `(worker1, rank=1, pid=12, ip=10.0.0.3)`.
-_HEAD = re.compile(r"(?m)^\((?:head, rank=0, |dispatch-[0-9a-f]{16}, )pid=[0-9]+(?:, ip=[0-9a-f.:]+)?\) ?")
-_WORKERS_RESULTS = re.compile(r"(?m)^\(worker[0-9]+, rank=[0-9]+, [^)\n]*\) dispatch-results:[^\n]*\n?")
-_CODES = re.compile(r"failed with return code list: *\[([-0-9, ]+)\]")
 
 
 class SkypilotApi:
@@ -103,7 +98,7 @@ class SkypilotApi:
     def log(self, job_id: str) -> str:
         """What the job printed, the head node's lines as they were, those of others with SkyPilot's mark in front."""
         with calls():
-            return _readable(self._tail(job_id, LOG_LINES))
+            return readable(self._tail(job_id, LOG_LINES))
 
     def cancel(self, job_id: str) -> str:
         """Ends the job, or the request that would make it; a run's own cluster goes when the end has been reported."""
@@ -194,13 +189,11 @@ class SkypilotApi:
         """Requests that launch the job, as the server remembers them (a day, by default), newest first: id and status."""
         from sky.client import sdk
 
-        cluster = {"cluster_name": self._shared or name} if self.launches == ("sky.launch",) else {}
-        given = within(ASK_SECONDS, lambda: sdk.api_status(all_status=True, **cluster))
-        ours = [
-            item
-            for item in given
-            if item.name in self.launches and _task_name(item) in (name, None if not cluster or self._shared else name)
-        ]
+        of_cluster = self.launches == ("sky.launch",)
+        wanted = {"cluster_name": self._shared or name} if of_cluster else {}
+        given = within(ASK_SECONDS, lambda: sdk.api_status(all_status=True, limit=REQUESTS, **wanted))
+        own = of_cluster and not self._shared
+        ours = [item for item in given if item.name in self.launches and ((own and item.cluster_name == name) or _task_name(item) == name)]
         return [(item.request_id, item.status) for item in sorted(ours, key=lambda item: -item.created_at)]
 
     def _provisioned(self, sky: Any, request: Any, name: str) -> str:
@@ -260,10 +253,7 @@ class SkypilotApi:
     def _exit_code(self, job_id: str) -> int | None:
         """SkyPilot keeps it nowhere but in its last line."""
         with suppress(Exception):
-            found = _CODES.findall(strip_ansi(self._tail(job_id, 50)))
-            codes = [int(code) for code in found[-1].split(",") if code.strip().lstrip("-").isdigit()] if found else []
-            # What another node's failure ended was killed (137).
-            return next((code for code in codes if code not in (0, 137)), next((code for code in codes if code), None))
+            return exit_code(self._tail(job_id, 50))
         return None
 
     def _cancel_requests(self, job_id: str) -> None:
@@ -285,77 +275,6 @@ class SkypilotApi:
                 raise
 
 
-class SkypilotJobsApi(SkypilotApi):
-    """Managed jobs: SkyPilot has a controller that finds machines, starts again what lost its own, and takes them down."""
-
-    launches = ("sky.jobs.launch",)
-
-    def look(self, job_ids: Sequence[str]) -> list[JobState]:
-        """One request for all of them."""
-        with calls():
-            jobs = self._jobs()
-            found = []
-            for job_id in job_ids:
-                job = jobs.get(job_id)
-                if job is None:
-                    found += self._without_job(job_id, "")
-                    continue
-                reason, where = str(job["failure_reason"] or ""), str(job["cluster_resources"] or "")
-                found.append(self._state(job_id, job["status"].value, job["start_at"], job["end_at"], " ".join(reason.split()), where))
-            return found
-
-    def cancel(self, job_id: str) -> str:
-        """Ends the job, or the request that would make it."""
-        from sky import jobs
-
-        with calls():
-            self._cancel_requests(job_id)
-            number = self._number(job_id)
-            if number is not None:
-                self._get(lambda: jobs.cancel(job_ids=[number]))
-        return ""
-
-    def forget(self, job_id: str) -> None:
-        """Nothing: SkyPilot has taken the machines down, and its list of jobs is its own."""
-
-    def _begin(self, sky: Any, task: Any, name: str) -> Any:
-        from sky import jobs
-
-        return jobs.launch(task, name=name)
-
-    def _exists(self, name: str) -> bool:
-        return name in self._jobs()
-
-    def _number(self, name: str) -> int | None:
-        job = self._jobs().get(name)
-        return None if job is None else int(job["job_id"])
-
-    def _tail(self, name: str, lines: int) -> str:
-        from sky import jobs
-
-        stream, number = Tail(), self._number(name)
-        if number is not None:
-            within(ASK_SECONDS, lambda: jobs.tail_logs(job_id=number, follow=False, tail=lines, output_stream=stream))
-        return stream.getvalue()[-LOG_CHARACTERS:]
-
-    def _left_behind(self, name: str) -> None:
-        """Nothing: a managed job that is not there has no machines."""
-
-    def _jobs(self) -> dict[str, Any]:
-        """Managed jobs by name, of several the first; none while there is no controller."""
-        from sky.jobs.client import sdk
-
-        fields = ("job_id", "job_name", "status", "start_at", "end_at", "failure_reason", "cluster_resources", "task_id")
-        try:
-            answer = self._get(lambda: sdk.queue_v2(refresh=False, all_users=True, fields=fields, name_match="dispatch-"))
-        except Exception as error:
-            if type(error).__name__ == "ClusterNotUpError":
-                return {}
-            raise
-        jobs = answer[0] if isinstance(answer, tuple) else answer
-        return {job["job_name"]: job for job in sorted(jobs, key=lambda job: -job["job_id"])}
-
-
 def _task_name(request: Any) -> str | None:
     """Which task a request launches; None where the server shows the request's body to its owner only, and we are somebody else."""
     try:
@@ -363,8 +282,3 @@ def _task_name(request: Any) -> str | None:
         return str(body.get("name") or re.match(r"name: *(\S+)", body["task"])[1])  # type: ignore[index]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def _readable(log: str) -> str:
-    """The head node's lines without SkyPilot's mark, so that its results are found; the others' results are not the run's."""
-    return _WORKERS_RESULTS.sub("", _HEAD.sub("", strip_ansi(log)))
