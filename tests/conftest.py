@@ -10,6 +10,7 @@
 | `github` | a stand-in GitHub (`tests/github_fixtures.py`) |
 | `act` | the path of act, which runs GitHub workflows locally |
 | `ray_programs` | the folder that has `ray`, and a `python` that can import it |
+| `sky_python`, `sky_double`, `sky_server` | a Python that has SkyPilot; a double of its API server that runs jobs; the real server, for dry runs |
 | `torch_python` | a Python that has torch; always a skip where there is none |
 """
 
@@ -28,6 +29,7 @@ import pytest
 from tests.rig.docker import DockerRig
 from tests.rig.latency import LatencyProxy
 from tests.rig.parts import PartMissing, find_program
+from tests.rig.skypilot import SkyDouble, SkyServer, find_python
 from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
 
@@ -42,6 +44,7 @@ MARKS = {
     "act": "act",
     "docker": "docker",
     "ray_programs": "ray",
+    "sky_python": "skypilot",
     "torch_python": "torch",
 }
 
@@ -154,6 +157,31 @@ def ray_programs() -> Path:
     if not (folder / "ray").exists():
         missing(f"there is no {folder / 'ray'}; `.ci/rig` makes it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sky_python() -> Path:
+    """A Python that has SkyPilot and everything that the dispatcher needs."""
+    try:
+        return find_python()
+    except PartMissing as why:
+        missing(why)
+
+
+@pytest.fixture(scope="module")
+def sky_double(sky_python: Path) -> Iterator[SkyDouble]:
+    """A double of SkyPilot's API server."""
+    double = SkyDouble(sky_python)
+    yield double
+    double.stop()
+
+
+@pytest.fixture(scope="module")
+def sky_server(sky_python: Path) -> Iterator[SkyServer]:
+    """SkyPilot's own API server."""
+    server = SkyServer(sky_python)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from dispatcher.effects.clouds.skypilot_server import (
     within,
     words_of,
 )
-from dispatcher.effects.clouds.skypilot_task import IDLE_MINUTES, as_yaml, task_of, unpack
+from dispatcher.effects.clouds.skypilot_task import IDLE_MINUTES, as_yaml, task_of
 
 PROVISION_SECONDS = 1500.0
 """How long `launch` waits for machines. A server elsewhere goes on by itself after that."""
@@ -58,9 +58,7 @@ class SkypilotApi:
             return found
         with calls():
             try:
-                task, _ = task_of(self._profile, job, work)
-                if code is not None:
-                    unpack(code, work, run_key)
+                task, _ = task_of(self._profile, job, work, code)
                 task.update_secrets(dict(environment))
                 request = within(PROVISION_SECONDS, lambda: self._begin(sky, task, name_of(run_key)))
             except Exception as error:

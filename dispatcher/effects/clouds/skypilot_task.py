@@ -5,7 +5,7 @@ NeMo-Run's `to_task` mounts the job's folder at /nemo_run and goes to its `code`
 
 from __future__ import annotations
 
-import tarfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,17 @@ from dispatcher.effects.nemorun import import_nemo_run
 IDLE_MINUTES = 60
 """How long a run's own cluster stays after its job, should nobody report the end: its log, and in it the result, goes with it."""
 
-# The lines of NeMo-Run's own `to_task`, for a script that is a process of its own; and one line for torchrun on machines without GPUs,
-# where SkyPilot says 0.
-_BEFORE = """num_nodes=$(echo "$SKYPILOT_NODE_IPS" | wc -l)
+# The commit is unpacked there and not here: on the runner, a link in it could point at any file. Then the lines of NeMo-Run's own
+# `to_task`, for a script that is a process of its own; and one line for torchrun on machines without GPUs, where SkyPilot says 0.
+_BEFORE = (
+    f"""if [ -f {RUN_DIR}/code.tar.gz ]; then
+    mkdir -p {RUN_DIR}/code && tar -xzf {RUN_DIR}/code.tar.gz --no-same-owner -C {RUN_DIR}/code || exit 1
+fi
+"""
+    + """num_nodes=$(echo "$SKYPILOT_NODE_IPS" | wc -l)
 head_node_ip=$(echo "$SKYPILOT_NODE_IPS" | head -n1)
 [ "${SKYPILOT_NUM_GPUS_PER_NODE:-0}" != 0 ] || export SKYPILOT_NUM_GPUS_PER_NODE=1"""
+)
 
 # NeMo-Run takes one value, or a list of which SkyPilot may choose.
 _ONE_OR_SEVERAL = ("cloud", "region", "zone", "gpus", "cpus", "memory", "instance_type", "use_spot", "disk_size", "disk_tier")
@@ -49,26 +55,22 @@ def executor_of(profile: Mapping[str, Any]) -> Any:
     )
 
 
-def task_of(profile: Mapping[str, Any], job: Mapping[str, Any], work: Path) -> tuple[Any, str]:
-    """SkyPilot's task and the script that it runs. The script lies in the folder that the task sends, below `work`."""
+def task_of(profile: Mapping[str, Any], job: Mapping[str, Any], work: Path, code: Path | None = None) -> tuple[Any, str]:
+    """SkyPilot's task and the script that it runs. Script and archive lie in the folder that the task sends, below `work`."""
     executor = executor_of(profile)
     command = command_of(executor, job, work)
     script = launch_script(job, command, before=_BEFORE)
     folder = Path(executor.job_dir)
     (folder / "code").mkdir(parents=True, exist_ok=True)
     (folder / "launch.sh").write_text(script)
+    if code is not None:
+        shutil.copy(code, folder / "code.tar.gz")
     task = executor.to_task(name_of(str(job["run_key"])), ["bash", f"{RUN_DIR}/launch.sh"])
     if profile["ports"]:
         # NeMo-Run takes a list of them for alternatives, and hands on the tuple that its type says, which SkyPilot refuses.
         kept = type(task.resources)
         task.set_resources(kept(each.copy(ports=list(profile["ports"])) for each in task.resources))
     return task, script
-
-
-def unpack(code: Path, work: Path, run_key: str) -> None:
-    """The commit's files into the folder that the task sends."""
-    with tarfile.open(code) as archive:
-        archive.extractall(work / run_key / "code", filter="tar")
 
 
 def as_yaml(task: Any, work: Path, run_key: str) -> str:
