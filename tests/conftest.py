@@ -10,7 +10,8 @@
 | `github` | a stand-in GitHub (`tests/github_fixtures.py`) |
 | `act` | the path of act, which runs GitHub workflows locally |
 | `ray_programs` | the folder that has `ray`, and a `python` that can import it |
-| `sky_python`, `sky_double`, `sky_server` | a Python that has SkyPilot; a double of its API server that runs jobs; the real server, for dry runs |
+| `sky_python` | a Python that has SkyPilot (`.ci/skypilot`) |
+| `sky_double`, `sky_server` | a double of SkyPilot's API server that runs jobs; the real one, for dry runs |
 | `torch_python` | a Python that has torch; always a skip where there is none |
 """
 

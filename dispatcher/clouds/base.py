@@ -27,7 +27,7 @@ class CloudProfile(Reached):
     FIXED: ClassVar[frozenset[str]] = frozenset()
     """Fields that no override sets: where a job goes and what it may reach is never a commenter's choice."""
     REFUSED: ClassVar[Mapping[str, str]] = {}
-    """Fields of NeMo-Run's executor that are not here → why: it completes the sentence “`field` is not read: …”."""
+    """Fields of NeMo-Run's executor that are not here, besides those in `counterparts.py` → why, after “`field` is not read:”."""
     LAUNCHERS: ClassVar[tuple[str, ...]] = ()
     """Launchers that it takes; empty where it takes all."""
 

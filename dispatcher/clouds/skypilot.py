@@ -44,7 +44,6 @@ ClusterName = Annotated[
 Address = Annotated[str, Shape(r"https?://[A-Za-z0-9.\[\]:-]+(?:/[A-Za-z0-9_./-]*)?", "an http(s) address without user and password", 256)]
 
 _OWN_CLUSTER = "SkyPilot makes the clusters of managed jobs, and takes them down"
-_SETS = "the dispatcher sets it while it compiles"
 
 
 class StorageMount(Model):
@@ -81,10 +80,7 @@ class _SkypilotProfile(CloudProfile):
         | {"file_mounts", "storage_mounts", "setup", "cluster_config_overrides", "ports"}
     )
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "launcher": "the recipe says what starts the processes (`launcher`)",
         "retries": "NeMo-Run starts no SkyPilot job again; managed jobs (`skypilot-jobs`) recover by themselves",
-        "experiment_id": _SETS,
-        "experiment_dir": _SETS,
     }
     """NeMo-Run's fields that are not here, and why; a test compares them with the package."""
 

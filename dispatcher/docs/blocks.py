@@ -26,6 +26,7 @@ from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
 from dispatcher.clouds import CLOUDS, CloudProfile, kuberay
+from dispatcher.clouds.skypilot import StorageMount
 from dispatcher.docs import examples
 from dispatcher.docs.executors import every_field, support
 from dispatcher.docs.fields import fields_table
@@ -125,6 +126,7 @@ def blocks(root: Path) -> dict[str, str]:
         "profile-local": fields_table(executor.LocalProfile, only=frozenset({"time", "attach"})),
         **_clouds(common),
         "profile-ray-worker-group": fields_table(kuberay.RayWorkerGroup),
+        "profile-storage-mount": fields_table(StorageMount),
         "profile-wandb": fields_table(executor.Wandb),
         "comment-waiting": quoted(examples.waiting()),
         "comment-passed": quoted(examples.passed()),

@@ -61,7 +61,11 @@ def kind_words(annotation: Any) -> str:
         return f"a table: {kind_words(inner[0])} → {kind_words(inner[1])}"
     if annotation is packager.SubPackager:
         return "a table of these"
+    if annotation is Any:
+        return "anything"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation.__module__.startswith("dispatcher.clouds."):
+            return f"a table ([there](executors.md#{annotation.__name__.lower()}))"
         return f"a table ([below](#{annotation.__name__.lower()}))"
     return {bool: "`true` or `false`", int: "a whole number", str: "text"}.get(annotation, str(annotation))
 

@@ -68,7 +68,7 @@ def test_example_profiles_can_be_used(name: str, kind: type[object]) -> None:
 
 
 def test_every_example_is_in_the_table_above() -> None:
-    assert {path.stem for path in EXAMPLES} == {"local", "slurm", "slurm-container", "kubeflow", "kuberay"}
+    assert {path.stem for path in EXAMPLES} == {"local", "slurm", "slurm-container", "kubeflow", "kuberay", "skypilot"}
     sections = load_document(SOURCES["env.toml"], "env.toml").value
     assert set(sections) == {"wandb", "base", "dgx", "dgx-large"}
 

@@ -211,7 +211,7 @@ def test_who_is_not_let_in_and_a_server_out_of_order(cloud: CloudProcess, sky_do
         with pytest.raises(CloudError) as raised:
             wrong.find("0" * 16)
         assert raised.value.code == "cloud.credentials"
-        assert ("clouds", 0, "Kubernetes") in right.probe()
+        assert ("clouds", 0, "kubernetes") in right.probe()
     finally:
         right.close()
         wrong.close()

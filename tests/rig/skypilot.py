@@ -25,7 +25,8 @@ from tests.rig.parts import PartMissing
 ROOT = Path(__file__).parents[2]
 DOUBLE = Path(__file__).parent / "skypilot_double.py"
 CATALOGUES = {
-    "common/accelerators.csv": 'AcceleratorName,Clouds,MaximumAcceleratorQuantity\nH100,"[AWS, Kubernetes]",8\nA100,"[AWS]",8\nL4,"[GCP]",4\n',
+    "common/accelerators.csv": "AcceleratorName,Clouds,MaximumAcceleratorQuantity\n"
+    'H100,"[AWS, Kubernetes]",8\nA100,"[AWS]",8\nL4,"[GCP]",4\n',
     "kubernetes/images.csv": "Tag,Region,OS,OSVersion,ImageId,CreationDate\n"
     + "".join(f"skypilot:custom-{kind}-ubuntu-2004,,ubuntu,20.04,registry.example/skypilot:{kind},20240101\n" for kind in ("cpu", "gpu")),
     "aws/vms.csv": "InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Price,SpotPrice,Region,AvailabilityZone,Arch\n"

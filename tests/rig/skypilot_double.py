@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -173,7 +172,8 @@ class State:
         records = [
             responses.ManagedJobRecord(
                 job_id=job.number, job_name=job.name, status=managed.ManagedJobStatus(job.status), start_at=job.submitted,
-                end_at=job.ended, failure_reason="its own words" if job.status == "FAILED" else None, cluster_resources="1x(CPU:1)", task_id=0,
+                end_at=job.ended, cluster_resources="1x(CPU:1)", task_id=0,
+                failure_reason="its own words" if job.status == "FAILED" else None,
             )
             for job in self.managed
         ]  # fmt: skip
@@ -202,7 +202,7 @@ VERBS = {
     "/jobs/queue/v2": ("sky.jobs.queue_v2", payloads.JobsQueueV2Body, State.jobs_queue),
     "/jobs/cancel": ("sky.jobs.cancel", payloads.JobsCancelBody, State.jobs_cancel),
     "/api/cancel": ("sky.api_cancel", payloads.RequestCancelBody, State.api_cancel),
-    "/enabled_clouds": ("sky.enabled_clouds", payloads.EnabledCloudsBody, lambda state, body: [sky.clouds.Kubernetes()]),
+    "/enabled_clouds": ("sky.enabled_clouds", payloads.EnabledCloudsBody, lambda state, body: ["kubernetes"]),
 }
 
 
@@ -226,7 +226,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: bytes) -> None:
         url, state = urlparse(self.path), self.state
-        query = {key: values for key, values in parse_qs(url.query).items()}
+        query = parse_qs(url.query)
         if url.path == "/_double":
             state.faults.update(json.loads(body or b"{}"))
             clusters = {name: {"status": c["status"], "down": c["down"], "jobs": len(c["jobs"])} for name, c in state.clusters.items()}
@@ -270,8 +270,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def begin(self, name: str, body: payloads.RequestBody, verb: object) -> str:
         request = Request(
-            request_id=str(uuid.uuid4()), name=name, entrypoint=len, request_body=body, status=RequestStatus.RUNNING, created_at=time.time(),
-            user_id="u", cluster_name=getattr(body, "cluster_name", None),
+            request_id=str(uuid.uuid4()), name=name, entrypoint=len, request_body=body, status=RequestStatus.RUNNING,
+            created_at=time.time(), user_id="u", cluster_name=getattr(body, "cluster_name", None),
         )  # fmt: skip
         event = threading.Event()
         self.state.requests[request.request_id] = request, event

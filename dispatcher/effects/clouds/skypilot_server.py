@@ -123,13 +123,17 @@ def words_of(error: BaseException) -> str:
 
 
 class Tail(io.StringIO):
-    """A stream that keeps the newest part of what is written to it."""
+    """A stream that keeps the newest part of what is written to it: between `limit` and twice as many characters."""
+
+    def __init__(self, limit: int = LOG_CHARACTERS) -> None:
+        super().__init__()
+        self._limit = limit
 
     def write(self, text: str) -> int:
         """As io.TextIOBase has it."""
         written = super().write(text)
-        if self.tell() > 2 * LOG_CHARACTERS:
-            kept = self.getvalue()[-LOG_CHARACTERS:]
+        if self.tell() > 2 * self._limit:
+            kept = self.getvalue()[-self._limit :]
             self.seek(0)
             self.truncate()
             super().write(kept)
