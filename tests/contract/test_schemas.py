@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from dispatcher.clouds import KubeflowProfile, KubeRayProfile
+from dispatcher.clouds import KubeflowProfile, KubeRayProfile, SkypilotJobsProfile
 from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
 from dispatcher.executor import LocalProfile, SlurmProfile
@@ -52,6 +52,7 @@ def test_example_profiles_fit_the_schema(path: Path) -> None:
     ("name", "kind"),
     [
         ("local", LocalProfile),
+        ("skypilot", SkypilotJobsProfile),
         ("slurm", SlurmProfile),
         ("slurm-container", SlurmProfile),
         ("kubeflow", KubeflowProfile),

@@ -20,6 +20,7 @@ import uuid
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlparse
 
 import sky
@@ -39,7 +40,8 @@ class Job:
     """One job: a process of its own."""
 
     def __init__(self, number: int, name: str, task: sky.Task, folder: Path, files: Path) -> None:
-        self.number, self.name, self.submitted, self.ended = number, name, time.time(), None
+        self.number, self.name, self.submitted = number, name, time.time()
+        self.ended: float | None = None
         self.cancelled, self.log, self.nodes = False, folder / f"{name}.log", task.num_nodes
         run = folder / f"run-{uuid.uuid4().hex}"
         subprocess.run(["cp", "-r", str(files), str(run)], check=True)
@@ -84,7 +86,7 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.clusters: dict[str, dict[str, object]] = {}
+        self.clusters: dict[str, dict[str, Any]] = {}
         self.managed: list[Job] = []
         self.requests: dict[str, tuple[Request, threading.Event]] = {}
         self.blobs: dict[str, Path] = {}
@@ -127,7 +129,7 @@ class State:
         while self.faults.get(f"hold-{what}"):
             time.sleep(0.05)
 
-    def cluster(self, name: str) -> dict[str, object]:
+    def cluster(self, name: str) -> dict[str, Any]:
         if name not in self.clusters:
             raise exceptions.ClusterDoesNotExist(f"Cluster {name!r} does not exist.")
         if self.clusters[name]["status"] != "UP":
@@ -288,7 +290,7 @@ class Handler(BaseHTTPRequestHandler):
             event.set()
 
         threading.Thread(target=run, daemon=True).start()
-        return request.request_id
+        return str(request.request_id)
 
     def log(self, body: dict[str, object], path: str) -> None:
         assert body["follow"] is False
@@ -325,7 +327,7 @@ def main() -> None:
     print(server.server_address[1], flush=True)
     sys.stdin.read()
     for cluster in Handler.state.clusters.values():
-        for job in cluster["jobs"]:  # type: ignore[attr-defined]
+        for job in cluster["jobs"]:
             job.cancel()
     for job in Handler.state.managed:
         job.cancel()
