@@ -39,7 +39,7 @@ INPUTS = (
 MODES = ("handle", "watch", "gate")
 
 # Those of pyproject.toml: clients of executors' APIs. Each has a lock file of its own, `requirements-EXTRA.lock`.
-EXTRAS = ("kubeflow",)
+EXTRAS = ("kubeflow", "skypilot")
 
 OUTPUTS = ("decision", "reason-code", "run-key", "job-id", "state", "log-url", "wandb-url", "comment-url", "result")
 

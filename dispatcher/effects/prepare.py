@@ -82,7 +82,12 @@ def tool_cache(environ: Mapping[str, str]) -> Path:
 
 
 def locks(extras: Sequence[str]) -> list[Path]:
-    """The lock files of an environment: one for each extra, which has everything else in it, too; without any, the plain one."""
+    """The lock files of an environment: one for each extra, which has everything else in it, too; without any, the plain one.
+
+    SkyPilot's has the other extras, too, because it has other versions of what they share.
+    """
+    if "skypilot" in extras:
+        return [ROOT / "requirements-skypilot.lock"]
     return [ROOT / f"requirements-{extra}.lock" for extra in extras] or [ROOT / "requirements.lock"]
 
 

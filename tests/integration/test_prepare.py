@@ -101,6 +101,11 @@ def test_an_extra_is_another_environment_from_its_own_lock(action: Action) -> No
     assert f"--require-hashes {action.root / 'requirements-kubeflow.lock'}" in extra[1]
     assert action.run(DISPATCH_EXTRAS=" kubeflow, ") == (0, "", extra[2])
     assert len(action.prepared) == 2
+    (action.root / "requirements-skypilot.lock").write_text(lock + "    # via skypilot\n")
+    both = action.run(DISPATCH_EXTRAS="kubeflow,skypilot")
+    assert both[0] == 0, both[1]
+    assert f"--require-hashes {action.root / 'requirements-skypilot.lock'}" in both[1], "it has the other's client, too"
+    assert "requirements-kubeflow" not in both[1]
     code, log, outputs = action.run(DISPATCH_EXTRAS="kubeflow, kuberay")
     assert (code, outputs) == (2, {})
     assert "::error title=input.extras::" in log

@@ -8,14 +8,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from dispatcher.clouds import CLOUDS, SkypilotJobsProfile, SkypilotProfile
-from dispatcher.cloudstates import WORDS, CloudSightings
+from dispatcher.clouds import SkypilotJobsProfile, SkypilotProfile
+from dispatcher.cloudstates import WORDS
 from dispatcher.counterparts import ALIASES, REFUSED
-from dispatcher.effects.cloud_process import CloudProcess
 from dispatcher.effects.nemorun import import_nemo_run
-from dispatcher.ports import NotLaunched
-from dispatcher.slurm import Absent
-from tests.integration.test_skypilot import SLEEP, archive_of, job_of
+from tests.integration.test_skypilot import job_of
 from tests.rig.skypilot import SkyDouble, SkyServer
 
 READER = Path(__file__).parents[1] / "rig" / "skypilot_reader.py"
@@ -115,26 +112,12 @@ def test_a_field_of_nemo_run_is_reachable_or_refused() -> None:
         assert set(model.REFUSED) - theirs == set(), model
 
 
-def test_skypilots_own_dry_run(sky_server: SkyServer, sky_python: Path, tmp_path: Path) -> None:
-    """The real API server plans what it can have, refuses what it cannot, and knows nothing of other runs."""
-    fields = {"infra": "k8s/ctx", "gpus": "H100", "gpus_per_node": 8, "nodes": 1, "cpus": "16+"}
-    [task], _ = read(sky_python, sky_server.env, [given_to("skypilot", fields, dryrun=True)])
+def test_skypilots_own_dry_run(sky_server: SkyServer, sky_python: Path) -> None:
+    """The real API server plans what it can have, refuses what it cannot, and understands every question that we have."""
+    fields = {"infra": "k8s/ctx", "gpus": "H100", "gpus_per_node": 8, "cpus": "16+"}
+    impossible = given_to("skypilot", {**fields, "gpus": "A100"})
+    [task], _ = read(sky_python, sky_server.env, [given_to("skypilot", fields, dryrun=True, impossible=impossible)])
     assert task["dryrun"] == [None, None], "no job, no cluster: SkyPilot's words for a dry run that went well"
-    cloud = CloudProcess(CLOUDS["skypilot"].model_validate({"executor": "skypilot"}), sky_server.env, str(sky_python))
-    jobs = CloudProcess(CLOUDS["skypilot-jobs"].model_validate({"executor": "skypilot-jobs"}), sky_server.env, str(sky_python))
-    try:
-        assert ("clouds", 0, "kubernetes") in cloud.probe()
-        job = job_of(SLEEP, infra="k8s/ctx", gpus="A100", gpus_per_node=8)
-        answer = cloud.launch(job.for_compiler(), archive_of(tmp_path, SLEEP), {"TOKEN": "s3cret"})
-        assert isinstance(answer, NotLaunched), answer
-        assert "A100" in answer.words
-        for process in (cloud, jobs):
-            name = f"dispatch-{'0' * 16}"
-            assert process.find("0" * 16) is None
-            assert isinstance(CloudSightings(process.look([name])).of(name), Absent)
-            assert process.log(name) == b""
-            assert process.cancel(name) == ""
-            process.forget(name)
-    finally:
-        cloud.close()
-        jobs.close()
+    assert ["clouds", 0, "kubernetes"] in task["asked"]["probe"]
+    assert task["asked"]["SkypilotApi"] == task["asked"]["SkypilotJobsApi"] == [None, [], "", ""]
+    assert "A100" in task["asked"]["refused"]

@@ -1,6 +1,7 @@
 """Profiles → tasks by our code → YAML → SkyPilot's own parser → what it understood: a program for a Python that has SkyPilot.
 
-Standard input has a list of `{"profile": …, "job": …, "dryrun": bool}` as JSON; standard output gets what was understood, as
+Standard input has a list of `{"profile": …, "job": …, "dryrun": bool}` as JSON; with `dryrun` the API server is asked as well, by
+SkyPilot's own dry run, by both of our APIs, and for a machine that it does not have (`impossible`). Standard output gets what was understood, as
 `{"tasks": […], "words": {executor: [every state of a job]}}`.
 """
 
@@ -43,6 +44,27 @@ def understood(given: dict[str, Any], work: Path) -> dict[str, Any]:
     }
     if given.get("dryrun"):
         found["dryrun"] = sky.get(sky.launch(task, cluster_name="dryrun", dryrun=True, down=True))
+        found["asked"] = asked(given["profile"], given["impossible"], work)
+    return found
+
+
+def asked(profile: dict[str, Any], impossible: dict[str, Any], work: Path) -> dict[str, Any]:
+    """What our APIs get from the server: about a job that is not there, who and what it is, and for a launch that cannot be."""
+    from dispatcher.effects.clouds.api import RefusedError, name_of
+    from dispatcher.effects.clouds.skypilot import SkypilotApi
+    from dispatcher.effects.clouds.skypilot_jobs import SkypilotJobsApi
+
+    key = "0" * 16
+    found: dict[str, Any] = {"probe": SkypilotApi(profile).probe()}
+    for api in (SkypilotApi(profile), SkypilotJobsApi({**profile, "executor": "skypilot-jobs"})):
+        name = name_of(key)
+        api.forget(name)
+        found[type(api).__name__] = [api.find(key), api.look([name]), api.log(name), api.cancel(name)]
+    (work / "x").write_text("no archive is opened before there are machines")
+    try:
+        SkypilotApi(impossible["profile"]).launch(impossible["job"], work / "x", {"TOKEN": "s3cret"}, work)
+    except RefusedError as error:
+        found["refused"] = str(error)
     return found
 
 
