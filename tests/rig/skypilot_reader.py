@@ -1,7 +1,8 @@
 """Profiles → tasks by our code → YAML → SkyPilot's own parser → what it understood: a program for a Python that has SkyPilot.
 
 Standard input has a list of `{"profile": …, "job": …, "dryrun": bool}` as JSON; with `dryrun` the API server is asked as well, by
-SkyPilot's own dry run, by both of our APIs, and for a machine that it does not have (`impossible`). Standard output gets what was understood, as
+SkyPilot's own dry run, by both of our APIs, and for a machine that it does not have (`impossible`). Standard output gets what was
+understood, as
 `{"tasks": […], "words": {executor: [every state of a job]}}`.
 """
 
