@@ -27,6 +27,7 @@ if "fail" in arguments:
 json.dump({"loss": 1.875, "sha": os.environ["DISPATCH_SHA"][:7]}, open("results.json", "w"))
 """
 
+ROOT = Path(__file__).parents[1]
 POLICY = """\
 default_profile: cluster
 forks: sha
@@ -72,6 +73,7 @@ class Stage:
     port: int = 0
     policy: str = POLICY
     extra: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
     repo: Repository = field(init=False)
     pull: Pull = field(init=False)
     _deliveries: int = 0
@@ -140,8 +142,10 @@ class Stage:
         for file in files.values():
             file.write_text("")
         process = subprocess.Popen(
-            [sys.executable, "-m", "dispatcher.cli", *arguments],
-            env=self.environment(**{name: str(file) for name, file in files.items()}, PYTHONSAFEPATH="1", **environment),
+            [self.python, "-m", "dispatcher.cli", *arguments],
+            env=self.environment(
+                **{name: str(file) for name, file in files.items()}, PYTHONSAFEPATH="1", PYTHONPATH=str(ROOT), **environment
+            ),
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
