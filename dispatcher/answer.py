@@ -12,6 +12,7 @@ from dispatcher.grammar import Override, Run
 from dispatcher.ports import Reaction
 from dispatcher.printing import render, render_for_shell
 from dispatcher.record import RunRecord
+from dispatcher.verbs import parse_line
 
 DOCS = "https://github.com/org/nemotron-dispatch/blob/main/docs"
 # Stands in comments about a run, so that a later refusal of the same command never overwrites what a running job has to say.
@@ -36,9 +37,11 @@ class Voice:
         """The command that asks for the same thing; a stage is run again with what comes after it."""
         if record.stage and not self.at_terminal:
             return f"{self.word} retry {record.run_key[:8]}"
+        if record.stage and isinstance(whole := parse_line(record.asked), Run):
+            return render_for_shell(whole, "nemotron-dispatch submit")
         pairs = (override.partition("=") for override in record.overrides)
         overrides = tuple(Override(key, value) for key, _, value in pairs)
-        run = Run(record.profile, record.pipeline or record.recipe, overrides=overrides)
+        run = Run(record.profile, record.recipe, overrides=overrides)
         return render_for_shell(run, "nemotron-dispatch submit") if self.at_terminal else render(run, self.word)
 
     def cancel(self, run_key: str) -> str:

@@ -6,7 +6,7 @@ nothing of a job that it ended for a dependency that cannot be met, and after Mi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -102,13 +102,19 @@ def _never(stage: str, when: When, before: RunRecord, now: datetime) -> Never:
 
 
 def as_seen(
-    record: RunRecord, sights: Mapping[str, Sight], known: Mapping[str, RunRecord], now: datetime, lost_after: timedelta
+    record: RunRecord,
+    sights: Mapping[str, Sight],
+    known: Mapping[str, RunRecord],
+    now: datetime,
+    lost_after: timedelta,
+    unheard: Collection[str] = (),
 ) -> RunRecord:
     """The record after one look (`advance`), of a stage that never began with the reason: how those before it ended.
 
-    `sights` is what the look says of this run and of others, `known` the records of its group. Who has no sight is as the record says.
+    `sights` is what the look says of this run and of others, `known` the records of its group, `unheard` those of it whose ledger did
+    not answer. Who has no sight is as the record says.
     """
-    return _as_seen(record, sights, known, now, lost_after, frozenset())
+    return _as_seen(record, sights, known, now, lost_after, frozenset(unheard), frozenset())
 
 
 def _as_seen(
@@ -117,6 +123,7 @@ def _as_seen(
     known: Mapping[str, RunRecord],
     now: datetime,
     lost_after: timedelta,
+    unheard: frozenset[str],
     behind: frozenset[str],
 ) -> RunRecord:
     """`behind` are those that wait for it: a ledger that has circles in it must not send us round."""
@@ -125,8 +132,9 @@ def _as_seen(
     if record.state.ended or record.run_key in behind or not never_began(record, sight):
         return seen
     before = [known[member.run_key] for member in record.before if member.run_key in known]
-    ends = {item.run_key: _as_seen(item, sights, known, now, lost_after, behind | {record.run_key}) for item in before}
-    match awaited_by(record, ends, now):
+    ends = {item.run_key: _as_seen(item, sights, known, now, lost_after, unheard, behind | {record.run_key}) for item in before}
+    silent = tuple(member.stage for member in record.before if member.run_key in unheard)
+    match Standby(silent) if silent else awaited_by(record, ends, now):
         case Never() as never:
             return never.told(record, now)
         case Standby() if seen.state is State.CANCELLED and _by_slurm(seen.reason, seen.evidence):

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from dispatcher.errors import Exit, ForgeError
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import TAIL_READ, Seen, changed, look, note_absence, note_no_link, report, sights_of
+from dispatcher.observe import TAIL_READ, Around, Seen, changed, look, note_absence, note_no_link, report, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.record import RunRecord, parse_record
@@ -32,7 +32,7 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
             return _ended_elsewhere(world, cluster, seen, offset)
         sights = sights_of(sweep, seen.record.executor)
         sight = sights[run.run_key]
-        now = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after), sights)
+        now = look(world, cluster, run, sight, timedelta(seconds=policy.watch.lost_after), Around(sights, policy))
         if now is None:
             return _ended_elsewhere(world, cluster, seen, offset)
         if now.record.state.ended:

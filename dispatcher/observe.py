@@ -20,7 +20,7 @@ from dispatcher.judging import judged, remember
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
 from dispatcher.publish import publish_run
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import RunRecord, advance, parse_record
 from dispatcher.report import Report, run_report
 from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
 from dispatcher.slurm import Absent, Observation, Sight, Sightings, Silent, State
@@ -39,7 +39,6 @@ UNREPORTED = "unreported"
 # Stands for `running` while the log of the job may still name its run at Weights & Biases.
 _LINK_WANTED = f"{State.RUNNING.value}, link wanted"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-_NO_SIGHTS: Mapping[str, Sight] = MappingProxyType({})
 
 # How a local run's script ended: by itself, by `timeout`, by somebody's Ctrl-C or cancel.
 _LOCAL_ENDS = {0: State.SUCCEEDED, 124: State.TIMEOUT, 130: State.CANCELLED, 143: State.CANCELLED}
@@ -52,6 +51,14 @@ class Seen:
     record: RunRecord
     tail: str
     comment_url: str = ""
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a look at one run may need of others: what the same sweep says of them, and the policy that names their ledgers."""
+
+    sights: Mapping[str, Sight]
+    policy: Policy
 
 
 def sight_of(run: ActiveRun, sightings: Sightings | CloudSightings, executor: str) -> Sight:
@@ -127,12 +134,10 @@ def sights_of(sweep: Sweep, executor: str) -> dict[str, Sight]:
     return {run.run_key: sight_of(run, sightings, executor) for run in sweep.runs}
 
 
-def look(
-    world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_after: timedelta, sights: Mapping[str, Sight] = _NO_SIGHTS
-) -> Seen | None:
+def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_after: timedelta, around: Around | None = None) -> Seen | None:
     """Reads one run and brings its record up to date; None when its folder is gone or it is somebody else's.
 
-    `sights` is what the same sweep says about others, by run key: of a stage that never began, those before it say why.
+    Of a stage that never began, those before it say why: `around` is how they are found.
     """
     files = cluster.fetch(run.run_key, -TAIL_READ, TAIL_READ, MAX_BYTES)
     if files is None:
@@ -140,9 +145,7 @@ def look(
     before = parse_record(files.record)
     # The record was written before there was a job; the ledger's `job` file is newer.
     before = before.model_copy(update={"job_id": run.job_id or before.job_id})
-    keys = [member.run_key for member in before.group] if never_began(before, sight) else []
-    known = {item.run_key: item for text in cluster.records(keys) if text is not None and (item := parse_record(text))}
-    record = as_seen(before, {**sights, run.run_key: sight}, known, world.clock.now(), lost_after)
+    record = _as_seen(before, sight, cluster, around, world, lost_after)
     if record.state.ended:
         record = _with_results(record, _results_of(cluster, record, files), world.settings.to_hide)
     if record.target.repository != world.settings.repository:
@@ -151,6 +154,15 @@ def look(
     if record.state is State.FAILED:  # of which Slurm says no more than `NonZeroExitCode`
         record = record.model_copy(update={"reason": import_failure(tail) or record.reason})
     return Seen(_with_link(record, cluster, files, tail, world.settings.to_hide), tail)
+
+
+def _as_seen(before: RunRecord, sight: Sight, cluster: Cluster, around: Around | None, world: World, lost_after: timedelta) -> RunRecord:
+    """The record after the look. The stages before it may be in other ledgers; they are read only where they have something to say."""
+    now = world.clock.now()
+    if around is None or not never_began(before, sight):
+        return advance(before, sight, now, lost_after)
+    group = group_records(before, cluster, around.policy, world)
+    return as_seen(before, {**around.sights, before.run_key: sight}, group.records, now, lost_after, group.unheard)
 
 
 def tail_of(world: World, cluster: Cluster, record: RunRecord) -> str:

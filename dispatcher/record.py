@@ -7,13 +7,13 @@ shown as untrusted text. Times are UTC, ISO 8601.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import assert_never
 
 from dispatcher.errors import ClusterError
-from dispatcher.pipeline import When
+from dispatcher.pipeline import MOST_STAGES, When
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
 from dispatcher.thresholds import MetricVerdict
 from dispatcher.wandb import RUN_PATTERN, SITE, SITE_PATTERN
@@ -79,7 +79,7 @@ class Member(_Frozen):
     profile: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")
     stage: str = Field(default="", pattern=_STAGE)
     """Of a pipeline: the stage's name."""
-    after: tuple[str, ...] = ()
+    after: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = Field(default=(), max_length=MOST_STAGES)
     """The run keys of the members that it waits for, and how those have to end (`when`)."""
     when: When = "afterok"
     reused: bool = False

@@ -18,7 +18,7 @@ from dispatcher.awaiting import Ready, Standby, awaited
 from dispatcher.configuration import read_profile
 from dispatcher.connections import ledger_of
 from dispatcher.errors import DispatchError
-from dispatcher.observe import look, sights_of
+from dispatcher.observe import Around, look, sights_of
 from dispatcher.plan import Earlier
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
@@ -160,7 +160,7 @@ def _asked(member: Member, profile: Profile, cluster: Cluster, policy: Policy, w
         run = next((run for run in sweep.runs if run.run_key == member.run_key), None)
         sights = sights_of(sweep, profile.executor)
         if run is not None and run.job_id:
-            seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), sights)
+            seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), Around(sights, policy))
             sight = sights[run.run_key]
             goes_on = isinstance(sight, Observation) and not sight.state.ended and sight.state is not State.UNKNOWN
             return _Before(member, seen.record if seen else known, profile, goes_on)

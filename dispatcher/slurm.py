@@ -27,7 +27,7 @@ class State(str, Enum):
 
     SUBMITTING = "submitting"
     QUEUED = "queued"
-    """Queued here, because a limit of the policy is reached: the scheduler has not been asked yet."""
+    """Queued here, because a limit of the policy is reached or Slurm cannot wait for what it waits for: nobody else has been asked yet."""
     PENDING = "pending"
     RUNNING = "running"
     SUCCEEDED = "succeeded"

@@ -132,6 +132,8 @@ def _reported(begun: Begun, policy: Policy, world: World, with_comment: bool, mi
         one = log_path(record.run_dir, record.run_key, record.job_id, record.executor)
         path = one if record.parts == 1 else f"{record.run_dir}/logs"
         world.say(f"Run {record.run_key} is job {record.job_id}; its log is {path}.")
+    elif record.state.ended:
+        world.say(f"Run {record.run_key} does not run: {record.reason}.")
     else:
         world.say(f"Run {record.run_key} is queued here: {record.reason}.")
     seen = Seen(record, tail_of(world, cluster, record) if record.state.ended else "")

@@ -17,7 +17,7 @@ from dispatcher.event import ManualEvent
 from dispatcher.following import CHUNK, exit_of, show_new_lines
 from dispatcher.grammar import Malformed, Run, Sweep
 from dispatcher.grouping import group_records
-from dispatcher.observe import Seen, look, report, sight_of, sightings_of, sights_of
+from dispatcher.observe import Around, Seen, look, report, sight_of, sightings_of, sights_of
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
@@ -73,7 +73,7 @@ def status(world: World, policy: Policy, sha: str, run_key: str | None) -> Outco
             sweep = cluster.sweep()
             sights = sights_of(sweep, profile.executor)
             for run in sweep.runs:
-                seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), sights)
+                seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), Around(sights, policy))
                 found += [seen.record] if seen else []
         finally:
             cluster.close()
@@ -90,7 +90,11 @@ def _as_it_is(world: World, policy: Policy, profile: Profile, record: RunRecord)
         sweep = cluster.sweep()
         run = next((run for run in sweep.runs if run.run_key == record.run_key), None)
         sights = sights_of(sweep, profile.executor)
-        seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), sights) if run else None
+        seen = (
+            look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), Around(sights, policy))
+            if run
+            else None
+        )
     finally:
         cluster.close()
     return seen.record if seen else record

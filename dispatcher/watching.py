@@ -14,7 +14,7 @@ from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import Seen, changed, look, may_name_its_run, note_absence, note_no_link, report, sights_of
+from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, report, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
@@ -128,7 +128,7 @@ def _look_after(world: World, cluster: Cluster, run: ActiveRun, sights: Mapping[
     """One active run; what there is to say about it is said."""
     if not run.job_id:
         return _adopt(world, cluster, run, policy, tally)
-    seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), sights)
+    seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), Around(sights, policy))
     if seen is None:
         return None
     if seen.record.absent_since is not None and not seen.record.state.ended:

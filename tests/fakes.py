@@ -649,6 +649,7 @@ class Fakes:
         self.compiler = FakeCompiler(self.trace)
         self.cluster = FakeCluster(self.trace)
         self.clusters: dict[str, FakeCluster] = {}
+        self.folders: dict[str, FakeCluster] = {}
         self.said: list[str] = []
         self.shown = b""
         self.files = {".github/dispatch.yml": policy}
@@ -682,7 +683,8 @@ class Fakes:
 
     def _connect(self, profile: Profile) -> FakeCluster:
         self.trace.add("connect")
-        return self.clusters.get(str(getattr(profile, "host", "")), self.cluster)
+        folder = self.folders.get(profile.job_dir or "")
+        return folder or self.clusters.get(str(getattr(profile, "host", "")), self.cluster)
 
     def _show(self, data: bytes) -> None:
         self.shown += data

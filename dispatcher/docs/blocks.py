@@ -41,14 +41,17 @@ from dispatcher.verbs import VERBS
 
 STATES: Mapping[State, tuple[str, str]] = {
     State.SUBMITTING: ("pending", "The lock is taken, there is no job yet."),
-    State.QUEUED: ("pending", "It is queued here: a limit of the policy is reached, and the scheduler has not been asked yet."),
+    State.QUEUED: (
+        "pending",
+        "It is queued here: a limit of the policy is reached, or a stage before it has not ended. The scheduler has not been asked yet.",
+    ),
     State.PENDING: ("pending", "The job waits in the scheduler's queue."),
     State.RUNNING: ("pending", "The job runs (or is completing, suspended, requeued by Slurm and running again)."),
     State.SUCCEEDED: ("**passes**", "It ended with exit code 0, and left the results that the recipe promises."),
     State.FAILED: ("fails", "It ended with another exit code or by a signal."),
     State.TIMEOUT: ("fails", "Slurm ended it at its time limit."),
     State.OUT_OF_MEMORY: ("fails", "Slurm ended it for its memory."),
-    State.CANCELLED: ("fails", "Somebody cancelled it."),
+    State.CANCELLED: ("fails", "Somebody cancelled it; or it is a stage that could not begin, because one before it went wrong."),
     State.PREEMPTED: ("fails", "Another job took its place."),
     State.NODE_FAIL: ("fails", "A node failed."),
     State.SKIPPED: ("–", "A pipeline's stage that was not needed: nothing went wrong that it is for. Its pipeline may pass."),

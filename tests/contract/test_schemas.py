@@ -85,6 +85,10 @@ def test_the_container_example_inherits_and_adds() -> None:
 POLICIES = [
     ("", True),
     ("recipes: {default: {script: train.py, launcher: torchrun}}", True),
+    ("recipes: {a: {script: a.py}, p: {stages: {a: {}, b: {recipe: a, after: [a], when: afterany, profile: x, overrides: lr=1}}}}", True),
+    ("recipes: {a: {script: a.py}, p: {stages: {a: {when: later}}}}", False),
+    ("recipes: {a: {script: a.py}, p: {stages: {a: {}}, script: a.py}}", False),
+    ("recipes: {a: {script: a.py}, p: {stages: {}}}", False),
     ("recipes: {default: {script: train.py, env_vars: {A: 1, B: true}, args: x}}", True),
     ("env: CLUSTER_USER\nwatch: {lost_after: 10m}", True),
     ("forks: sha\ndefault_profile: a\ngate: {required: [{profile: a, recipe: b, paths: 'src/**'}]}\nrecipes: {b: {module: x}}", True),

@@ -41,13 +41,13 @@ recipes:
       rl: { recipe: default }
 gate:
   required: [{ recipe: chain }]
-watch: { profiles: [cluster] }
+watch: { profiles: [cluster, cluster-large] }
 """
 
 
 @pytest.fixture
 def stage(github: GitHubServer, slurm: SlurmRig, cluster_sshd: Sshd, tmp_path: Path) -> Stage:
-    large = "extends: cluster\nnodes: 2\nntasks_per_node: 1\n"
+    large = f"extends: cluster\nnodes: 2\nremote_job_dir: {tmp_path}/large\n"
     return Stage(github, cluster_sshd, tmp_path, policy=POLICY, extra={"stage.py": STAGE, "profiles/cluster-large.yaml": large})
 
 
@@ -125,6 +125,19 @@ def test_a_stage_that_fails_ends_what_waits_for_it_and_is_retried_with_that_alon
     assert "### ✅ train · chain · 3 stages · 3 passed" in stage.answers[2]
     assert "an earlier run, reused" in rows(stage.answers[2])["pretrain"]
     assert gate(stage) == "success"
+
+
+def test_where_turns_are_taken_the_sweep_starts_each_stage(stage: Stage) -> None:
+    """What waits in the ledger is not Slurm's to start."""
+    stage.repo.commit("main", {".github/dispatch.yml": POLICY + "active: { user: 1 }\n"})
+    assert stage.comment("/train recipe=chain told=turns").code == 0
+    assert "3 stages · 1 waiting, 2 queued here" in stage.answers[0]
+    assert len(list(stage.job_dir.glob("runs/*/job"))) == 1
+    followed = stage.run("watch", "--follow", "--interval", "1")
+    assert followed.code == 0, followed.stderr
+    [comment] = stage.answers
+    assert "### ✅ train · chain · 3 stages · 3 passed" in comment
+    assert len(list(stage.job_dir.glob("runs/*/job"))) == 3
 
 
 def test_cut_between_two_stages_the_next_delivery_goes_on(stage: Stage, slurm: SlurmRig) -> None:

@@ -130,6 +130,13 @@ def test_an_absent_one_is_lost_after_its_grace_where_nothing_explains_it() -> No
     assert as_seen(before, {KEYS["sft"]: Absent(), KEYS["pretrain"]: PASSED}, known, NOON, GRACE).state is State.LOST
 
 
+@pytest.mark.parametrize(("killed", "state"), [(KILLED, State.PENDING), (ACCOUNTED, State.PENDING), (Absent(), State.PENDING)])
+def test_a_ledger_that_does_not_answer_explains_nothing(killed: Sight, state: State) -> None:
+    known = {KEYS["sft"]: record("sft")}
+    seen = as_seen(known[KEYS["sft"]], {KEYS["sft"]: killed}, known, NOON, GRACE, [KEYS["pretrain"]])
+    assert (seen.state, seen.reason) == (state, "")
+
+
 def test_a_ledger_with_circles_sends_nobody_round() -> None:
     circle = (member("pretrain", "sft"), member("sft", "pretrain"))
     known = {KEYS[name]: record(name, group=circle) for name in ("pretrain", "sft")}

@@ -324,6 +324,31 @@ def test_on_another_cluster_it_is_called_off_when_it_never_can_begin() -> None:
     assert not away.active
 
 
+def test_two_ledgers_of_one_slurm_wait_for_each_other_by_slurm() -> None:
+    both = policy(STAGES.replace("sft: { recipe: eval }", "sft: { recipe: eval, profile: beside }")).replace(
+        "[cluster]", "[cluster, beside]"
+    )
+    fakes = Fakes(both, {"cluster": PROFILE, "beside": "extends: cluster\nremote_job_dir: /others\n"})
+    fakes.folders["/others"] = beside = FakeCluster(fakes.trace)
+    beside.scheduler = fakes.cluster.scheduler
+    give(fakes, "recipe=full")
+    first = by_stage(fakes.cluster)["pretrain"]
+    assert waits(fakes)[1] == ("afterok", [first.job_id])
+    job = beside.runs[by_stage(beside)["sft"].run_key]
+    assert job.submission is not None
+    assert f"DISPATCH_STAGE_DIR_PRETRAIN={first.run_dir}\n" in job.submission.env_file
+    fakes.cluster.scheduler[first.job_id] = "FAILED"
+    # Slurm has ended it, and has forgotten it since.
+    beside.scheduler = {}
+    fakes.cluster.scheduler.pop(by_stage(fakes.cluster)["rl"].job_id)
+    sweep(fakes)
+    sft, rl = by_stage(beside)["sft"], by_stage(fakes.cluster)["rl"]
+    assert (sft.state, sft.reason[:20]) == (State.CANCELLED, "stage pretrain faile")
+    sweep(fakes)
+    assert by_stage(fakes.cluster)["rl"].reason == "stage sft was cancelled"
+    assert rl.state in (State.PENDING, State.CANCELLED)
+
+
 def test_a_ledger_that_does_not_answer_decides_nothing() -> None:
     fakes, away = far()
     give(fakes, "recipe=full")
@@ -437,6 +462,15 @@ def test_above_a_threshold_the_whole_pipeline_waits_for_a_second_person() -> Non
 
 
 # --------------------------------------------------------------------------- plan, cancel
+
+
+def test_a_stages_check_says_how_to_run_it_again_and_what_it_came_after() -> None:
+    fakes = failed_sft()
+    check = fakes.forge.check("dispatch / cluster / full:sft")
+    key = by_stage(fakes.cluster)["sft"].run_key[:8]
+    assert "| What | `full:sft` (`eval.py`)" in check.summary
+    assert "| After | `pretrain` |" in check.summary
+    assert f"`/train retry {key}` runs it once more." in check.summary
 
 
 def test_the_preview_shows_every_stage_and_what_it_waits_for() -> None:
@@ -571,6 +605,19 @@ def test_delivered_twice_a_retry_is_one() -> None:
     for _ in range(2):
         give(fakes, "retry", 100)
     assert len(records(fakes.cluster)) == 5
+
+
+def test_a_retry_that_waits_for_a_second_person_runs_what_it_would_have_run() -> None:
+    fakes = failed_sft()
+    fakes.files[".github/dispatch.yml"] += "approval: { gpu_hours: 1 }\n"
+    fakes.files["profiles/cluster.yaml"] = PROFILE + "gpus_per_node: 8\n"
+    fakes.forge.roles["dave"] = "write"
+    assert told(give(fakes, "retry", 100))[1] == "waits-second"
+    assert not by_stage(fakes.cluster, trigger="comment:100")
+    handle(comment_event(f"/train approve sha={HEAD}", author="dave", comment_id=101), fakes.world)
+    again = by_stage(fakes.cluster, trigger="comment:100")
+    assert list(again) == ["sft", "rl"]
+    assert {(record.approved_by, record.attempt) for record in again.values()} == {("dave", 2)}
 
 
 def test_what_stands_in_the_ledger_is_held_to_the_grammar() -> None:
