@@ -41,10 +41,7 @@ def take_own_turn(record: RunRecord, policy: Policy, world: World, cluster: Clus
             case None:
                 return queued.get(record.run_key, record)
             case Go():
-                outcome = _released(record, world, cluster)
-                if isinstance(outcome, Refused):
-                    _over(record, redact(outcome.words, world.settings.to_hide)[:300], world, cluster, State.FAILED)
-                return outcome
+                return hand_over(record, world, cluster)
             case Wait():
                 return _waiting(record, mine.words)
             case Over():
@@ -54,6 +51,14 @@ def take_own_turn(record: RunRecord, policy: Policy, world: World, cluster: Clus
                 assert_never(mine)
     finally:
         _unlock(cluster)
+
+
+def hand_over(record: RunRecord, world: World, cluster: Cluster) -> RunRecord | Refused:
+    """A run that lies ready → its job. What the scheduler refuses is taken out, because who asked for it is told right now."""
+    outcome = _released(record, world, cluster)
+    if isinstance(outcome, Refused):
+        _over(record, redact(outcome.words, world.settings.to_hide)[:300], world, cluster, State.FAILED)
+    return outcome
 
 
 def take_every_turn(policy: Policy, world: World, cluster: Cluster) -> list[Seen]:

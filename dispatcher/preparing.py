@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from typing_extensions import assert_never
 
@@ -41,6 +42,12 @@ class Prepared:
     approval: str | None = None
     hold: bool = False
     """It is laid ready and not handed to the scheduler, whatever the policy's limits: it waits for other runs."""
+    seen_at: datetime | None = None
+    """When Slurm was known to have the jobs that it is to wait for."""
+
+    def waits_in_slurm(self) -> bool:
+        """Whether Slurm is asked to wait for other jobs."""
+        return any(earlier.job for earlier in self.plan.earlier)
 
 
 def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> Prepared | Answer:

@@ -6,9 +6,9 @@ forgotten it takes every dependency for met. Else the stage is laid ready in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from typing_extensions import assert_never
 
@@ -27,7 +27,7 @@ from dispatcher.profile import LocalProfile, Profile, SlurmProfile, UnknownProfi
 from dispatcher.record import Member, RunRecord, parse_record
 from dispatcher.refusals import broken, not_reached
 from dispatcher.slurm import Observation, State
-from dispatcher.submitting import Beginning, Begun, Busy, NotBegun, begin
+from dispatcher.submitting import SEEN_SECONDS, Beginning, Begun, Busy, NotBegun, begin
 from dispatcher.turns import takes_turns
 from dispatcher.world import World
 
@@ -46,6 +46,7 @@ class _Before:
 def begin_all(prepared: Sequence[Prepared], group: tuple[Member, ...], event: AskedBy, policy: Policy, world: World) -> list[Beginning]:
     """Begins them one after the other. Of several, one that breaks does not keep the others from being reported."""
     begun: dict[str, Beginning] = {}
+    when: dict[str, datetime] = {}
     plans = {item.plan.run_key: item for item in prepared}
     for item in prepared:
         place = next((member for member in group if member.run_key == item.plan.run_key), None)
@@ -55,9 +56,11 @@ def begin_all(prepared: Sequence[Prepared], group: tuple[Member, ...], event: As
             begun[item.plan.run_key] = _also(stopped[0], item)
             continue
         if place is not None and waits_for:
-            standing = [_standing(member, begun.get(member.run_key), plans, policy, world) for member in waits_for]
+            just_now = {key for key, moment in when.items() if (world.clock.now() - moment).total_seconds() < SEEN_SECONDS}
+            standing = [_standing(member, begun.get(member.run_key), plans, just_now, policy, world) for member in waits_for]
             item = _placed(item, place, standing, policy, world)
         begun[item.plan.run_key] = _begun(item, group, event, policy, world)
+        when[item.plan.run_key] = world.clock.now()
     return list(begun.values())
 
 
@@ -109,7 +112,7 @@ def _placed(item: Prepared, place: Member, standing: Sequence[_Before], policy: 
     silent = any(before.silent for before in standing)
     earlier = tuple(_earlier(before, own, by_slurm) for before in standing)
     held = silent or not (by_slurm or isinstance(stage, Ready))
-    return replace(item, plan=replace(item.plan, earlier=earlier), hold=held)
+    return replace(item, plan=replace(item.plan, earlier=earlier), hold=held, seen_at=world.clock.now())
 
 
 def _slurm_waits(before: _Before, own: Profile) -> bool:
@@ -136,11 +139,13 @@ def _same_scheduler(one: Profile | None, other: Profile) -> bool:
 # --------------------------------------------------------------------------- how those before it stand
 
 
-def _standing(member: Member, begun: Beginning | None, plans: Mapping[str, Prepared], policy: Policy, world: World) -> _Before:
+def _standing(
+    member: Member, begun: Beginning | None, plans: Mapping[str, Prepared], just_now: Collection[str], policy: Policy, world: World
+) -> _Before:
     """A stage that is waited for: this process has just begun it, or its ledger and its scheduler are asked."""
     if isinstance(begun, Begun):
         profile = plans[member.run_key].plan.profile
-        if begun.fresh:
+        if begun.fresh and member.run_key in just_now:
             return _Before(member, begun.record, profile, goes_on=bool(begun.record.job_id))
         return _asked(member, profile, begun.cluster, policy, world, begun.record)
     try:

@@ -43,7 +43,7 @@ STATES: Mapping[State, tuple[str, str]] = {
     State.SUBMITTING: ("pending", "The lock is taken, there is no job yet."),
     State.QUEUED: (
         "pending",
-        "It is queued here: a limit of the policy is reached, or a stage before it has not ended. The scheduler has not been asked yet.",
+        "It waits here, for a limit of the policy or for a stage before it. The scheduler has not been asked yet.",
     ),
     State.PENDING: ("pending", "The job waits in the scheduler's queue."),
     State.RUNNING: ("pending", "The job runs (or is completing, suspended, requeued by Slurm and running again)."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit
 from dispatcher.flow import handle
 from dispatcher.group import group_lines
+from dispatcher.ports import Claimed
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.watching import watch
@@ -203,6 +205,50 @@ def test_killed_and_meanwhile_the_first_one_failed() -> None:
     assert not fakes.cluster.active
     assert len(fakes.cluster.scheduler) == 1, "nothing of it has reached the scheduler"
     assert gate(fakes) == "failure"
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "at_once", "then"),
+    [
+        ("RUNNING", True, State.PENDING),
+        ("COMPLETED", False, State.PENDING),
+        ("FAILED", False, State.CANCELLED),
+        (None, False, State.QUEUED),
+    ],
+)
+def test_what_ended_while_the_code_was_sent_is_seen(meanwhile: str | None, at_once: bool, then: State) -> None:
+    """Sending may take longer than Slurm remembers a job, and it takes a dependency on one that it has forgotten for met."""
+    fakes = one()
+    real = fakes.cluster.claim
+    fakes.cluster.claim = lambda request: _unpacked(real(request))  # type: ignore[method-assign]
+
+    def sent() -> None:
+        fakes.cluster.scheduler.pop("100")
+        if meanwhile:
+            fakes.cluster.scheduler["100"] = meanwhile
+
+    fakes.trace.at["cluster.submit hold"] = sent
+    give(fakes, "recipe=full")
+    assert [run.submission is not None and run.submission.hold for run in fakes.cluster.runs.values()] == [False, True, True]
+    assert (by_stage(fakes.cluster)["sft"].job_id != "") == at_once
+    sweep(fakes)
+    assert by_stage(fakes.cluster)["sft"].state is then
+
+
+def test_after_a_long_time_it_is_looked_at_again_too() -> None:
+    fakes = one()
+    fakes.trace.at["forge.create_check dispatch / cluster / full:rl queued"] = lambda: fakes.clock.sleep(90)
+    give(fakes, "recipe=full")
+    assert fakes.trace.of("cluster.submit", "cluster.release") == [
+        "cluster.submit",
+        "cluster.submit",
+        "cluster.submit hold",
+        f"cluster.release {by_stage(fakes.cluster)['rl'].run_key[:4]}",
+    ]
+
+
+def _unpacked(answer: object) -> object:
+    return replace(answer, has_package=False) if isinstance(answer, Claimed) else answer
 
 
 def test_a_stage_that_the_scheduler_refuses_keeps_back_what_comes_after_it() -> None:
