@@ -63,7 +63,7 @@ def begin_all(prepared: Sequence[Prepared], group: tuple[Member, ...], event: As
         now = _begun(item, group, event, policy, world)
         if isinstance(now, Begun) and now.record.state is State.QUEUED and item.waits_in_slurm() and not takes_turns(policy):
             standing = [_standing(member, begun.get(member.run_key), plans, (), policy, world) for member in waits_for]
-            now = _decided(now, standing, world)
+            now = _decided(now, standing, item.plan.profile, world)
         begun[item.plan.run_key] = now
         when[item.plan.run_key] = world.clock.now()
     return list(begun.values())
@@ -96,8 +96,8 @@ def _begun(item: Prepared, group: tuple[Member, ...], event: AskedBy, policy: Po
         return NotBegun(item.plan, broken(error, item.plan.grant.trigger))
 
 
-def _decided(begun: Begun, standing: Sequence[_Before], world: World) -> Beginning:
-    """A stage that was laid ready because one before it has ended meanwhile: by a look at that it begins now, or has ended itself."""
+def _decided(begun: Begun, standing: Sequence[_Before], own: Profile, world: World) -> Beginning:
+    """A stage that was laid ready because one before it may have ended meanwhile: by a look at those it begins now, or ends."""
     record, place = begun.record, begun.record.place
     known = {before.member.run_key: before.record for before in standing if before.record is not None}
     if place is None or any(before.silent for before in standing):
@@ -108,8 +108,12 @@ def _decided(begun: Begun, standing: Sequence[_Before], world: World) -> Beginni
                 turn = hand_over(record, world, begun.cluster)
             case Never() as never:
                 turn = drop(record, never.why, world, begun.cluster, never.state) or record
-            case Standby():
-                turn = record
+            case Standby() if all(_slurm_waits(before, own) for before in standing):
+                turn = hand_over(record, world, begun.cluster)
+            case Standby() as standby:
+                turn = record.model_copy(update={"reason": standby.words})
+            case _ as never_so:
+                assert_never(never_so)
     except DispatchError as error:
         world.say(f"Whether run {record.run_key} may start could not be decided: {error.cause} The next `watch` decides.")
         return begun

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 from typing_extensions import assert_never
 
-from dispatcher.admission import hand_over, take_own_turn, undecided
+from dispatcher.admission import take_own_turn, undecided
 from dispatcher.answer import Answer
 from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
 from dispatcher.bundle import bundle, what_travels
 from dispatcher.errors import JOB_MAY_EXIST, DispatchError
 from dispatcher.event import CommentEvent, MergeGroupEvent
-from dispatcher.observe import sightings_of
 from dispatcher.plan import JobPlan, package_group, package_spec
 from dispatcher.policy import Policy
 from dispatcher.ports import (
@@ -36,7 +35,7 @@ from dispatcher.publish import publish_check
 from dispatcher.record import Member, Queued, RunRecord, parse_record
 from dispatcher.refusals import denied, rejected, told, what_became
 from dispatcher.report import run_report
-from dispatcher.slurm import Observation, State
+from dispatcher.slurm import State
 from dispatcher.turns import takes_turns
 from dispatcher.untrusted import redact
 from dispatcher.usage import reserved
@@ -125,7 +124,9 @@ def _locked(
         usage = reserved(record, world.clock.now())
         answer = _submit(cluster, bundle(job, compiled, record, prepared.secrets, claim, world.archive(), usage, hold))
         if isinstance(answer, Held):
-            return _queued(job, record, policy, world, cluster, fresh, looks_again)
+            if looks_again and not takes_turns(policy):
+                return Begun(job, undecided(record), cluster, fresh)
+            return _queued(job, record, policy, world, cluster, fresh)
     except (DispatchError, KeyboardInterrupt) as error:
         _close_check(record, f"{what_became(error)}: {getattr(error, 'code', 'interrupted')}", world)
         raise
@@ -142,30 +143,18 @@ def _locked(
 def _looks_again(prepared: Prepared, claim: Claimed, world: World) -> bool:
     """Whether the jobs that Slurm is to wait for may have been forgotten by the time that everything has been sent.
 
-    Slurm takes what it does not know for met, and forgets a job five minutes after its end: so then it is laid ready first.
+    Slurm takes what it does not know for met, and forgets a job five minutes after its end: so then it is laid ready first, and
+    whoever has begun the others looks how they stand before it is handed over (`sequence.py`).
     """
     seen = prepared.seen_at
     late = seen is not None and (world.clock.now() - seen).total_seconds() > SEEN_SECONDS
     return prepared.waits_in_slurm() and (late or not claim.has_package)
 
 
-def _goes_on(job: JobPlan, cluster: Cluster) -> bool:
-    """Whether Slurm has all the jobs, right now, that it is to wait for."""
-    sightings = sightings_of(cluster.sweep())
-    sights = [sightings.of(earlier.job, "") for earlier in job.earlier if earlier.job]
-    return all(isinstance(sight, Observation) and not sight.state.ended and sight.state is not State.UNKNOWN for sight in sights)
-
-
-def _queued(
-    job: JobPlan, record: RunRecord, policy: Policy, world: World, cluster: Cluster, fresh: bool, waits_in_slurm: bool
-) -> Beginning:
-    """It lies ready. Whether its turn has come is decided under the ledger's one lock, so that two cannot both take the last place.
-
-    What Slurm is to wait for needs no turn, while the policy bounds nothing and Slurm has what it waits for.
-    """
+def _queued(job: JobPlan, record: RunRecord, policy: Policy, world: World, cluster: Cluster, fresh: bool) -> Beginning:
+    """It lies ready. Whether its turn has come is decided under the ledger's one lock, so that two cannot both take the last place."""
     try:
-        at_once = waits_in_slurm and not takes_turns(policy) and _goes_on(job, cluster)
-        turn = hand_over(record, world, cluster) if at_once else take_own_turn(record, policy, world, cluster)
+        turn = take_own_turn(record, policy, world, cluster)
     except DispatchError as error:
         # It lies in the queue, whatever breaks now: the sweep goes on with it.
         world.say(f"Whether run {job.run_key} may start could not be decided: {error.cause} The next `watch` decides.")
