@@ -8,6 +8,8 @@ skypilot: https://docs.skypilot.co/en/latest/reference/cli.html#sky-queue (`JobS
 request to launch has words of ours, with a `-` or in one word that SkyPilot does not have. A cluster in `INIT` of which nobody knows what
 it does (`cluster-init`) is not known, and no end.
 skypilot-jobs: https://docs.skypilot.co/en/latest/examples/managed-jobs.html (`ManagedJobStatus` in `sky/jobs/state.py`).
+dgxcloud: https://docs.nvidia.com/run-ai/self-hosted/reference/rest-api/endpoints/workloads/workloads (`Phase`).
+lepton: `leptonai.api.v1.types.job.LeptonJobState` of leptonai 0.27.3.
 """
 
 from __future__ import annotations
@@ -85,12 +87,46 @@ _SKYPILOT_JOBS: Mapping[str, State] = {
     "failed_controller": State.NODE_FAIL,
 }
 
+# Stopping and Degraded are no ends yet, though NeMo-Run takes them for some: a pod may still run. A workload that is Stopped was suspended.
+_DGXCLOUD: Mapping[str, State] = {
+    "creating": State.PENDING,
+    "initializing": State.PENDING,
+    "resuming": State.PENDING,
+    "pending": State.PENDING,
+    "running": State.RUNNING,
+    "updating": State.RUNNING,
+    "degraded": State.RUNNING,
+    "stopping": State.RUNNING,
+    "terminating": State.RUNNING,
+    "deleting": State.RUNNING,
+    "stopped": State.CANCELLED,
+    "failed": State.FAILED,
+    "completed": State.SUCCEEDED,
+}
+
+# NeMo-Run takes Archived for a success and an unknown word for a failure; here neither says how it ended.
+_LEPTON: Mapping[str, State] = {
+    "starting": State.PENDING,
+    "queueing": State.PENDING,
+    "awaiting": State.PENDING,
+    "pendingretry": State.PENDING,
+    "restarting": State.PENDING,
+    "running": State.RUNNING,
+    "stopping": State.RUNNING,
+    "deleting": State.RUNNING,
+    "completed": State.SUCCEEDED,
+    "failed": State.FAILED,
+    "stopped": State.CANCELLED,
+}
+
 WORDS: Mapping[str, Mapping[str, State]] = {
     "docker": _DOCKER,
     "kubeflow": _KUBEFLOW,
     "kuberay": _KUBERAY,
     "skypilot": _SKYPILOT,
     "skypilot-jobs": _SKYPILOT_JOBS,
+    "dgxcloud": _DGXCLOUD,
+    "lepton": _LEPTON,
 }
 """For each executor: its API's word → ours. A word of failure with the exit code 0 is a success only where the word is `exited`."""
 

@@ -327,7 +327,7 @@ CATALOGUE: dict[str, Kind] = {
     "cloud.credentials": Kind(
         Exit.CLUSTER,
         "The API does not accept the credentials, or there are none.",
-        "Give the step the variables that `docs/profiles.md` names for this executor.",
+        "Give the step the variables that `docs/executors.md` names for this executor.",
     ),
     "cloud.kubectl": Kind(
         Exit.CLUSTER,

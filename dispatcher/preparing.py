@@ -90,6 +90,12 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         profile = laid_over(resolved.profile, own, grant.overrides)
         if isinstance(profile, Malformed):
             return malformed(profile, grant.trigger, world.settings.voice)
+    if isinstance(profile, CloudProfile) and not profile.returns_log and "results" in recipe.model_fields_set:
+        title = f"the results of {code(grant.recipe)} would not come back"
+        lacks = f"and with profile {code(grant.profile)} the job's log, which brings it, cannot be read."
+        words = f"The recipe has to write {code(recipe.results)}, {lacks}"
+        step = "Make the log readable (`docs/executors.md` says how for this executor), or take `results` out of the recipe."
+        return refusal(title, "results-out-of-reach", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
     wait = world.settings.wait if world.settings.wait is not None else profile.attach
     job_dir = (profile.job_dir or world.settings.local_job_dir).rstrip("/")
     if isinstance(profile, CloudProfile):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dispatcher.answer import Voice
 from dispatcher.authorise import Grant
-from dispatcher.clouds import CLOUDS
+from dispatcher.clouds import CLOUDS, CloudProfile
 from dispatcher.errors import (
     CATALOGUE,
     CloudError,
@@ -744,8 +744,12 @@ def overrides(*words: str) -> tuple[Override, ...]:
 
 def cloud_plan(recipe: Recipe | None = None, executor: str = "docker", trigger: str = "comment:99", **fields: object) -> JobPlan:
     """A plan for an executor behind an API, from the fields of its profile; its run key is the trigger's."""
-    profile = CLOUDS[executor].model_validate({"container_image": "train:1", "tunnel": "local", "job_dir": "/jobs", **fields})
-    grant = Grant("alice", HEAD, REPOSITORY, 7, "run", trigger, "comment", "allow.roles", executor, "default")
+    given = {"container_image": "train:1", "tunnel": "local", "job_dir": "/jobs", **fields}
+    return plan_on(CLOUDS[executor].model_validate(given), recipe, trigger)
+
+
+def plan_on(profile: CloudProfile, recipe: Recipe | None = None, trigger: str = "comment:99") -> JobPlan:
+    """The same from a profile."""
+    grant = Grant("alice", HEAD, REPOSITORY, 7, "run", trigger, "comment", "allow.roles", profile.executor, "default")
     recipe = recipe or Recipe(script="train.py")
-    job_dir = f"/jobs/{profile.ledger_name}"
-    return plan(grant, executor, profile, "default", recipe, (), package(), job_dir, False, "/py")
+    return plan(grant, profile.executor, profile, "default", recipe, (), package(), f"/jobs/{profile.ledger_name}", False, "/py")

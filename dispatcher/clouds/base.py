@@ -70,6 +70,11 @@ class CloudProfile(Reached):
         return ()
 
     @property
+    def returns_log(self) -> bool:
+        """Whether the job's log comes back, and with it its results."""
+        return True
+
+    @property
     def ledger_name(self) -> str:
         """The folder below `job_dir` in which the runs of this place are recorded: a look at one place must not judge another's runs."""
         return f"{self.executor}-{hashlib.sha256(chr(0).join(self.place).encode()).hexdigest()[:8]}"

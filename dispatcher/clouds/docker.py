@@ -25,6 +25,7 @@ class DockerProfile(CloudProfile):
     """Docker: one container on one engine."""
 
     CREDENTIALS: ClassVar[tuple[str, ...]] = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG")
+    FIXED: ClassVar[frozenset[str]] = frozenset({"docker_host"})
 
     executor: Literal["docker"] = Field(default="docker", description="What runs the job.")
     container_image: Image = Field(description="The image. Also: `container`.")

@@ -26,6 +26,8 @@ from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
 from dispatcher.clouds import CLOUDS, CloudProfile, kuberay
+from dispatcher.clouds.dgxcloud import Pvc
+from dispatcher.clouds.lepton import LeptonMount
 from dispatcher.clouds.skypilot import StorageMount
 from dispatcher.docs import examples
 from dispatcher.docs.executors import every_field, support
@@ -130,6 +132,8 @@ def blocks(root: Path) -> dict[str, str]:
         **_clouds(common),
         "profile-ray-worker-group": fields_table(kuberay.RayWorkerGroup),
         "profile-storage-mount": fields_table(StorageMount),
+        "profile-dgxcloud-pvc": fields_table(Pvc),
+        "profile-lepton-mount": fields_table(LeptonMount),
         "profile-wandb": fields_table(executor.Wandb),
         "comment-waiting": quoted(examples.waiting()),
         "comment-passed": quoted(examples.passed()),

@@ -36,7 +36,7 @@ def fields_table(model: type[BaseModel], leave_out: frozenset[str] = frozenset()
     """The whole table; `leave_out` and `only` choose fields by name."""
     kinds = get_type_hints(model, include_extras=True)
     rows = [
-        (f"`{name}`", kind_words(kinds[name]), default_words(field, kind_words(kinds[name])), field.description or "")
+        (f"`{field.alias or name}`", kind_words(kinds[name]), default_words(field, kind_words(kinds[name])), field.description or "")
         for name, field in model.model_fields.items()
         if name not in leave_out and (only is None or name in only)
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from dispatcher.clouds import KubeflowProfile, KubeRayProfile, SkypilotJobsProfile
+from dispatcher.clouds import DgxCloudProfile, KubeflowProfile, KubeRayProfile, LeptonProfile, SkypilotJobsProfile
 from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
 from dispatcher.executor import LocalProfile, SlurmProfile
@@ -57,6 +57,8 @@ def test_example_profiles_fit_the_schema(path: Path) -> None:
         ("slurm-container", SlurmProfile),
         ("kubeflow", KubeflowProfile),
         ("kuberay", KubeRayProfile),
+        ("dgxcloud", DgxCloudProfile),
+        ("lepton", LeptonProfile),
         ("base", SlurmProfile),
         ("dgx", SlurmProfile),
         ("dgx-large", SlurmProfile),
@@ -69,7 +71,16 @@ def test_example_profiles_can_be_used(name: str, kind: type[object]) -> None:
 
 
 def test_every_example_is_in_the_table_above() -> None:
-    assert {path.stem for path in EXAMPLES} == {"local", "slurm", "slurm-container", "kubeflow", "kuberay", "skypilot"}
+    assert {path.stem for path in EXAMPLES} == {
+        "local",
+        "slurm",
+        "slurm-container",
+        "kubeflow",
+        "kuberay",
+        "skypilot",
+        "dgxcloud",
+        "lepton",
+    }
     sections = load_document(SOURCES["env.toml"], "env.toml").value
     assert set(sections) == {"wandb", "base", "dgx", "dgx-large"}
 

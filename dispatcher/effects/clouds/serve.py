@@ -23,6 +23,8 @@ APIS: Mapping[str, str] = {
     "kuberay": "kuberay:KubeRayApi",
     "skypilot": "skypilot:SkypilotApi",
     "skypilot-jobs": "skypilot_jobs:SkypilotJobsApi",
+    "dgxcloud": "dgxcloud:DgxCloudApi",
+    "lepton": "lepton:LeptonApi",
 }
 """Executor → module in this package and class."""
 
