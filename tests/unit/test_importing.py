@@ -165,6 +165,28 @@ def test_the_docker_executor() -> None:
     assert "line 3: num_gpus: write how many there are" in the_only("ex = run.DockerExecutor(num_gpus=-1)\n").text
 
 
+def test_the_kubeflow_executor() -> None:
+    """As NeMo-Run's example has it, with arguments of its command line, of which nothing is known."""
+    program = (
+        "from nemo_run.core.execution.kubeflow import KubeflowExecutor\n"
+        'ex = KubeflowExecutor(launcher=run.Torchrun(), namespace=args.namespace, image="nvcr.io/nvidia/nemo:25.04", num_nodes=2,\n'
+        '    volumes=[{"name": "dshm", "emptyDir": {"medium": "Memory"}}, *(more() if args.pvc else [])], restart_policy="Never")\n'
+    )
+    one = the_only(program)
+    assert yaml.safe_load(one.text) == {
+        "executor": "kubeflow",
+        "container_image": "nvcr.io/nvidia/nemo:25.04",
+        "nodes": 2,
+        "volumes": [{"name": "dshm", "emptyDir": {"medium": "Memory"}}],
+    }
+    assert [left.told.split("`")[0] for left in one.left] == [
+        "line 4: launcher: it is the recipe's: write ",
+        "line 4: namespace: ",
+        "line 5: volumes: ",
+        "line 5: restart_policy: a profile has no such field",
+    ]
+
+
 # The program, and what is said about what is not in the profile.
 LEFT: dict[str, tuple[str, str]] = {
     "a call of something else": (SLURM.format("account=who()"), "line 3: account: `who()` is no literal"),
