@@ -51,9 +51,10 @@ assert results.exists(), "results of an earlier start stay"
 """
 
 COMPUTE = """\
-import json, os, sys, time
+import json, os, subprocess, time
 import ray
 ray.init(log_to_driver=False)
+GUESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
 @ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
 def square(number):
@@ -64,6 +65,8 @@ found = ray.get([square.remote(number) for number in range(8)])
 assert {secret for _, _, secret in found} == {"s3cret"}
 answer = {name: sum(node["Resources"].get(name, 0) for node in ray.nodes()) for name in ("CPU", "GPU")}
 answer |= {"sum": sum(square for square, _, _ in found), "nodes": len({node for _, node, _ in found})}
+stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
+answer["strangers"] = sum(subprocess.run(["ray", "status"], env=env).returncode == 0 for env in (stranger, {**stranger, **GUESS}))
 json.dump(answer, open(os.environ["DISPATCH_RESULTS"], "w"))
 """
 
@@ -176,7 +179,10 @@ def test_ray_in_containers(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_ray_computes_over_two_nodes(bench: Bench, ray_programs: Path) -> None:
-    """A real head and a real worker: every task of both knows its node and the job's environment, and has what the profile says."""
+    """A real head and a real worker: every task of both knows its node and the job's environment, and has what the profile says.
+
+    Whoever does not have the job's token is refused.
+    """
     recipe = Recipe(inline=COMPUTE, entrypoint="python", launcher="slurm_ray")
     lines = [f"export PATH={ray_programs}:$PATH"]
     job = submitted(
@@ -184,6 +190,6 @@ def test_ray_computes_over_two_nodes(bench: Bench, ray_programs: Path) -> None:
     )
     bench.wait(State.SUCCEEDED, seconds=150)
     results = json.loads((Path(job.run_dir) / "code" / "results.json").read_text())
-    assert results == {"sum": 140, "nodes": 2, "CPU": 8, "GPU": 4}
+    assert results == {"sum": 140, "nodes": 2, "CPU": 8, "GPU": 4, "strangers": 0}
     logs = [path.read_text() for path in (Path(job.run_dir) / "logs").iterdir()]
     assert not any("s3cret" in log for log in logs)
