@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dispatcher.counterparts import ALIASES, REFUSED
+from dispatcher.launcher import FaultTolerance, SlurmRay
 from dispatcher.packager import Packager, SubPackager
 from dispatcher.policy import names_a_secret
 from dispatcher.pyvalues import Caveat, Made, Open, WorkingFolder
@@ -198,7 +199,22 @@ def _launcher(writing: Writing, key: str, value: Any, line: int, caveats: Sequen
     if name is None:
         writing.leave(line, key, _NO_COUNTERPART)
     elif name != "default":
-        writing.leave(line, key, f"it is the recipe's: write `launcher: {name}` in `.github/dispatch.yml`")
+        options = _options(writing, name, value) if isinstance(value, Made) else ""
+        writing.leave(line, key, f"it is the recipe's: write `launcher: {name}`{options} in `.github/dispatch.yml`")
+
+
+def _options(writing: Writing, name: str, launcher: Made) -> str:
+    """A launcher's options as the recipe has them, in a table of the launcher's name."""
+    known = {"ft": set(FaultTolerance.model_fields), "slurm_ray": set(SlurmRay.model_fields)}.get(name, set())
+    kept: list[str] = []
+    for option, value in launcher.fields.items():
+        if isinstance(value, Open):
+            writing.leave(value.line, f"launcher.{option}", value.words)
+        elif option in known and isinstance(value, int | float | str):
+            kept.append(f"{option}: {value}")
+        else:
+            writing.leave(launcher.lines[option], f"launcher.{option}", _NO_COUNTERPART)
+    return f" and `{name}: {{{', '.join(kept)}}}`" if kept else ""
 
 
 def _env_vars(writing: Writing, key: str, value: Any, line: int, caveats: Sequence[Caveat]) -> None:

@@ -203,6 +203,12 @@ LEFT: dict[str, tuple[str, str]] = {
     "the key": (SLURM.format("tunnel=run.SSHTunnel(identity='~/.ssh/id')"), "line 3: tunnel.identity: the key comes from the environment"),
     "a launcher": (SLURM.format("launcher='torchrun'"), "line 3: launcher: it is the recipe's: write `launcher: torchrun`"),
     "a launcher's class": (SLURM.format("launcher=run.Torchrun()"), "line 3: launcher: it is the recipe's: write `launcher: torchrun`"),
+    "a launcher's options": (
+        SLURM.format("launcher=run.FaultTolerance(max_restarts=3, rank_heartbeat_timeout=0.5, rdzv_backend='c10d')"),
+        "line 3: launcher: it is the recipe's: write `launcher: ft` and `ft: {max_restarts: 3, rank_heartbeat_timeout: 0.5}`",
+    ),
+    "an option that is not here": (SLURM.format("launcher=run.SlurmRay(head_setup='x')"), "line 3: launcher.head_setup: "),
+    "an option that is computed": (SLURM.format("launcher=run.FaultTolerance(max_restarts=get())"), "launcher.max_restarts: "),
     "a secret": (SLURM.format("env_vars={'HF_TOKEN': 'hf_123'}"), "line 3: env_vars.HF_TOKEN: it sounds like a secret"),
     "a secret that is computed": (
         SLURM.format("env_vars={'WANDB_API_KEY': get('abc123')}"),
