@@ -338,7 +338,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"gitVersion": "v1.33.1"}
         if path.endswith("/selfsubjectaccessreviews"):
             asked = body["spec"]["resourceAttributes"]
-            return 201, {"status": {"allowed": (asked["verb"], asked["resource"]) not in cluster.forbidden}}
+            resource = f"{asked['resource']}/{asked['subresource']}" if asked.get("subresource") else asked["resource"]
+            return 201, {"status": {"allowed": (asked["verb"], resource) not in cluster.forbidden}}
         found = re.fullmatch(r"(/api/v1|/apis/[a-z0-9.]+/v[a-z0-9]+)/namespaces/([a-z0-9-]+)/([a-z]+)(?:/([a-z0-9.-]+))?(/log)?", path)
         if not found:
             raise _Refusal(404, "NotFound", "the server could not find the requested resource")

@@ -271,11 +271,11 @@ def test_who_is_not_let_in(place: Place, code: Path) -> None:
         with pytest.raises(CloudError, match="Unauthorized") as raised:
             ask(place.cloud(job, **wrong))
         assert raised.value.code == "cloud.credentials"
-    place.server.forbidden = {("create", "trainjobs")}
+    place.server.forbidden = {("create", "trainjobs"), ("get", "pods/log")}
     with pytest.raises(CloudError, match='cannot create resource "trainjobs"') as raised:
         place.cloud(job).launch(job.for_compiler(), code, ENVIRONMENT)
     assert raised.value.code == "cloud.credentials"
-    assert ("rights", 1, "not allowed in namespace ml: create trainjobs") in place.cloud(job).probe()
+    assert ("rights", 1, "not allowed in namespace ml: create trainjobs, get pods/log") in place.cloud(job).probe()
 
 
 def test_no_kubeconfig_no_context_no_server(place: Place, tmp_path: Path) -> None:
@@ -327,10 +327,10 @@ def test_logs_of_pods_that_have_not_begun_or_are_gone(place: Place, code: Path) 
     cloud, name = place.cloud(job), place.launch(job, code)
     assert cloud.log(name) == b""
     first, second, third = place.server.schedule(name)
-    place.server.logs[first["metadata"]["name"]] = ["2026-11-30T14:00:01.5Z one", "2026-11-30T14:00:09.5Z \x1b[31mfour"]
+    place.server.logs[first["metadata"]["name"]] = ["2026-11-30T14:00:01.5Z one", "2026-11-30T14:00:09.5Z \x1b[31mfour\r 9%\x0b"]
     place.server.logs[third["metadata"]["name"]] = ["2026-11-30T14:00:02.5Z two  ", "2026-11-30T14:00:03.5Z three"]
     second["status"]["phase"] = "Pending"
-    assert cloud.log(name).decode() == "[0] one\n[2] two  \n[2] three\n[0] \x1b[31mfour\n"
+    assert cloud.log(name).decode() == "[0] one\n[2] two  \n[2] three\n[0] \x1b[31mfour\r 9%\x0b\n"
     place.server.logs[first["metadata"]["name"]] = []
     place.server.drop_pods(name)
     assert cloud.log(name) == b""

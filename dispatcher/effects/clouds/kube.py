@@ -94,7 +94,8 @@ class Namespace:
 
     def allowed(self, verb: str, group: str, resource: str) -> bool:
         """Whether these credentials may do that here."""
-        attributes = {"namespace": self.name, "verb": verb, "group": group, "resource": resource}
+        kind, _, part = resource.partition("/")
+        attributes = {"namespace": self.name, "verb": verb, "group": group, "resource": kind, "subresource": part}
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
         with _errors() as problem:
             return bool(
@@ -135,7 +136,8 @@ class Namespace:
                 size += len(piece)
                 while size - len(kept[0]) >= LOG_LIMIT:
                     size -= len(kept.popleft())
-            return b"".join(kept).decode("utf-8", "replace").splitlines()
+            # Lines as Kubernetes counts them: a progress bar's carriage returns stay inside of one.
+            return b"".join(kept).decode("utf-8", "replace").removesuffix("\n").split("\n") if size else []
         if problem.status in (400, 404):  # its container has not begun, or the pod is gone
             return []
         raise problem.as_error()
@@ -193,11 +195,6 @@ class Namespace:
         except (config.ConfigException, OSError, ValueError) as error:
             raise ApiError("cloud.credentials", f"there is no kubeconfig that can be used: {error}") from None
         return client.ApiClient(settings)
-
-
-def _parted(line: str) -> tuple[str, str, str]:
-    """A line with its time in front."""
-    return line.partition(" ")
 
 
 class _Problem:

@@ -125,8 +125,9 @@ class KubernetesJob(ABC):
         """The server, and what these credentials may do."""
         found = [("kubernetes", 0, f"{self.namespace.version()} answers")]
         group, _, plural = self.PATH.split("/")
-        needed = [(verb, group, plural) for verb in ("create", "list", "delete")]
-        needed += [("create", "", "secrets"), ("list", "", "pods"), ("get", "", "pods/log")]
+        needed = [(verb, group, plural) for verb in ("create", "get", "list", "delete")]
+        needed += [(verb, "", "secrets") for verb in ("create", "get", "patch", "delete")]
+        needed += [("list", "", "pods"), ("get", "", "pods/log")]
         needed += [("create", "", "pods"), ("create", "", "pods/exec")] if self.profile["workdir_pvc"] else []
         missing = [f"{verb} {resource}" for verb, group, resource in needed if not self.namespace.allowed(verb, group, resource)]
         where = f"namespace {self.namespace.name}"
