@@ -34,7 +34,7 @@ def accept(command: AcceptBaseline, grant: Grant, facts: Facts, runs: Sequence[F
         return nothing_to_compare(grant.trigger, world.settings.voice)
     item = max(usable, key=lambda found: found.record.asked_at)
     record = item.record
-    name = history_name(record.target.repository, record.profile, record.recipe)
+    name = history_name(record.target.repository, record.profile, record.name)
     cluster = world.connect(item.profile)
     try:
         cluster.remember(name, acceptance_of(record, grant.actor, command.reason, world.clock.now()))

@@ -72,6 +72,8 @@ class Grant:
     vouched_by: str = ""
     stage: Place | None = None
     """Its place in a pipeline; `recipe` is then the stage's own."""
+    fresh: bool = False
+    """An earlier run with the same content will not do."""
     on_default: bool = False
     """The commit is the default branch's, or the one that the merge queue would make it."""
 
@@ -179,7 +181,10 @@ def _unvouched(command: Run, pull: PullRequest, policy: Policy, word: str) -> De
         step = "Push the branch to this repository, or set `forks: sha` on the default branch."
         return Denial("fork-off", words, step, "forks")
     if command.sha is None:
-        again = render(Run(command.profile, command.recipe, pull.head_sha, overrides=command.overrides, dry_run=command.dry_run), word)
+        again = render(
+            Run(command.profile, command.recipe, pull.head_sha, overrides=command.overrides, dry_run=command.dry_run, fresh=command.fresh),
+            word,
+        )
         why = f"The head is {code(pull.head_sha)}; it can change at any time, so the command must name it."
         words = f"**A fork's commit must be vouched for.** {why}"
         vouch = f"somebody who may can vouch for this one: {code(f'{word} approve sha={pull.head_sha}')}"
@@ -235,6 +240,7 @@ def _run_granted(command: Run, grant: Grant, policy: Policy) -> Grant | Denial:
         overrides=command.overrides,
         dry_run=command.dry_run,
         attempt=command.attempt,
+        fresh=command.fresh,
     )
 
 

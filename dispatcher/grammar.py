@@ -25,7 +25,7 @@ RUNS_LIMIT = 256
 COMMANDS_LIMIT = 50
 
 # What a word can set besides overrides; `ref` and `pr` would let a comment run something else than its own pull request.
-SETTINGS = ("profile", "recipe", "sha", "dry-run")
+SETTINGS = ("profile", "recipe", "sha", "dry-run", "fresh")
 MANUAL_SETTINGS = (*SETTINGS, "ref", "pr")
 
 NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.)){0,63}")
@@ -100,6 +100,7 @@ class Run:
     overrides: tuple[Override, ...] = ()
     dry_run: bool = False
     attempt: int = 1
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ _SHAPES: Mapping[str, tuple[re.Pattern[str], str]] = {
     "ref": (REF, "the name of a branch or a tag of this repository"),
     "pr": (re.compile(r"[1-9][0-9]{0,8}"), "a pull request's number"),
     "dry-run": (re.compile(r"true|false"), "`true` or `false`"),
+    "fresh": (re.compile(r"true|false"), "`true` or `false`"),
 }
 
 

@@ -51,7 +51,7 @@ def rules_for(record: RunRecord, policy: Policy) -> Mapping[str, MetricRule]:
 
 
 def _name(record: RunRecord) -> str:
-    return history_name(record.target.repository, record.profile, record.recipe)
+    return history_name(record.target.repository, record.profile, record.name)
 
 
 def _compares(rules: Mapping[str, MetricRule]) -> bool:

@@ -224,7 +224,7 @@ def report(
     if record.state.ended:
         remember(record, world, cluster)
         spent = used(record)
-        if spent is not None and record.resources.gpu_hours:
+        if spent is not None and record.resources.gpu_hours and not record.same_as:
             cluster.account(spent)
         cluster.retire(record.run_key)
     return seen

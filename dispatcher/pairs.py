@@ -99,7 +99,8 @@ def _settled(settings: Mapping[str, str], overrides: tuple[Override, ...]) -> Ru
     sha = settings["sha"].lower() if "sha" in settings else None
     pull = int(settings["pr"]) if "pr" in settings else None
     dry_run = settings.get("dry-run") == "true"
-    return Run(settings.get("profile"), settings.get("recipe"), sha, settings.get("ref"), pull, overrides, dry_run)
+    fresh = settings.get("fresh") == "true"
+    return Run(settings.get("profile"), settings.get("recipe"), sha, settings.get("ref"), pull, overrides, dry_run, fresh=fresh)
 
 
 def _misspelt(key: str) -> str | None:

@@ -384,6 +384,7 @@ class JobPlan:
     def tags(self) -> tuple[str, ...]:
         """Index names under which the ledger finds this run again: its commit, and its pull request."""
         tags = [commit_tag(self.grant.sha)]
+        tags.append(content_tag(self.content_key))
         if self.grant.number is not None:
             tags.append(pull_tag(self.grant.repository, self.grant.number))
         return tuple(tags)
@@ -429,6 +430,11 @@ def _begin_task(run_dir: str, results: str) -> list[str]:
 def commit_tag(sha: str) -> str:
     """The index name of a commit."""
     return f"commit-{sha}"
+
+
+def content_tag(content_key: str) -> str:
+    """The index name of everything that has the same content."""
+    return f"content-{content_key}"
 
 
 def pull_tag(repository: str, number: int) -> str:

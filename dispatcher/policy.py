@@ -14,10 +14,10 @@ from dispatcher.document import Loc, ProblemsError, check, load_document
 from dispatcher.pipeline import AnyRecipe, Pipeline
 from dispatcher.recipe import Recipe
 from dispatcher.rules import Active, Allow, Approval, Budget, Limits, Overrides, Patterns, Rule
-from dispatcher.sections import Gate, Most, Noise, Pulls, Required, Schedule, Waiver, Watch
+from dispatcher.sections import Gate, Most, Noise, Pulls, Required, Reuse, Schedule, Waiver, Watch
 from dispatcher.values import EnvName, Model, OneOrMore, ProfileName, RecipeName
 
-__all__ = ["POLICY_PATH", "RESERVED_NAMES", "Gate", "Most", "Noise", "Policy", "Pulls", "Required", "Schedule", "UnknownRecipe"]
+__all__ = ["POLICY_PATH", "RESERVED_NAMES", "Gate", "Most", "Noise", "Policy", "Pulls", "Required", "Reuse", "Schedule", "UnknownRecipe"]
 __all__ += ["Waiver", "Watch", "load_policy"]
 
 POLICY_PATH = ".github/dispatch.yml"
@@ -84,6 +84,7 @@ class Policy(Model):
         default=None,
         description="The profile in whose `job_dir` runs are recorded that are started through an API, where theirs says nothing.",
     )
+    reuse: Reuse = Field(default=Reuse(), description="When what has run already is not run again.")
     watch: Watch = Field(default=Watch(), description="How running jobs are looked after.")
 
     @field_validator("env")

@@ -64,7 +64,8 @@ def _plan(run: Run) -> list[str]:
 
 def _settings(run: Run, varied: tuple[str, ...] = ()) -> list[str]:
     settings = {"profile": run.profile, "recipe": run.recipe, "sha": run.sha, "ref": run.ref, "pr": run.pull}
-    return [_pair(key, str(value)) for key, value in settings.items() if value is not None and key not in varied]
+    words = [_pair(key, str(value)) for key, value in settings.items() if value is not None and key not in varied]
+    return [*words, *(["fresh=true"] if run.fresh else [])]
 
 
 def _sweep(sweep: Sweep) -> list[str]:

@@ -156,6 +156,10 @@ class RunRecord(_Frozen):
     results_problem: str = ""
     verdicts: tuple[MetricVerdict, ...] = ()
     """How the metrics stand that the recipe has rules for; one that fails is the results' problem, too."""
+    same_as: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+    """The earlier run with the same content whose end, or whose job, is this one's too: nothing was run for this one."""
+    same_sha: str = Field(default="", pattern=r"^([0-9a-f]{40,64})?$")
+    """The commit of that."""
     on_default: bool = False
     """What ran is the default branch itself, or what the merge queue makes of it: later runs are compared with it."""
 

@@ -239,6 +239,14 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     rows = [("What", what), ("Where", " · ".join(where)), ("When", " · ".join(when))]
     if record.place and (after := after_words((member.stage for member in record.before), record.place.when)):
         rows.insert(1, ("After", after))
+    if record.same_as:
+        of = (
+            f"`{record.same_sha[:7]}`"
+            if voice.at_terminal
+            else f"[`{record.same_sha[:7]}`]({voice.server_url}/{repository}/commit/{record.same_sha})"
+        )
+        why = "the same files, profile, recipe and overrides"
+        rows.append(("Not run again", f"♻️ {why} as run `{record.same_as[:8]}` of {of}; `fresh=true` runs them once more"))
     if record.job_id:
         rows.append(("Job", f"`{record.job_id}` on {code(record.cluster)}"))
     if record.state is not State.QUEUED and (record.job_id or record.state not in (State.CANCELLED, State.SKIPPED)):

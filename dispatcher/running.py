@@ -141,6 +141,10 @@ def end_run(item: Found, why: str, policy: Policy, world: World) -> str | None:
                 if dropped is not None:
                     report(world, cluster, policy, Seen(dropped, ""))
                     return "was taken out of the queue"
+            if item.record.same_as:
+                over = item.record.model_copy(update={"state": State.CANCELLED, "reason": why, "ended_at": world.clock.now()})
+                report(world, cluster, policy, Seen(over, ""))
+                return f"was given up; its job goes on, for run `{item.record.same_as[:8]}`"
             said = cluster.cancel(item.record.run_key)
     except DispatchError as error:
         return f"could not be ended: {neutralise(error.cause, 300)}"

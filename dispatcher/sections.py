@@ -73,6 +73,16 @@ class Gate(Model):
     override: Waiver | None = Field(default=None, description="Exceptions by hand; without it there are none.")
 
 
+class Reuse(Model):
+    """When what has run already is not run again."""
+
+    runs: bool = Field(
+        default=True, description="Take the end, or the job, of an earlier run with the same content, unless `fresh=true` is said."
+    )
+    max_age: Duration = Field(default=30 * 86400, ge=0, description="How long ago it may have ended.")
+    merge_queue: Literal["reuse", "run"] = Field(default="reuse", description="Whether the queue's commit does so, too, or is always run.")
+
+
 class Watch(Model):
     """How running jobs are looked after."""
 

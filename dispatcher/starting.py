@@ -19,6 +19,7 @@ from dispatcher.connections import one_connection_each
 from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.event import CommentEvent
 from dispatcher.following import follow
+from dispatcher.gatekeeper import judge_ended
 from dispatcher.group import group_lines
 from dispatcher.limits import too_many
 from dispatcher.observe import UNREPORTED, Seen, report, tail_of
@@ -138,7 +139,10 @@ def _reported(begun: Begun, policy: Policy, world: World, with_comment: bool, mi
         world.say(f"Run {record.run_key} is queued here: {record.reason}.")
     seen = Seen(record, tail_of(world, cluster, record) if record.state.ended else "")
     try:
-        return report(world, cluster, policy, seen, not begun.fresh, with_comment, missing), Exit.OK
+        told = report(world, cluster, policy, seen, not begun.fresh, with_comment, missing)
+        if told.record.state.ended:
+            judge_ended(world, policy, (told.record,))  # it was not run again: nobody else will see its end
+        return told, Exit.OK
     except ForgeError as error:
         # There is a job: whatever GitHub says now, that is not undone. The ledger knows that nothing was reported yet.
         world.say(f"The job runs, but could not be reported: {error.cause} The next `watch` reports it.")

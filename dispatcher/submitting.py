@@ -14,9 +14,9 @@ from dispatcher.admission import take_own_turn, undecided
 from dispatcher.answer import Answer
 from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
 from dispatcher.bundle import bundle, what_travels
-from dispatcher.errors import JOB_MAY_EXIST, DispatchError
+from dispatcher.errors import JOB_MAY_EXIST, ClusterError, DispatchError
 from dispatcher.event import CommentEvent, MergeGroupEvent
-from dispatcher.plan import JobPlan, package_group, package_spec
+from dispatcher.plan import JobPlan, content_tag, package_group, package_spec
 from dispatcher.policy import Policy
 from dispatcher.ports import (
     AlreadySubmitted,
@@ -35,6 +35,7 @@ from dispatcher.publish import publish_check
 from dispatcher.record import Member, Queued, RunRecord, parse_record
 from dispatcher.refusals import denied, rejected, told, what_became
 from dispatcher.report import run_report
+from dispatcher.reuse import Earlier, Reused, earlier, taken_over, wanted
 from dispatcher.slurm import State
 from dispatcher.turns import takes_turns
 from dispatcher.untrusted import redact
@@ -112,6 +113,9 @@ def _locked(
     record = _first_record(prepared, group, event, world)
     # Only a run that nobody has begun before can have no check and no comment yet.
     fresh = not claim.resumed and world.settings.first_delivery
+    found = _earlier(job, policy, world, cluster)
+    if found is not None:
+        return _taken_over(job, record, found, world, cluster, fresh)
     record = _pending_check(record, world, look_first=not fresh)
     try:
         compiled = compile_job(job, world)
@@ -149,6 +153,30 @@ def _looks_again(prepared: Prepared, claim: Claimed, world: World) -> bool:
     seen = prepared.seen_at
     late = seen is not None and (world.clock.now() - seen).total_seconds() > SEEN_SECONDS
     return prepared.waits_in_slurm() and (late or not claim.has_package)
+
+
+def _earlier(job: JobPlan, policy: Policy, world: World, cluster: Cluster) -> Earlier | None:
+    """A run that will do as well; a record that cannot be read is none."""
+    if not wanted(job, policy):
+        return None
+    records: list[RunRecord] = []
+    for text in cluster.find(content_tag(job.content_key)):
+        with suppress(ClusterError):
+            records.append(parse_record(text))
+    return earlier(job, records, policy, world.clock.now())
+
+
+def _taken_over(job: JobPlan, record: RunRecord, found: Earlier, world: World, cluster: Cluster, fresh: bool) -> Beginning:
+    """Nothing is submitted: the run has what the earlier one has. The head is compared all the same."""
+    moved = _moved(job.grant, world)
+    if moved is not None:
+        cluster.abandon(job.run_key)
+        return NotBegun(job, denied(moved, job.grant.trigger))
+    taken = taken_over(record, found, world.clock.now())
+    how = "has ended well" if isinstance(found, Reused) else "goes on"
+    world.say(f"Run {found.record.run_key} with the same content {how}: nothing is submitted.")
+    cluster.adopt(job.run_key, found.record.run_key, taken.to_json())
+    return Begun(job, taken, cluster, fresh)
 
 
 def _queued(job: JobPlan, record: RunRecord, policy: Policy, world: World, cluster: Cluster, fresh: bool) -> Beginning:

@@ -528,6 +528,13 @@ class FakeCluster:
     def _note(self, line: str) -> None:
         self.journal.setdefault(line.partition(" ")[0], []).append(line)
 
+    def adopt(self, run_key: str, other: str, record: str) -> str:
+        self.trace.add("cluster.adopt", other[:4])
+        claim, run = self.claims.pop(run_key), self.runs[other]
+        self.runs[run_key] = FakeRun(record, run.job_id, claim.tags, log=run.log, results=run.results)
+        self.active[run_key] = ""
+        return run.job_id
+
     def history(self, name: str) -> str:
         self.trace.add("cluster.history")
         return "".join(f"{line}\n" for line in self.remembered.get(name, []))
@@ -638,6 +645,11 @@ class FakeCluster:
         return run
 
 
+def asking_again(policy: str) -> str:
+    """A policy under which the same may be asked for again and again, unless it says itself what is reused."""
+    return policy if "reuse:" in policy else f"{policy.rstrip()}\nreuse: {{ runs: false }}\n"
+
+
 class Fakes:
     """A world of fakes: what happened stands in `trace`, what was said in `said`, what was shown of logs in `shown`."""
 
@@ -652,7 +664,7 @@ class Fakes:
         self.folders: dict[str, FakeCluster] = {}
         self.said: list[str] = []
         self.shown = b""
-        self.files = {".github/dispatch.yml": policy}
+        self.files = {".github/dispatch.yml": asking_again(policy)}
         self.files.update({f"profiles/{name}.yaml": text for name, text in (profiles or {"cluster": PROFILE}).items()})
         given = {"repository": REPOSITORY, "voice": Voice(at_terminal=not forge), "local_job_dir": "/state", **settings}
         self.world = World(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.fakes import asking_again
 from tests.github_model import Pull, Repository
 from tests.github_server import GitHubServer
 from tests.rig.sshd import Sshd
@@ -81,7 +82,12 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.job_dir = self.folder / "jobs"
-        files = {"train.py": TRAIN, "README.md": "x\n", ".github/dispatch.yml": self.policy, "profiles/cluster.yaml": self.profile}
+        files = {
+            "train.py": TRAIN,
+            "README.md": "x\n",
+            ".github/dispatch.yml": asking_again(self.policy),
+            "profiles/cluster.yaml": self.profile,
+        }
         files.update(self.extra)
         self.repo = self.server.create_repository("org/repo", files)
         self.repo.add_collaborator("alice", "write")

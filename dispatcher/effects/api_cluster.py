@@ -239,6 +239,10 @@ class ApiCluster:
         """As in `ports.Cluster`."""
         self._ledger.account(line)
 
+    def adopt(self, run_key: str, other: str, record: str) -> str:
+        """As in `ports.Cluster`."""
+        return self._ledger.adopt(run_key, other, record)
+
     def history(self, name: str) -> str:
         """As in `ports.Cluster`."""
         return self._ledger.history(name)

@@ -826,6 +826,26 @@ usage() {
     end usage
     say done
 }
+adopt() { # key other length record -> a claimed run has what another one has: its job, code, logs and exit status
+    IFS= read -r key <&3 && IFS= read -r other <&3 && IFS= read -r length <&3 && is_hex "$other" && is_number "$length" || gone
+    store "tmp/record.$token"
+    IFS= read -r go <&3 && [ "$go" = go ] || gone
+    if [ "$key" != "$claimed" ] || [ ! -e "runs/$key/claim.$token" ]; then
+        fail cluster.claim-lost "$key"
+        return
+    fi
+    job_of "$other" || { fail cluster.run-unknown "$other"; return; }
+    [ -n "$words" ] || words=$({ rm -rf "runs/$key/logs" "runs/$key/code" && mv "tmp/record.$token" "runs/$key/record.json" &&
+        ln -s "../$other/logs" "../$other/code" "../$other/exit" "runs/$key/"; } 2>&1) || words=${words:-failed}
+    rm -f "tmp/record.$token"
+    [ -n "$words" ] || words=$(enter_job "$key" "$job" 2>&1) || words=${words:-failed}
+    if [ -e "runs/$key/job" ]; then
+        claimed=
+        say done submitted "$job"
+    else
+        failed "$words"
+    fi
+}
 history() { # name -> its lines
     IFS= read -r name <&3 || gone
     is_hex "$name" || { fail cluster.bad-request history; return; }
@@ -1103,7 +1123,7 @@ while IFS= read -r verb <&3; do
     case $verb in
     claim | submit | abandon | sweep | details | fetch | save | retire | cancel | probe | estimate) "$verb" ;;
     release | drop | lock | unlock | standing | usage | account) "$verb" ;;
-    history | remember | enter | unlaunched | bring | log_kept) "$verb" ;;
+    adopt | history | remember | enter | unlaunched | bring | log_kept) "$verb" ;;
     find) find_tag ;;
     *) gone ;;
     esac

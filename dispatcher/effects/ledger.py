@@ -229,6 +229,17 @@ class LedgerCluster:
         """As in `ports.Cluster`. `ValueError` for a line that is not printable ASCII without quotes, shorter than 2000 characters."""
         self._request("account", check_usage(line))
 
+    def adopt(self, run_key: str, other: str, record: str) -> str:
+        """As in `ports.Cluster`."""
+        data = record.encode()
+        self._talk.ask("adopt", check_name(run_key, KEY, "run key"), check_name(other, KEY, "run key"), str(len(data)))
+        self._talk.send(data + b"go\n")
+        answer = self._talk.answer(LOOK_SECONDS)
+        match answer.words:
+            case ["submitted", job]:
+                return job_id(job)
+        raise unclear("adopt", answer)
+
     def history(self, name: str) -> str:
         """As in `ports.Cluster`; of a longer one the newest whole lines."""
         text = self._request("history", check_name(name, HISTORY, "history")).text("history")

@@ -209,6 +209,12 @@ class Cluster(Protocol):
     def account(self, line: str) -> None:
         """Appends one line to the usage journal; the line's first word is its month (`usage.py` writes and reads it)."""
 
+    def adopt(self, run_key: str, other: str, record: str) -> str:
+        """Gives a claimed run the job, the code, the logs and the exit status of another one that has a job → that job's id.
+
+        It is active until it is retired, like any other; nothing is submitted.
+        """
+
     def history(self, name: str) -> str:
         """What `remember` has put under a name (32 hex digits): its lines, the newest megabyte; empty when there are none."""
 

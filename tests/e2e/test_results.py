@@ -74,3 +74,36 @@ def test_worse_than_the_default_branch_until_it_is_accepted(stage: Stage, slurm:
     assert (checks["dispatch / cluster / default"], checks["dispatch/gate"]) == ("success", "success")
     assert "> the data is harder now" in stage.answers[-1]
     assert len(history.read_text().splitlines()) == 4
+
+
+def test_what_has_run_is_not_run_again(stage: Stage, slurm: SlurmRig) -> None:
+    """A commit that changes nothing packaged, and the queue's own commit, take over an end; a second request joins a job that goes on."""
+    policy = POLICY.replace("script: train.py", "script: train.py\n    include_pattern: ['*.py']") + "reuse: { max_age: 1d }\n"
+    stage.repo.commit("main", {".github/dispatch.yml": policy.replace("no_worse_than: baseline", "max: 3")})
+    stage.repo.commit("feature", {"train.py": TRAIN + "# another\n"})
+    begun = stage.comment("/train steps=20 pause=0.3")
+    joined = stage.comment("/train steps=20 pause=0.3")
+    assert joined.outputs["job-id"] == begun.outputs["job-id"]
+    assert joined.outputs["run-key"] != begun.outputs["run-key"]
+    first = stage.comment("/train")
+    finished(stage, slurm, first.outputs["job-id"])
+    finished(stage, slurm, begun.outputs["job-id"])
+    bodies = {
+        run.outputs["run-key"]: next(body for body in stage.answers if f"run {run.outputs['run-key']}" in body) for run in (begun, joined)
+    }
+    assert all("### ✅" in body for body in bodies.values())
+    assert "♻️" in bodies[joined.outputs["run-key"]]
+
+    stage.repo.commit("feature", {"README.md": "words\n"})
+    again = stage.comment("/train")
+    assert (again.outputs["job-id"], again.outputs["state"]) == (first.outputs["job-id"], "succeeded"), again
+    assert {one.name: one.conclusion for one in stage.repo.checks_on(stage.pull.head_sha)}["dispatch / cluster / default"] == "success"
+    insisted = stage.comment("/train fresh=true")
+    assert insisted.outputs["job-id"] not in (first.outputs["job-id"], "")
+    finished(stage, slurm, insisted.outputs["job-id"])
+
+    sha = stage.repo.queue(stage.pull)
+    queued = stage.handle("merge_group", stage.server.merge_group_event(stage.pull, sha))
+    assert queued.code == Exit.OK, queued
+    checks = {one.name: one.conclusion for one in stage.repo.checks_on(sha)}
+    assert checks == {"dispatch / cluster / default": "success", "dispatch/gate": "success"}, queued

@@ -17,7 +17,7 @@ from dispatcher.effects.channel import Channel, LocalShell
 from dispatcher.effects.conversation import Conversation, command, program
 from dispatcher.effects.ledger import LedgerCluster, open_local
 from dispatcher.errors import CATALOGUE, ClusterError, GitError
-from dispatcher.ports import AlreadySubmitted, Claimed, InProgress, Refused, Submitted
+from dispatcher.ports import AlreadySubmitted, Claimed, ClaimRequest, InProgress, Refused, Submitted
 from tests.conftest import missing
 from tests.integration.clusters import KEY, SYSTEM_PATH, TREE, Tree, claim_request, environment, local, script, submission, submit
 from tests.rig.pretend_slurm import PretendSlurm
@@ -867,4 +867,33 @@ def test_what_is_remembered_under_every_shell(shell: str, job_dir: Path, slurm_l
     (job_dir / "history" / name).write_text("".join(f"{number:09d}\n" for number in range(110_000)))
     newest = cluster.history(name).splitlines()
     assert (newest[-1], len(newest[0])) == ("000109999", 9)
+    cluster.close()
+
+
+def test_a_run_that_has_what_another_has_under_every_shell(shell: str, job_dir: Path, slurm_like: PretendSlurm) -> None:
+    cluster = local(job_dir, "slurm", with_path(slurm_like, shell))
+    assert submit(cluster) == Submitted("1000")
+    (job_dir / "runs" / KEY / "logs" / "log-x_1000_0.out").write_text("the log\n")
+    other, tags = "f" * 16, ("content-1", "pr-8")
+    claimed = cluster.claim(ClaimRequest(other, TREE.digest, "group-1", tags))
+    assert isinstance(claimed, Claimed)
+    assert cluster.adopt(other, KEY, '{"same": 1}') == "1000"
+    assert slurm_like.jobs == ["1000"], "nothing is submitted"
+    assert {run.run_key: run.job_id for run in cluster.sweep().runs} == {KEY: "1000", other: "1000"}
+    (job_dir / "runs" / KEY / "code" / "results.json").write_text('{"loss": 1}')
+    (job_dir / "runs" / KEY / "exit").write_text("0\n")
+    files = cluster.fetch(other, 0, 100, 100, "code/results.json")
+    assert files is not None
+    assert (files.record, files.log, files.results, files.job_id) == ('{"same": 1}', b"the log\n", b'{"loss": 1}', "1000")
+    assert {run.run_key: run.exit_file for run in cluster.sweep().runs} == {KEY: "0", other: "0"}
+    assert cluster.find("content-1") == ('{"same": 1}',)
+    assert cluster.claim(ClaimRequest(other, TREE.digest, "group-1", tags)) == AlreadySubmitted("1000", '{"same": 1}')
+    for key, of in (("e" * 16, KEY), (other, KEY)):
+        with pytest.raises(ClusterError) as caught:
+            cluster.adopt(key, of, "{}")
+        assert caught.value.code == "cluster.claim-lost"
+    cluster.claim(ClaimRequest("d" * 16, TREE.digest, "group-1", ()))
+    with pytest.raises(ClusterError) as caught:
+        cluster.adopt("d" * 16, "c" * 16, "{}")
+    assert caught.value.code == "cluster.run-unknown"
     cluster.close()

@@ -326,10 +326,10 @@ def test_while_it_waits_a_budget_can_run_out() -> None:
     ask(fakes, 100)
     # Nothing is said by itself while others are reserved for: it was refused at once, not queued.
     assert "not enough GPU-hours" in fakes.forge.bodies[1]
-    fakes.files[".github/dispatch.yml"] = POLICY + "active: { user: 1 }\nbudget: { month: 100 }\n"
+    fakes.files[".github/dispatch.yml"] = POLICY + "active: { user: 1 }\nbudget: { month: 100 }\nreuse: { runs: false }\n"
     ask(fakes, 101)
     assert of(fakes, 101).state is State.QUEUED
-    fakes.files[".github/dispatch.yml"] = POLICY + "active: { user: 1 }\nbudget: { month: 8 }\n"
+    fakes.files[".github/dispatch.yml"] = POLICY + "active: { user: 1 }\nbudget: { month: 8 }\nreuse: { runs: false }\n"
     sweep(fakes)
     assert of(fakes, 101).state is State.CANCELLED
     assert "Not enough GPU-hours" in fakes.forge.bodies[2]

@@ -141,8 +141,9 @@ def test_a_plan_carries_both() -> None:
 
 
 def test_names_under_which_it_is_found() -> None:
-    assert planned().tags() == (f"commit-{HEAD}", pull_tag(REPOSITORY, 7))
-    assert planned(grant=replace(GRANT, number=None)).tags() == (commit_tag(HEAD),)
+    content = f"content-{planned().content_key}"
+    assert planned().tags() == (f"commit-{HEAD}", content, pull_tag(REPOSITORY, 7))
+    assert planned(grant=replace(GRANT, number=None)).tags() == (commit_tag(HEAD), content)
     assert pull_tag("Org/Repo", 7) == pull_tag("org/repo", 7) != pull_tag("org/repo", 77)
     # As the ledger checks them.
     assert all(re.fullmatch(r"[0-9a-z][0-9a-z-]{0,127}", tag) for tag in planned().tags())

@@ -1,0 +1,211 @@
+"""What has run is not run twice; and everything that makes it another run does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from dispatcher.configuration import read_policy
+from dispatcher.flow import handle
+from dispatcher.plan import content_tag, pull_tag
+from dispatcher.policy import load_policy
+from dispatcher.record import RunRecord, parse_record
+from dispatcher.slurm import State
+from dispatcher.thresholds import MetricVerdict
+from dispatcher.watching import watch
+from tests.fakes import HEAD, NOON, OTHER, POLICY, PROFILE, Fakes, comment_event, entry
+
+REUSING = POLICY + "reuse: { max_age: 10d }\n"
+
+
+def ended(fakes: Fakes, body: str = "/train", comment: int = 50, **fields: Any) -> RunRecord:
+    """A run that somebody asked for on another commit with the same files, as it stands in the ledger."""
+    handle(comment_event(body, comment_id=comment), fakes.world)
+    key = list(fakes.cluster.runs)[-1]
+    run = fakes.cluster.runs[key]
+    record = parse_record(run.record).model_copy(update={"job_id": run.job_id, **fields})
+    run.record = record.to_json()
+    if record.state.ended:
+        fakes.cluster.active.pop(key, None)
+    fakes.trace.steps.clear()
+    return record
+
+
+DONE: dict[str, Any] = {"state": State.SUCCEEDED, "ended_at": NOON, "started_at": NOON - timedelta(minutes=12), "results": {"loss": 1.9}}
+
+
+def asked(fakes: Fakes, body: str = "/train", comment: int = 60) -> RunRecord | None:
+    """The new run's record, None when it was run by itself."""
+    before = set(fakes.cluster.runs)
+    handle(comment_event(body, comment_id=comment), fakes.world)
+    [key] = set(fakes.cluster.runs) - before
+    record = parse_record(fakes.cluster.runs[key].record)
+    assert bool(record.same_as) is bool(fakes.trace.of("cluster.adopt"))
+    assert bool(record.same_as) is not bool(fakes.trace.of("cluster.submit"))
+    return record if record.same_as else None
+
+
+def test_the_end_of_the_same_content_is_taken_over() -> None:
+    fakes = Fakes(REUSING)
+    first = ended(fakes, **DONE, sha=OTHER)
+    record = asked(fakes)
+    assert record is not None
+    assert (record.same_as, record.same_sha, record.sha, record.state) == (first.run_key, OTHER, HEAD, State.SUCCEEDED)
+    assert (record.results, record.elapsed_seconds, record.job_id) == ({"loss": 1.9}, 720, first.job_id)
+    body = fakes.forge.bodies[-1]
+    assert body.startswith("### ✅ train · cluster · passed in 12m")
+    assert f"♻️ the same files, profile, recipe and overrides as run `{first.run_key[:8]}`" in body
+    assert "`fresh=true`" in body
+    [check] = [check for check in fakes.forge.checks.values() if check.external_id == record.run_key]
+    assert (check.sha, check.conclusion) == (HEAD, "success")
+    assert fakes.cluster.journal == {} or not any(record.run_key in line for lines in fakes.cluster.journal.values() for line in lines)
+    assert record.run_key not in fakes.cluster.active
+
+
+@pytest.mark.parametrize(
+    ("fields", "policy", "body"),
+    [
+        ({"state": State.FAILED}, REUSING, "/train"),
+        ({"state": State.LOST}, REUSING, "/train"),
+        ({"state": State.CANCELLED}, REUSING, "/train"),
+        ({"state": State.UNKNOWN}, REUSING, "/train"),
+        ({"results_problem": "it left no results file"}, REUSING, "/train"),
+        ({"origin": "terminal"}, REUSING, "/train"),
+        ({"own_runspec": True}, REUSING, "/train"),
+        ({"uncommitted": True}, REUSING, "/train"),
+        ({"same_as": "f" * 16}, REUSING, "/train"),
+        ({"content_key": "0" * 64}, REUSING, "/train"),
+        ({"ended_at": NOON - timedelta(days=11)}, REUSING, "/train"),
+        ({"ended_at": None}, REUSING, "/train"),
+        ({}, POLICY + "reuse: { runs: false }\n", "/train"),
+        ({}, REUSING, "/train fresh=true"),
+        ({}, REUSING, "/train steps=1"),
+        ({}, REUSING, "/train recipe=eval"),
+    ],
+)
+def test_what_is_run_by_itself(fields: dict[str, Any], policy: str, body: str) -> None:
+    fakes = Fakes(policy)
+    ended(fakes, **{**DONE, **fields})
+    assert asked(fakes, body) is None
+
+
+CHANGES: dict[str, Any] = {
+    "a file": lambda fakes: fakes.archive.commits.update({HEAD: (entry("eval.py"), entry("train.py", "2"))}),
+    "a file's name": lambda fakes: fakes.archive.commits.update({HEAD: (entry("evaluate.py"), entry("train.py"))}),
+    "the profile": lambda fakes: fakes.files.update({"profiles/cluster.yaml": PROFILE + "nodes: 2\n"}),
+    "the image": lambda fakes: fakes.files.update({"profiles/cluster.yaml": PROFILE + "container_image: a.sqsh\n"}),
+    "a variable": lambda fakes: fakes.files.update({"profiles/cluster.yaml": PROFILE + "env_vars: { A: b }\n"}),
+    "a line of the shell": lambda fakes: fakes.files.update({"profiles/cluster.yaml": PROFILE + "setup_lines: [ulimit -c 0]\n"}),
+    "the recipe": lambda fakes: fakes.files.update(
+        {".github/dispatch.yml": REUSING.replace("default: { script: train.py }", "default: { script: train.py, args: [--fast] }")}
+    ),
+    "where results lie": lambda fakes: fakes.files.update(
+        {".github/dispatch.yml": REUSING.replace("default: { script: train.py }", "default: { script: train.py, results: out.json }")}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_ingredient_alone_makes_another_run(change: str) -> None:
+    fakes = Fakes(REUSING)
+    first = ended(fakes, **DONE)
+    CHANGES[change](fakes)
+    assert asked(fakes) is None
+    newest = parse_record(list(fakes.cluster.runs.values())[-1].record)
+    assert newest.content_key != first.content_key
+
+
+SAME: dict[str, Any] = {
+    "nothing": lambda fakes: None,
+    "the login node's name": lambda fakes: fakes.files.update({"profiles/cluster.yaml": PROFILE.replace("host: login", "host: login2")}),
+    "the link to the log": lambda fakes: fakes.files.update({"profiles/cluster.yaml": PROFILE.replace("https://logs", "https://blogs")}),
+    "a rule for a metric": lambda fakes: fakes.files.update(
+        {
+            ".github/dispatch.yml": REUSING.replace(
+                "default: { script: train.py }", "default: { script: train.py, metrics: { loss: { max: 2 } } }"
+            )
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_what_does_not_reach_the_job_changes_nothing(change: str) -> None:
+    fakes = Fakes(REUSING)
+    ended(fakes, **DONE)
+    SAME[change](fakes)
+    assert asked(fakes) is not None
+
+
+def test_rules_are_those_of_now() -> None:
+    fakes = Fakes(REUSING)
+    failing = (MetricVerdict(name="loss", outcome="fail", why="worse"),)
+    ended(fakes, **DONE, verdicts=failing, results_problem="worse")
+    record = asked(fakes)
+    assert record is not None
+    assert (record.verdicts, record.results_problem) == ((), "")
+    strict = Fakes(REUSING.replace("default: { script: train.py }", "default: { script: train.py, metrics: { loss: { max: 1 } } }"))
+    ended(strict, **DONE)
+    judged = asked(strict)
+    assert judged is not None
+    assert judged.results_problem == "loss 1.9 is above 1"
+
+
+def test_a_job_that_goes_on_is_attached_to() -> None:
+    fakes = Fakes(REUSING)
+    first = ended(fakes)
+    record = asked(fakes)
+    assert record is not None
+    assert (record.same_as, record.job_id, record.state) == (first.run_key, first.job_id, State.PENDING)
+    assert sorted(fakes.cluster.active) == sorted([first.run_key, record.run_key])
+    fakes.cluster.scheduler[first.job_id] = "COMPLETED"
+    watch(fakes.world, read_policy(fakes.world))
+    states = [parse_record(run.record).state for run in fakes.cluster.runs.values()]
+    assert states == [State.SUCCEEDED, State.SUCCEEDED]
+    assert fakes.cluster.active == {}
+
+
+def test_who_gives_up_an_attached_run_does_not_end_the_others_job() -> None:
+    fakes = Fakes(REUSING)
+    first = ended(fakes)
+    record = asked(fakes)
+    assert record is not None
+    handle(comment_event(f"/train cancel {record.run_key}", comment_id=70), fakes.world)
+    assert fakes.trace.of("cluster.cancel") == []
+    assert parse_record(fakes.cluster.runs[record.run_key].record).state is State.CANCELLED
+    assert fakes.cluster.active == {first.run_key: "pending None"} or list(fakes.cluster.active) == [first.run_key]
+    assert f"its job goes on, for run `{first.run_key[:8]}`" in fakes.forge.bodies[-1]
+
+
+def test_a_run_that_is_tried_again_is_run() -> None:
+    fakes = Fakes(REUSING)
+    ended(fakes, **DONE)
+    handle(comment_event("/train retry all", comment_id=61), fakes.world)
+    assert fakes.trace.of("cluster.submit") == ["cluster.submit"]
+
+
+def test_the_head_is_compared_all_the_same() -> None:
+    fakes = Fakes(REUSING)
+    ended(fakes, **DONE)
+    pulls = iter([fakes.forge.pulls[7], replace(fakes.forge.pulls[7], head_sha=OTHER)])
+    pull = fakes.forge.pull
+    fakes.forge.pull = lambda number: next(pulls, None) or pull(number)  # type: ignore[method-assign]
+    told = handle(comment_event("/train", comment_id=62), fakes.world)
+    assert told.outputs["reason-code"] == "head-moved"
+    assert fakes.trace.of("cluster.adopt") == []
+
+
+def test_a_record_that_cannot_be_read_is_no_earlier_run() -> None:
+    fakes = Fakes(REUSING)
+    first = ended(fakes, **DONE)
+    fakes.cluster.runs[first.run_key].record = "{}"
+    assert asked(fakes) is None
+
+
+def test_tags() -> None:
+    assert content_tag("ab") == "content-ab"
+    assert pull_tag("a/b", 1) != content_tag("ab")
+    assert load_policy("reuse: { max_age: 0 }").reuse.max_age == 0
