@@ -26,7 +26,7 @@ class VerbHelp:
 # The one place that says which verbs there are: the help, the documentation and the suggestions are made from it.
 VERBS: Mapping[str, VerbHelp] = {
     "run": VerbHelp(
-        "[run] [profile=NAME] [recipe=NAME] [sha=SHA] [dry-run=true] [key=value …]",
+        "[run] [profile=NAME] [recipe=NAME] [sha=SHA] [dry-run=true] [fresh=true] [key=value …]",
         "starts a run of this pull request's head, with the policy's profile and recipe where none is named",
         ("run", "profile=cluster train.iters=200", "profile=small,large lr=1e-3,3e-4"),
         "The word `run` may be left out. `key=value` goes to the script as one argument, or into the recipe's configuration; "

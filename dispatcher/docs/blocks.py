@@ -109,6 +109,7 @@ def blocks(root: Path) -> dict[str, str]:
         "policy-schedules": fields_table(policy.Schedule),
         "policy-gate": fields_table(policy.Gate),
         "policy-required": fields_table(policy.Required),
+        "policy-reuse": fields_table(policy.Reuse),
         "policy-watch": fields_table(policy.Watch),
         "recipe": fields_table(Recipe),
         "recipe-config": fields_table(RecipeConfig),
