@@ -31,13 +31,14 @@ def stage_table(
     lines = [f"| | stage | profile | after |{' with |' if with_own else ''} state | job | run | |", "|---" * (9 if with_own else 8) + "|"]
     for member in members:
         record = records.get(member.run_key)
+        waits = record is not None and _is_waiting(record, member, records)
         sign, state = "🚫", missing.get(member.run_key, NOT_BEGUN)
         if member.run_key in unheard:
             sign, state = "❓", UNHEARD
         elif record is not None:
-            sign, state = icon(record), _state(record, member, now)
+            sign, state = icon(record), _state(record, member, now, waits)
         job = f"`{record.job_id}`" if record and record.job_id else ""
-        log = links(record) if record and not _is_waiting(record) else ""
+        log = links(record) if record and not waits else ""
         words = " ".join(code(item) for item in own.get(member.run_key, []))
         cells = [
             sign,
@@ -65,8 +66,8 @@ def _stage(member: Member, record: RunRecord | None) -> str:
     return f"`{member.stage}`" + (f" ({code(record.recipe)})" if record and record.recipe != member.stage else "")
 
 
-def _state(record: RunRecord, member: Member, now: datetime) -> str:
-    if _is_waiting(record):
+def _state(record: RunRecord, member: Member, now: datetime, waits: bool) -> str:
+    if waits:
         return "waits"
     words = neutralise(headline(record, now).replace(f"job {record.job_id} ", "", 1), 200)
     if record.reason and record.state in (State.PENDING, State.QUEUED, State.CANCELLED, State.SKIPPED):
@@ -74,7 +75,8 @@ def _state(record: RunRecord, member: Member, now: datetime) -> str:
     return words + (" · an earlier run, reused" if member.reused else "") + metrics_words(record)
 
 
-def _is_waiting(record: RunRecord) -> bool:
+def _is_waiting(record: RunRecord, member: Member, records: Mapping[str, RunRecord]) -> bool:
     """Whether it waits for other stages, and for nothing else: those stand beside it."""
     by_slurm = record.state is State.PENDING and record.reason in ("Dependency", "")
-    return bool(record.before) and (by_slurm or (record.state is State.QUEUED and record.reason.startswith("waits for stage")))
+    here = record.state is State.QUEUED and record.reason.startswith("waits for stage")
+    return (by_slurm or here) and any(key not in records or not records[key].state.ended for key in member.after)

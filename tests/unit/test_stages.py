@@ -16,7 +16,7 @@ from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.watching import watch
 from dispatcher.world import Outcome
-from tests.fakes import HEAD, NOON, OTHER, POLICY, PROFILE, FakeCluster, Fakes, comment_event
+from tests.fakes import HEAD, NOON, OTHER, POLICY, PROFILE, FakeCloud, FakeCluster, Fakes, comment_event
 from tests.powerless import acting
 from tests.unit.test_groups import TWO_CLUSTERS, records, rows, told
 
@@ -346,6 +346,7 @@ def test_what_waits_for_another_cluster_lies_ready_there() -> None:
     sweep(fakes)
     assert by_stage(away)["sft"].state is State.PENDING
     assert by_stage(fakes.cluster)["rl"].state is State.QUEUED
+    assert ["| waits |" in row for row in rows(fakes.forge.bodies[0])] == [False, False, True]
     end(fakes, away, sft="COMPLETED")
     sweep(fakes)
     sweep(fakes)
@@ -369,6 +370,20 @@ def test_on_another_cluster_it_is_called_off_when_it_never_can_begin() -> None:
     assert "was cancelled (stage sft was cancelled" in rows(body)[2]
     assert not fakes.cluster.active
     assert not away.active
+
+
+def test_a_stage_behind_an_api_waits_in_its_ledger() -> None:
+    stages = STAGES.replace("sft: { recipe: eval }", "sft: { recipe: default, profile: box }")
+    box = "executor: docker\ncontainer_image: python:3.12\ntunnel: ssh\nhost: box.example.com\nuser: ci\njob_dir: /ledger\n"
+    fakes = Fakes(policy(stages).replace("[cluster]", "[cluster, box]"), {"cluster": PROFILE, "box": box})
+    ledger = fakes.folders["/ledger"] = FakeCluster(fakes.trace)
+    api = FakeCloud(fakes.trace)
+    world = replace(fakes.world, cloud=lambda profile: api)
+    handle(comment_event("/train recipe=full"), world)
+    assert (len(ledger.queue), len(fakes.cluster.queue)) == (1, 1)
+    fakes.cluster.scheduler["100"] = "COMPLETED"
+    watch(world, read_policy(world))
+    assert (len(ledger.queue), by_stage(ledger)["sft"].state) == (0, State.PENDING)
 
 
 def test_two_ledgers_of_one_slurm_wait_for_each_other_by_slurm() -> None:
