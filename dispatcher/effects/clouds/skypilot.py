@@ -24,6 +24,8 @@ from dispatcher.effects.clouds.skypilot_server import (
     calls,
     certain,
     client,
+    is_a,
+    on_this_machine,
     within,
     words_of,
 )
@@ -200,9 +202,16 @@ class SkypilotApi:
             try:
                 within(PROVISION_SECONDS, lambda: sky.get(request))
             except NotInTimeError:
-                return name  # `look` tells how it goes on
+                if not on_this_machine():
+                    return name  # `look` tells how it goes on
+                self._cancel_requests(name)
+                self._left_behind(name)
+                words = (
+                    f"no machine was found within {PROVISION_SECONDS / 60:.0f} minutes; a SkyPilot API server elsewhere could wait longer"
+                )
+                raise RefusedError(words) from None  # a server on this machine reads the commit from a folder that goes away now
             except Exception as error:
-                if self._number(name) is not None:
+                if self._number(name) is not None or is_a(error, ("RequestCancelled",)):
                     return name
                 if not certain(error):
                     raise

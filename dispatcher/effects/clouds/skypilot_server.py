@@ -58,6 +58,13 @@ def client(profile: Mapping[str, Any]) -> Any:
     return sky
 
 
+def on_this_machine() -> bool:
+    """Whether the API server runs here: then it is sent no files, and reads them where they lie."""
+    from sky.server import common
+
+    return bool(common.is_api_server_local())
+
+
 def within(seconds: float, call: Callable[[], T]) -> T:
     """The call's answer.
 

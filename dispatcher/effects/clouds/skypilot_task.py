@@ -18,15 +18,14 @@ IDLE_MINUTES = 60
 """How long a run's own cluster stays after its job, should nobody report the end: its log, and in it the result, goes with it."""
 
 # The commit is unpacked there and not here: on the runner, a link in it could point at any file. Then the lines of NeMo-Run's own
-# `to_task`, for a script that is a process of its own; and one line for torchrun on machines without GPUs, where SkyPilot says 0.
+# `to_task`, for a script that is a process of its own.
 _BEFORE = (
     f"""if [ -f {RUN_DIR}/code.tar.gz ]; then
     mkdir -p {RUN_DIR}/code && tar -xzf {RUN_DIR}/code.tar.gz --no-same-owner -C {RUN_DIR}/code || exit 1
 fi
 """
     + """num_nodes=$(echo "$SKYPILOT_NODE_IPS" | wc -l)
-head_node_ip=$(echo "$SKYPILOT_NODE_IPS" | head -n1)
-[ "${SKYPILOT_NUM_GPUS_PER_NODE:-0}" != 0 ] || export SKYPILOT_NUM_GPUS_PER_NODE=1"""
+head_node_ip=$(echo "$SKYPILOT_NODE_IPS" | head -n1)"""
 )
 
 # NeMo-Run takes one value, or a list of which SkyPilot may choose.
