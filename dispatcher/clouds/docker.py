@@ -34,7 +34,7 @@ class DockerProfile(CloudProfile):
     ntasks_per_node: Annotated[int, Between(1, 1024)] = Field(
         default=1, description="Processes that torchrun starts, where nothing else says so."
     )
-    mounts: OneOrMore[Mount] = Field(default=(), description="Folders of the engine's machine. Also: `container_mounts`, `volumes`.")
+    mounts: OneOrMore[Mount] = Field(default=(), description="Folders of the engine's machine. Also: `container_mounts`.")
     runtime: NetworkName | None = Field(default=None, description="The engine's runtime, such as `nvidia`.")
     network: NetworkName = Field(default="bridge", description="The container's network.")
     ipc_mode: NetworkName | None = Field(default=None, description="Such as `host`.")
