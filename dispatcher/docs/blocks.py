@@ -89,6 +89,7 @@ def blocks(root: Path) -> dict[str, str]:
         "states": table(("state", "gate", "meaning"), ((f"`{item.value}`", *words) for item, words in STATES.items())),
         "limits": _limits(),
         "fixed-fields": ", ".join(f"`{name}`" for name in sorted(profile.FIXED_FIELDS)),
+        "fixed-fields-cloud": _fixed(),
         "own-sbatch-options": ", ".join(f"`{name}`" for name in sorted(executor.OWN_SBATCH_OPTIONS)),
         "refused-fields": "\n".join(f"- `{name}`: {why}" for name, why in counterparts.REFUSED.items()),
         "field-aliases": table(("also written", "is"), ((f"`{alias}`", f"`{name}`") for alias, name in counterparts.ALIASES.items())),
@@ -150,6 +151,14 @@ def blocks(root: Path) -> dict[str, str]:
         "action-inputs": _inputs(action),
         "action-outputs": _outputs(action),
     }
+
+
+def _fixed() -> str:
+    """What no override sets, besides what it never sets: for each executor behind an API."""
+    rows = (
+        (f"`{name}`", ", ".join(f"`{field}`" for field in sorted(model.FIXED - profile.FIXED_FIELDS))) for name, model in CLOUDS.items()
+    )
+    return table(("executor", "fields"), rows)
 
 
 def _clouds(common: frozenset[str]) -> dict[str, str]:
