@@ -13,27 +13,25 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from dispatcher.clouds import CloudProfile
-from dispatcher.executor import SlurmProfile
+from dispatcher.executor import LocalProfile, SlurmProfile
 from dispatcher.registry import Profile
 from dispatcher.values import Between, Model, Shape
 
 LauncherName = Literal["none", "torchrun", "ft", "slurm_ray"]
 
-LAUNCHERS: Mapping[LauncherName, tuple[str, str, str]] = {
-    "none": ("`srun` starts the program", "`ntasks_per_node`, each the program itself", "all"),
-    "torchrun": ("one `torchrun` on each node, which starts the program", "`nproc_per_node`; see below", "all"),
+LAUNCHERS: Mapping[LauncherName, tuple[str, str]] = {
+    "none": ("the program by itself; on Slurm by `srun`", "`ntasks_per_node`, each the program itself"),
+    "torchrun": ("one `torchrun` on each node, which starts the program", "`nproc_per_node`; see below"),
     "ft": (
-        "one `ft_launcher` on each node, which starts the program and watches it ([below](#faulttolerance))",
+        "one `ft_launcher` on each node, which watches what it starts ([below](#faulttolerance)); on Slurm the job starts again too",
         "`nproc_per_node`; see below",
-        "all; on Slurm it starts the job again too",
     ),
     "slurm_ray": (
         "Ray on all nodes, and the program once, on the first ([below](#slurmray))",
         "Ray's own workers, with the node's CPUs and GPUs",
-        "`slurm`",
     ),
 }
-"""Of each: what starts, which processes a node has, and where. The documentation's table."""
+"""Of each: what starts, and which processes a node has. The documentation's table."""
 
 WITH_PROCESSES = frozenset({"torchrun", "ft"})
 """Those that start `nproc_per_node` processes themselves."""
@@ -97,11 +95,19 @@ class SlurmRay(Model):
     )
 
 
+def can_start(launcher: LauncherName, profile: type[SlurmProfile] | type[LocalProfile] | type[CloudProfile]) -> bool:
+    """Whether such profiles have the launcher at all."""
+    if launcher == "slurm_ray":
+        return issubclass(profile, SlurmProfile)
+    only = profile.LAUNCHERS if issubclass(profile, CloudProfile) else ()
+    return not only or launcher in only
+
+
 def unsuitable(launcher: LauncherName, profile: Profile) -> str | None:
     """Why the launcher cannot start what such a profile runs; None when it can. The words follow “launcher `…`”."""
     if launcher == "slurm_ray" and not isinstance(profile, SlurmProfile):
         return f"needs the nodes of a Slurm job, and this is `executor: {profile.executor}`"
-    if isinstance(profile, CloudProfile) and profile.LAUNCHERS and launcher not in profile.LAUNCHERS:
+    if not can_start(launcher, type(profile)):
         return f"cannot start anything on `executor: {profile.executor}`"
     if isinstance(profile, SlurmProfile) and profile.het_groups and launcher != "none":
         return "cannot start what the components of `het_groups` run"

@@ -29,7 +29,7 @@ class CloudProfile(Reached):
     REFUSED: ClassVar[Mapping[str, str]] = {}
     """Fields of NeMo-Run's executor that are not here, besides those in `counterparts.py` → why, after “`field` is not read:”."""
     LAUNCHERS: ClassVar[tuple[str, ...]] = ()
-    """Launchers that it takes; empty where it takes all."""
+    """Launchers that it takes; empty where it takes all that need no Slurm."""
 
     executor: str = Field(description="What runs the job.")
     tunnel: Literal["ssh", "local"] | None = Field(  # type: ignore[assignment]

@@ -59,6 +59,8 @@ class LeptonProfile(CloudProfile):
         "LEPTON_CLASSIC",
         "LEPTON_CACHE_DIR",
     )
+    # NeMo-Run knows Lepton's variables for torchrun, and not for ft_launcher: its first node would have no address.
+    LAUNCHERS: ClassVar[tuple[str, ...]] = ("none", "torchrun")
     # Which of the workspace's storage and secrets the job sees, and what of the API no rule knows.
     FIXED: ClassVar[frozenset[str]] = frozenset(
         {"workspace", "node_group", "node_reservation", "nemo_run_dir", "mounts", "secret_vars", "image_pull_secrets"}

@@ -36,6 +36,7 @@ from dispatcher.docs.pages import quoted, table
 from dispatcher.errors import CATALOGUE, EXITS
 from dispatcher.pipeline import Stage
 from dispatcher.recipe import Recipe
+from dispatcher.registry import EXECUTORS
 from dispatcher.report import TAIL_LINES
 from dispatcher.slurm import State
 from dispatcher.trainconfig import RecipeConfig
@@ -114,10 +115,7 @@ def blocks(root: Path) -> dict[str, str]:
         "policy-watch": fields_table(policy.Watch),
         "recipe": fields_table(Recipe),
         "recipe-config": fields_table(RecipeConfig),
-        "launchers": table(
-            ("launcher", "what starts", "processes on each node", "executors"),
-            ((f"`{name}`", *words) for name, words in launcher.LAUNCHERS.items()),
-        ),
+        "launchers": _launchers(),
         "launcher-ft": fields_table(launcher.FaultTolerance),
         "launcher-slurm-ray": fields_table(launcher.SlurmRay),
         "stage": fields_table(Stage),
@@ -166,6 +164,15 @@ def _clouds(common: frozenset[str]) -> dict[str, str]:
     shared = common | frozenset(CloudProfile.model_fields) - {"nodes", "gpus_per_node"}
     tables = {f"profile-{name}": fields_table(model, leave_out=shared) for name, model in CLOUDS.items()}
     return {"profile-cloud": fields_table(CloudProfile, leave_out=common), **tables}
+
+
+def _launchers() -> str:
+    """Every launcher, with the executors that have it."""
+    rows = [
+        (f"`{name}`", *words, ", ".join(f"`{kind}`" for kind, model in EXECUTORS.items() if launcher.can_start(name, model)))
+        for name, words in launcher.LAUNCHERS.items()
+    ]
+    return table(("launcher", "what starts", "processes on each node", "executors"), rows)
 
 
 def _coded(words: Mapping[str, str]) -> Iterable[Sequence[str]]:

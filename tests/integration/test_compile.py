@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from dispatcher.clouds.kuberay import KubeRayProfile
+from dispatcher.clouds.lepton import LeptonProfile
 from dispatcher.effects import nemorun
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.errors import CompileError, ConfigError
@@ -128,6 +130,16 @@ def with_arguments(job: JobPlan, arguments: list[str]) -> dict[str, object]:
 
 
 # --------------------------------------------------------------------------- arguments
+
+LEPTON = LeptonProfile.model_validate(
+    {
+        "container_image": "x",
+        "resource_shape": "gpu.8xh100-80gb",
+        "node_group": "h100",
+        "nemo_run_dir": "/mnt/nemo",
+        "mounts": [{"path": "/team", "mount_path": "/mnt", "from": "node-nfs:shared"}],
+    }
+)
 
 HOSTILE = [
     "",
@@ -416,6 +428,9 @@ def test_ray_has_a_token_that_is_not_printed(compiler: CompilerProcess, bench: B
         (slurm(het_groups=[{}, {}]), "ft", "cannot start what the components of `het_groups` run"),
         (slurm(het_groups=[{}, {}]), "torchrun", "cannot start what the components of `het_groups` run"),
         (slurm(array="0-3"), "ft", "keeps one account of a job's restarts"),
+        (KubeRayProfile(container_image="x"), "torchrun", "cannot start anything on `executor: kuberay`"),
+        (KubeRayProfile(container_image="x"), "slurm_ray", "needs the nodes of a Slurm job"),
+        (LEPTON, "ft", "cannot start anything on `executor: lepton`"),
     ],
 )
 def test_what_a_launcher_cannot_start(profile: Profile, launcher: LauncherName, why: str) -> None:
