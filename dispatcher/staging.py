@@ -78,7 +78,7 @@ def asked_runs(grants: Sequence[Grant]) -> tuple[Run, ...]:
     found: dict[object, Run] = {}
     for index, grant in enumerate(grants):
         if grant.stage is None:
-            found[index] = Run(grant.profile, grant.recipe, overrides=grant.overrides)
+            found[index] = Run(grant.profile, grant.recipe, overrides=grant.overrides, fresh=grant.fresh)
         else:
             found[("pipeline", grant.stage.number)] = grant.stage.asked
     return tuple(found.values())

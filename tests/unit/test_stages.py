@@ -523,6 +523,13 @@ def test_above_a_threshold_the_whole_pipeline_waits_for_a_second_person() -> Non
     assert waits(fakes) == [(None, []), ("afterok", ["100"]), ("afterok", ["101"])]
 
 
+def test_what_waits_for_a_second_person_still_insists_on_a_run_of_its_own() -> None:
+    fakes = one(more="approval: { gpu_hours: 1 }\n")
+    fakes.files["profiles/cluster.yaml"] = PROFILE + "gpus_per_node: 8\n"
+    assert told(give(fakes, "fresh=true a=1"))[1] == "waits-second"
+    assert "profile=cluster recipe=default fresh=true a=1" in fakes.forge.check("dispatch/approval").summary
+
+
 # --------------------------------------------------------------------------- plan, cancel
 
 
