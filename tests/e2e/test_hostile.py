@@ -389,7 +389,7 @@ def test_nothing_was_executed(story: Story) -> None:
 def test_nothing_was_written_outside(story: Story) -> None:
     assert {place: story.after[place] - names for place, names in story.before.items() if story.after[place] != names} == {}
     job_dir = story.stage.job_dir
-    assert {path.name for path in job_dir.iterdir()} <= {"packages", "runs", "active", "tags", "queue", "usage", "tmp", "locks"}
+    assert {path.name for path in job_dir.iterdir()} <= {"packages", "runs", "active", "tags", "queue", "usage", "history", "tmp", "locks"}
     assert story.runs >= set(story.jobs)
     triggers = tuple(one.trigger for one in story.told if one.trigger)
     for key in story.runs:
