@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from dispatcher.jobconfig import JobConfig, kept
+from dispatcher.launch import LAUNCH_FILE
 from dispatcher.phrases import WITH_CHANGES, duration, plural, size
 from dispatcher.plan import JobPlan, package_spec
 from dispatcher.ports import Compiled
@@ -71,7 +72,7 @@ def preview(
     lines += _folded(f"The {plural(len(largest), 'largest file')}", fence(files))
     lines += _folded("The script", fence(compiled.script, "bash"))
     if isinstance(job.profile, CloudProfile):
-        for file in compiled.files:
+        for file in (file for file in compiled.files if file.path != LAUNCH_FILE):
             lines += _folded("What the API is sent", fence(cap(file.content.decode("utf-8", "replace"), SHOWN_CONFIG), "yaml"))
     return "\n".join([*lines, "", "Nothing was submitted."])
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dispatcher.launch import LAUNCH_FILE
 from dispatcher.ports import Compiled, CompiledFile
 from dispatcher.preview import SHOWN_FILES, preview
 from dispatcher.recipe import Recipe
@@ -44,8 +45,10 @@ def test_an_inline_program_is_shown() -> None:
 
 def test_what_an_api_would_be_sent_is_shown_and_breaks_out_of_nothing() -> None:
     compiled = Compiled("#!/bin/bash\ntrue\n", (CompiledFile("configs/trainjob.yaml", b"kind: TrainJob\nnote: '```'\n"),))
+    compiled = Compiled(compiled.script, (*compiled.files, CompiledFile(LAUNCH_FILE, b"{}")))
     text = preview(cloud_plan(executor="kubeflow"), compiled)
     assert "<summary>What the API is sent</summary>\n\n````yaml\nkind: TrainJob" in text
+    assert text.count("What the API is sent") == 1, "what is kept in the ledger is not sent"
     assert "What the API is sent" not in preview(planned(slurm()), compiled), "those of Slurm are NeMo-Run's own notes"
 
 
