@@ -74,11 +74,3 @@ def test_from_the_comment_to_the_gate_and_no_cluster_left(stage: Stage, sky_doub
     assert SECRET not in "".join(everything)
     kept = [file for file in Path(stage.job_dir).rglob("*") if file.is_file() and SECRET in file.read_text(errors="replace")]
     assert {file.name for file in kept} <= {"env"}
-
-
-def test_cancelled_by_a_comment(stage: Stage, sky_double: SkyDouble) -> None:
-    begun = stage.comment("/train steps=100 pause=1", **environment(sky_double))
-    key = begun.outputs["run-key"]
-    assert stage.comment(f"/train cancel {key[:6]}", **environment(sky_double)).code == 0
-    assert "was cancelled" in until_ended(stage, sky_double, key)
-    assert sky_double.tell()["clusters"] == {}
