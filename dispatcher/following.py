@@ -39,7 +39,7 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
             show_new_lines(world, cluster, now.record.run_key, offset, last=True)
         if now.record.absent_since is not None and not now.record.state.ended:
             note_absence(cluster, now)
-        elif changed(run, sight) or (now.record.wandb_url and not seen.record.wandb_url):
+        elif changed(run, sight) or now.moved or (now.record.wandb_url and not seen.record.wandb_url):
             seen = _said(world, cluster, policy, now)
         else:
             note_no_link(cluster, run, now)

@@ -5,9 +5,10 @@ Shared by the sweep (`watch`), by the attached mode and by the first report afte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 
 from typing_extensions import assert_never
@@ -17,6 +18,7 @@ from dispatcher.cloudstates import CloudSightings
 from dispatcher.group import group_comment
 from dispatcher.grouping import group_records
 from dispatcher.judging import judged, remember
+from dispatcher.measuring import follows, with_series
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
 from dispatcher.publish import publish_run
@@ -38,6 +40,8 @@ ABSENT = "absent"
 UNREPORTED = "unreported"
 # Stands for `running` while the log of the job may still name its run at Weights & Biases.
 _LINK_WANTED = f"{State.RUNNING.value}, link wanted"
+# Follows these words where the run's steps were told, and when: the next time they are may be due.
+_TOLD = re.compile(r"(?P<words>.*), told (?P<at>[0-9]{1,12})", re.ASCII)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # How a local run's script ended: by itself, by `timeout`, by somebody's Ctrl-C or cancel.
@@ -51,6 +55,8 @@ class Seen:
     record: RunRecord
     tail: str
     comment_url: str = ""
+    moved: bool = False
+    """Its steps are news: telling them is due, and they have gone on since they were told."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Around:
 
     sights: Mapping[str, Sight]
     policy: Policy
+    measure: bool = False
+    """Somebody wants to see how far the run is, whether or not that is news."""
 
 
 def sight_of(run: ActiveRun, sightings: Sightings | CloudSightings, executor: str) -> Sight:
@@ -86,7 +94,7 @@ def changed(run: ActiveRun, sight: Sight) -> bool:
     match sight:
         case Observation():
             if sight.state is State.RUNNING:
-                return run.reported not in (State.RUNNING.value, _LINK_WANTED)
+                return _words(run.reported) not in (State.RUNNING.value, _LINK_WANTED)
             return sight.state.ended or _state_words(sight.state, sight.reason) != run.reported
         case Absent():
             return True
@@ -99,7 +107,21 @@ def changed(run: ActiveRun, sight: Sight) -> bool:
 def may_name_its_run(run: ActiveRun, sight: Sight) -> bool:
     """Whether a running job has written something, and its log has not been looked through yet for its run at Weights & Biases."""
     running = isinstance(sight, Observation) and sight.state is State.RUNNING
-    return running and run.reported == _LINK_WANTED and run.log_size > 0
+    return running and _words(run.reported) == _LINK_WANTED and run.log_size > 0
+
+
+def progress_due(run: ActiveRun, sight: Sight, policy: Policy, now: datetime) -> bool:
+    """Whether a running job's steps may be told again: the policy says how often at most (`watch.progress`)."""
+    told = _TOLD.fullmatch(run.reported)
+    if policy.watch.progress is None or told is None or not isinstance(sight, Observation) or sight.state is not State.RUNNING:
+        return False
+    return now - datetime.fromtimestamp(int(told["at"]), timezone.utc) >= timedelta(seconds=policy.watch.progress)
+
+
+def _words(reported: str) -> str:
+    """What was reported, without when its steps were told."""
+    told = _TOLD.fullmatch(reported)
+    return told["words"] if told else reported
 
 
 def reported_as(record: RunRecord) -> str:
@@ -124,8 +146,8 @@ def note_absence(cluster: Cluster, seen: Seen) -> None:
 
 def note_no_link(cluster: Cluster, run: ActiveRun, seen: Seen) -> None:
     """That a running job's log begins without a run at Weights & Biases is remembered, so that it is not read again and again."""
-    if seen.record.state is State.RUNNING and seen.record.log_head_read and run.reported == _LINK_WANTED:
-        cluster.save(seen.record.run_key, seen.record.to_json(), reported_as(seen.record))
+    if seen.record.state is State.RUNNING and seen.record.log_head_read and _words(run.reported) == _LINK_WANTED:
+        cluster.save(seen.record.run_key, seen.record.to_json(), reported_as(seen.record) + run.reported.removeprefix(_LINK_WANTED))
 
 
 def sights_of(sweep: Sweep, executor: str) -> dict[str, Sight]:
@@ -153,7 +175,11 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
     tail = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
     if record.state is State.FAILED:  # of which Slurm says no more than `NonZeroExitCode`
         record = record.model_copy(update={"reason": import_failure(tail) or record.reason})
-    return Seen(_with_link(record, cluster, files, tail, world.settings.to_hide), tail)
+    due = around is not None and progress_due(run, sight, around.policy, world.clock.now())
+    if due or changed(run, sight) or (around is not None and around.measure):
+        record = with_series(record, tail, files, cluster, around.policy if around else None, world.settings.to_hide)
+    moved = due and record.progress != before.progress
+    return Seen(_with_link(record, cluster, files, tail, world.settings.to_hide), tail, moved=moved)
 
 
 def _as_seen(before: RunRecord, sight: Sight, cluster: Cluster, around: Around | None, world: World, lost_after: timedelta) -> RunRecord:
@@ -247,7 +273,8 @@ def say(
             words = _with_group(words, record, cluster, policy, world, missing)
         published = publish_run(world.forge, record, words, look_first, with_comment)
         record, url = published.record, published.comment_url
-    cluster.save(record.run_key, record.to_json(), reported_as(record))
+    told = f", told {world.clock.now().timestamp():.0f}" if record.state is State.RUNNING and follows(record, policy) else ""
+    cluster.save(record.run_key, record.to_json(), reported_as(record) + told)
     return Seen(record, seen.tail, url)
 
 

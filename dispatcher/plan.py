@@ -273,7 +273,7 @@ class JobPlan:
 
     def _setup_lines(self, profile: SlurmProfile) -> list[str]:
         """What runs before the job's first step, in the batch script, with tracing off: NeMo-Run's template turns it on."""
-        results = shlex.quote(f"{self.run_dir}/code/{self.recipe.results}")
+        results = self._written
         return [
             "{ set +vx; } 2>/dev/null",
             *self._begin(profile, results),
@@ -284,6 +284,12 @@ class JobPlan:
             *import_lines(self.run_dir, profile.images, profile.squash),
         ]
 
+    @property
+    def _written(self) -> str:
+        """What the job is to write, as words for a shell: what lies there before it starts is none of its own."""
+        paths = (self.recipe.results, self.recipe.series)
+        return " ".join(shlex.quote(f"{self.run_dir}/code/{path}") for path in paths if path is not None)
+
     def _begin(self, profile: SlurmProfile, results: str) -> list[str]:
         if self.recipe.launcher == "ft":
             return begin_fault_tolerant(self.run_dir, self.run_key, results, _OTHER)
@@ -291,7 +297,7 @@ class JobPlan:
 
     def local_job(self) -> Compiled:
         """What `executor: local` starts: a script that goes into the unpacked commit and lets NeMo-Run's LocalExecutor run the recipe."""
-        results = shlex.quote(f"{self.run_dir}/code/{self.recipe.results}")
+        results = self._written
         lines = [
             "#!/bin/sh",
             f"# dispatch-{self.run_key}: run by NeMo-Run's LocalExecutor in the commit's own folder",
@@ -320,6 +326,7 @@ class JobPlan:
             "DISPATCH_RESULTS": f"{inside}/code/{self.recipe.results}",
             "DISPATCH_REPOSITORY": self.grant.repository,
             "DISPATCH_SHA": self.grant.sha,
+            **({"DISPATCH_SERIES": f"{inside}/code/{self.recipe.series}"} if self.recipe.series is not None else {}),
             **({"DISPATCH_CONFIG": self.config.path(inside)} if self.config is not None else {}),
             **self._stage_variables,
         }
@@ -360,6 +367,8 @@ class JobPlan:
             wandb_site=site_of(self.profile.environment),
             results_path=f"code/{self.recipe.results}",
             results_required="results" in self.recipe.model_fields_set,
+            series_path=f"code/{self.recipe.series}" if self.recipe.series is not None else "",
+            steps=self.recipe.steps,
             resources=self.resources,
             parts=max(self.resources.tasks, len(self.profile.het_groups) if isinstance(self.profile, SlurmProfile) else 1),
             lfs_pointers=self.package.lfs_pointers[:20],
@@ -469,7 +478,12 @@ def content_key(package: Package, profile: Profile, recipe: Recipe, overrides: S
     fields = {name: value for name, value in profile.model_dump(mode="json").items() if name not in _NOT_CONTENT}
     words = sorted(f"{override.key}={override.value}" for override in overrides)
     return _digest(
-        "content", package.digest, json.dumps(fields, sort_keys=True), recipe.model_dump_json(exclude={"runspec", "metrics"}), *words, *more
+        "content",
+        package.digest,
+        json.dumps(fields, sort_keys=True),
+        recipe.model_dump_json(exclude={"runspec", "metrics", "steps"}),
+        *words,
+        *more,
     )
 
 

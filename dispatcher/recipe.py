@@ -12,7 +12,9 @@ from pydantic_core import CoreSchema
 from typing_extensions import Self
 
 from dispatcher.launcher import FaultTolerance, LauncherName, SlurmRay
+from dispatcher.logmetrics import LogMetricsField
 from dispatcher.packager import PackagerField
+from dispatcher.results import METRIC_NAME
 from dispatcher.thresholds import MetricRule
 from dispatcher.trainconfig import ConfigField
 from dispatcher.values import (
@@ -38,7 +40,7 @@ INLINE_LIMIT = 65_536
 OWN_CHOICE = frozenset({"subpath", "include_pattern", "include_submodules"})
 """Fields by which a recipe says itself what the packager `git` takes."""
 
-MetricName = Annotated[str, Shape(r"[A-Za-z0-9_][A-Za-z0-9_./:@ -]{0,99}", "a metric's name as the results have it", 100)]
+MetricName = Annotated[str, Shape(METRIC_NAME, "a metric's name as the results have it", 100)]
 RunspecPart = Annotated[
     str,
     Shape(
@@ -120,6 +122,16 @@ class Recipe(Model):
     slurm_ray: SlurmRay = Field(default_factory=SlurmRay, description="Options of the launcher `slurm_ray`.")
     results: RelativePath = Field(
         default="results.json", description="Where the job leaves its metrics, seen from the packed root. Given here, it has to be written."
+    )
+    series: RelativePath | None = Field(
+        default=None,
+        description="Where the job writes numbers over steps as it goes, seen from the packed root: JSON lines of `step`, `name`, `value`.",
+    )
+    log_metrics: LogMetricsField | None = Field(
+        default=None, description="Which lines of the log are numbers over steps: `megatron`, `nemo`, `lightning`, or name → regex."
+    )
+    steps: Annotated[int, Between(1, 2**53)] | None = Field(
+        default=None, description="How many steps there are to be, for the progress, where series and log do not say so."
     )
     metrics: dict[MetricName, MetricRule] = Field(
         default_factory=dict, description="What single metrics of the results have to be: name → rule."

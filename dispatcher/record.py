@@ -14,6 +14,7 @@ from typing_extensions import assert_never
 
 from dispatcher.errors import ClusterError
 from dispatcher.pipeline import MOST_STAGES, When
+from dispatcher.series import MOST_CURVES, Curve, Progress
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
 from dispatcher.thresholds import MetricVerdict
 from dispatcher.wandb import RUN_PATTERN, SITE, SITE_PATTERN
@@ -123,6 +124,9 @@ class RunRecord(_Frozen):
     run_dir: str = Field(pattern=r"^/[A-Za-z0-9_./@:+=,-]*$")
     results_path: str = ""
     results_required: bool = False
+    series_path: str = ""
+    steps: int | None = None
+    """How many steps there are to be, as the recipe says."""
     log_template: str = Field(default="", pattern=r"^(https?://[^\s<>\"'`()\[\]\\|]+)?$")
     resources: Resources = Resources()
     parts: int = 1
@@ -154,6 +158,12 @@ class RunRecord(_Frozen):
     lfs_pointers: tuple[str, ...] = ()
     results: dict[str, float | int | str | None] = Field(default_factory=dict)
     results_problem: str = ""
+    progress: Progress | None = None
+    """How far it is, or got, as its series say."""
+    curves: tuple[Curve, ...] = Field(default=(), max_length=MOST_CURVES)
+    """What is drawn of its series, once it has ended."""
+    series_skipped: int = 0
+    """Lines of its series that could not be read."""
     verdicts: tuple[MetricVerdict, ...] = ()
     """How the metrics stand that the recipe has rules for; one that fails is the results' problem, too."""
     same_as: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
+from dispatcher.curvereport import curve_lines, progress_line
 from dispatcher.phrases import WITH_CHANGES, clock, duration, number, plural
 from dispatcher.pipeline import When
 from dispatcher.ports import Button, Check, Conclusion, Reaction
@@ -136,6 +137,8 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
         lines += [_metrics_line(record), ""]
     if record.verdicts:
         lines += [*verdict_lines(record), ""]
+    if progress := progress_line(record, now):
+        lines += [progress, ""]
     if failed and (step := next_step(record, voice)):
         lines += [f"**Next:** {step}", ""]
     lines += _table(record, now, log_url, voice)
@@ -146,6 +149,7 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
         lines += ["", "<details open><summary>The end of the log</summary>", "", _log(tail), "", "</details>"]
     if len(record.results) > 4:
         lines += ["", "<details><summary>All metrics</summary>", "", *_metrics_table(record), "", "</details>"]
+    lines += curve_lines(record, voice.at_terminal)
     cancel = "" if record.state.ended else f" · cancel with `{voice.cancel(record.run_key)}`"
     lines += ["", f"<sub>Updated {clock(now, now)}{cancel} · run `{record.run_key}` · [how this works]({DOCS}/commands.md)</sub>"]
     ended = [] if failed or not tail.strip() else ["", "<details><summary>The end of the log</summary>", "", _log(tail), "", "</details>"]

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 MAX_BYTES = 64 * 1024
 MAX_METRICS = 200
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@ -]{0,99}")
+METRIC_NAME = r"[A-Za-z0-9_][A-Za-z0-9_./:@ -]{0,99}"
+"""What a metric's name may be: nothing in it can end a word of Markdown's tables or of a chart's."""
+_NAME = re.compile(METRIC_NAME)
 
 Value = float | int | str | None
 
@@ -54,7 +56,7 @@ def parse_results(content: bytes | None, too_big: bool = False) -> Outcome:
         return BrokenResults("the results file must hold one JSON object of names to numbers")
     metrics: dict[str, Value] = {}
     for name, value in _flat(document):
-        if not _NAME.fullmatch(name):
+        if not is_metric(name):
             return BrokenResults("a name in the results file has characters that are not allowed, or is longer than 100")
         if isinstance(value, bool) or not isinstance(value, (int, float, str, type(None))):
             return BrokenResults(f"`{name}` in the results file is neither a number nor a short text")
@@ -64,6 +66,11 @@ def parse_results(content: bytes | None, too_big: bool = False) -> Outcome:
         if len(metrics) > MAX_METRICS:
             return BrokenResults(f"the results file has more than {MAX_METRICS} metrics")
     return Results(metrics)
+
+
+def is_metric(name: str) -> bool:
+    """Whether it may be a metric's name."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _flat(document: Mapping[str, object]) -> list[tuple[str, object]]:

@@ -88,6 +88,11 @@ class Watch(Model):
 
     profiles: OneOrMore[ProfileName] = Field(default=(), description="Profiles whose clusters are swept.")
     lost_after: Duration = Field(default=600, ge=60, description="How long a job may be unknown to the scheduler before it counts as lost.")
+    progress: Duration | None = Field(
+        default=None,
+        ge=60,
+        description="At most so often a running job's steps are news of their own; else they are told with a change of its state.",
+    )
 
 
 class Pulls(Model):

@@ -73,7 +73,14 @@ def status(world: World, policy: Policy, sha: str, run_key: str | None) -> Outco
             sweep = cluster.sweep()
             sights = sights_of(sweep, profile.executor)
             for run in sweep.runs:
-                seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), Around(sights, policy))
+                seen = look(
+                    world,
+                    cluster,
+                    run,
+                    sights[run.run_key],
+                    timedelta(seconds=policy.watch.lost_after),
+                    Around(sights, policy, measure=True),
+                )
                 found += [seen.record] if seen else []
         finally:
             cluster.close()
@@ -91,7 +98,7 @@ def _as_it_is(world: World, policy: Policy, profile: Profile, record: RunRecord)
         run = next((run for run in sweep.runs if run.run_key == record.run_key), None)
         sights = sights_of(sweep, profile.executor)
         seen = (
-            look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), Around(sights, policy))
+            look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), Around(sights, policy, measure=True))
             if run
             else None
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from typing_extensions import assert_never
 
@@ -14,7 +14,7 @@ from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, report, sights_of
+from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, progress_due, report, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
@@ -73,13 +73,13 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners:
     news: list[Seen] = []
     try:
         sweep = cluster.sweep()
-        sights = sights_of(sweep, profile.executor)
+        sights, now = sights_of(sweep, profile.executor), world.clock.now()
         # Who waits for the ends of our runs has to know which are ours; who looks once need not ask about those that are as they were.
-        asked = sweep.runs if owners is not None else tuple(run for run in sweep.runs if _is_due(run, sights[run.run_key]))
+        asked = sweep.runs if owners is not None else tuple(run for run in sweep.runs if _is_due(run, sights[run.run_key], policy, now))
         foreign = _foreign(world, cluster, asked, {} if owners is None else owners)
         tally.active += len(sweep.runs) - len(foreign if owners is not None else ())
         for run in sweep.runs:
-            if run.run_key in foreign or not _is_due(run, sights[run.run_key]):
+            if run.run_key in foreign or not _is_due(run, sights[run.run_key], policy, now):
                 continue
             try:
                 seen = _look_after(world, cluster, run, sights, policy, tally)
@@ -98,12 +98,12 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners:
     return news
 
 
-def _is_due(run: ActiveRun, sight: Sight) -> bool:
+def _is_due(run: ActiveRun, sight: Sight, policy: Policy, now: datetime) -> bool:
     """Whether there may be something to say about a run."""
     if not run.job_id:
         return run.age_seconds >= INTERRUPTED_SECONDS
     # Who submitted it a moment ago is reporting it right now; two at once would write two comments.
-    if may_name_its_run(run, sight):
+    if may_name_its_run(run, sight) or progress_due(run, sight, policy, now):
         return True
     return changed(run, sight) and not (not run.reported and run.age_seconds < SUBMITTER_SECONDS)
 
@@ -134,7 +134,8 @@ def _look_after(world: World, cluster: Cluster, run: ActiveRun, sights: Mapping[
     if seen.record.absent_since is not None and not seen.record.state.ended:
         note_absence(cluster, seen)
         return None
-    if not changed(run, sights[run.run_key]) and not seen.record.wandb_url:
+    sight = sights[run.run_key]
+    if not (changed(run, sight) or seen.moved or (may_name_its_run(run, sight) and seen.record.wandb_url)):
         note_no_link(cluster, run, seen)
         return None
     return _said(world, cluster, policy, seen, tally)

@@ -578,8 +578,10 @@ class FakeCluster:
         size = len(log)
         offset = min(max(size + log_offset, 0) if log_offset < 0 else log_offset, size)
         results = run.results.get(results_path or "results.json")
-        too_big = results is not None and len(results) > results_cap
-        return RunFiles(run.record, log[offset:][:log_cap], offset, size, None if too_big else results, too_big)
+        too_big = results is not None and len(results) > abs(results_cap)
+        if results is not None and too_big:
+            results = results[results_cap:] if results_cap < 0 else None
+        return RunFiles(run.record, log[offset:][:log_cap], offset, size, results, too_big)
 
     def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
         if run_keys:

@@ -136,7 +136,7 @@ def run_files(answer: Answer, log_cap: int, results_cap: int) -> RunFiles | None
                 log_offset=int(offset),
                 log_size=int(size),
                 results=answer.data("results"),
-                results_too_big=length.isdigit() and int(length) > results_cap,
+                results_too_big=length.isdigit() and int(length) > abs(results_cap),
                 job_id="" if job == "-" else job_id(job),
             )
     raise unclear("fetch", answer)

@@ -972,7 +972,7 @@ details() { # scontrol for a few jobs that neither squeue nor sacct knows
 }
 fetch() {
     IFS= read -r key <&3 && IFS= read -r offset <&3 && IFS= read -r log_cap <&3 && IFS= read -r results_cap <&3 && IFS= read -r results <&3 && IFS= read -r part <&3 || gone
-    is_hex "$key" && is_number "${offset#-}" && is_number "$log_cap" && is_number "$results_cap" && is_inside "$results" &&
+    is_hex "$key" && is_number "${offset#-}" && is_number "$log_cap" && is_number "${results_cap#-}" && is_inside "$results" &&
         { [ "$part" = - ] || is_number "$part"; } || { fail cluster.bad-request fetch; return; }
     [ -e "runs/$key/record.json" ] || { say done unknown; return; }
     begin record
@@ -994,7 +994,11 @@ fetch() {
     length=-
     if [ -f "runs/$key/$results" ]; then
         length=$(stat -L -c %s "runs/$key/$results") || length=0
-        if [ "$length" -le "$results_cap" ]; then
+        if [ "$results_cap" -lt 0 ]; then # its end, however long it is
+            begin results
+            tail -c "${results_cap#-}" "runs/$key/$results" | head -c "${results_cap#-}" >&4
+            end results
+        elif [ "$length" -le "$results_cap" ]; then
             begin results
             head -c "$results_cap" "runs/$key/$results" >&4
             end results

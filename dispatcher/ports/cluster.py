@@ -232,6 +232,8 @@ class Cluster(Protocol):
     ) -> RunFiles | None:
         """Reads one run; None when the ledger does not know it. A negative offset counts from the log's end.
 
+        Of results longer than `results_cap` nothing is read; of a negative cap, that many bytes of their end (both are `results_too_big`).
+
         `part` is a task of an array or a component of a heterogeneous job, whose log is read (empty when there is none such); without
         it the log that says most: of an array that of a task that failed, else the newest.
         """

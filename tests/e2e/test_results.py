@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -74,6 +75,50 @@ def test_worse_than_the_default_branch_until_it_is_accepted(stage: Stage, slurm:
     assert (checks["dispatch / cluster / default"], checks["dispatch/gate"]) == ("success", "success")
     assert "> the data is harder now" in stage.answers[-1]
     assert len(history.read_text().splitlines()) == 4
+
+
+SERIES = """\
+import json, os, time
+from pathlib import Path
+series = open(os.environ["DISPATCH_SERIES"], "a", buffering=1)
+def write(steps):
+    for step in steps:
+        for name, value in (("loss", 40.0 if step == 3210 else 2.0 + 3.0 / step), ("samples_per_s", 120.0)):
+            series.write(json.dumps({"step": step, "name": name, "value": value}) + "\\n")
+write(range(1, 121))
+while not Path(os.environ["DISPATCH_RUN_DIR"], "go").exists():
+    time.sleep(0.1)
+write(range(121, 5001))
+series.write("half a li")
+"""
+
+
+def test_how_far_it_is_and_how_it_went(stage: Stage, slurm: SlurmRig) -> None:
+    """The first look at a running job says its step; its end has a curve beside the baseline, and values that only the series has."""
+    policy = POLICY.replace("    results: results.json\n", "    series: series.jsonl\n    steps: 5000\n")
+    stage.repo.commit("main", {".github/dispatch.yml": policy})
+    stage.repo.commit("feature", {"train.py": SERIES, "series.jsonl": '{"step": 9000, "name": "loss", "value": 0}\n'})
+    begun = stage.comment("/train")
+    key = begun.outputs["run-key"]
+    slurm.wait_for_state(begun.outputs["job-id"], "RUNNING")
+    written = stage.job_dir / "runs" / key / "code" / "series.jsonl"
+    for _ in range(300):
+        if written.exists() and written.read_text().count("\n") == 240:
+            break
+        time.sleep(0.1)
+    assert stage.run("watch").code == Exit.OK
+    [body] = [body for body in stage.answers if f"run {key}" in body]
+    assert "**step 120 of 5,000** · loss 2.025 · samples\\_per\\_s 120" in body
+
+    (stage.job_dir / "runs" / key / "go").touch()
+    finished(stage, slurm, begun.outputs["job-id"])
+    [body] = [body for body in stage.answers if f"run {key}" in body]
+    assert "| ✅ | loss | 2.001 | 2.5 | −20 % |" in body  # what was accepted just now
+    chart = body.partition('title "loss"')[2].partition("```")[0]
+    assert 'x-axis "step" 1 --> 5000' in chart
+    assert "40," in chart
+    assert "[2.5, 2.5, " in chart
+    assert "could not be read" not in body
 
 
 def test_what_has_run_is_not_run_again(stage: Stage, slurm: SlurmRig) -> None:

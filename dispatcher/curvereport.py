@@ -1,0 +1,139 @@
+"""A run's progress and curves → lines of its comment and check: steps, last values, GPU-hours; a Mermaid chart for each series.
+
+GitHub draws `xychart-beta` (https://mermaid.js.org/syntax/xyChart.html): it has no numbers with exponents, no gaps and no legend. So values
+are scaled where they are tiny or huge, and what cannot be drawn is said in words. At a terminal a curve is one line of blocks.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from dispatcher.measuring import skipped_words
+from dispatcher.phrases import number, plural
+from dispatcher.record import RunRecord
+from dispatcher.series import Curve
+from dispatcher.slurm import State
+from dispatcher.untrusted import neutralise
+
+# Mermaid's own first colour can hardly be seen on white. These two can, on white and on black.
+_COLOURS = '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#1f6feb, #8b949e"}}}}%%'
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_PLAIN = re.compile(r"[^A-Za-z0-9_./: -]")
+
+
+def progress_line(record: RunRecord, now: datetime) -> str:
+    """`step 120 of 500 · loss 1.93 · 3.0 GPU-hours so far`; empty where nothing is known, or where the end says more."""
+    found = record.progress
+    if found is None or (record.state is not State.RUNNING and (not record.state.ended or record.ended_well)):
+        return ""
+    of = f" of {found.total:,}" if found.total else ""
+    words = [f"step {found.step:,}{of}", *(f"{neutralise(name)} {number(value)}" for name, value in found.values.items())]
+    if record.state is not State.RUNNING:
+        return f"It got to {' · '.join(words)}"
+    hours = _gpu_hours(record, now)
+    return " · ".join([f"**{words[0]}**", *words[1:], *([f"{hours:.1f} GPU-hours so far"] if hours is not None else [])])
+
+
+def _gpu_hours(record: RunRecord, now: datetime) -> float | None:
+    """What it has used; None where it has no GPUs, or where nobody knows how many of its tasks run."""
+    asked = record.resources
+    if record.started_at is None or not asked.gpus_per_node or asked.tasks > 1:
+        return None
+    return max((now - record.started_at).total_seconds(), 0) * asked.nodes * asked.gpus_per_node / 3600
+
+
+def curve_lines(record: RunRecord, at_terminal: bool) -> list[str]:
+    """The curves, folded; nothing where there are none."""
+    if not record.curves:
+        return []
+    baselines = {verdict.name: verdict.baseline for verdict in record.verdicts}
+    lines = ["", f"<details><summary>{'Curve' if len(record.curves) == 1 else 'Curves'}</summary>", ""]
+    for curve in record.curves:
+        lines += [*(_in_blocks(curve) if at_terminal else chart(curve, baselines.get(curve.name))), ""]
+    notes = skipped_words(record.series_skipped)
+    return [*lines, *([f"<sub>{notes}</sub>", ""] if notes else []), "</details>"]
+
+
+def chart(curve: Curve, baseline: float | None = None) -> list[str]:
+    """One chart as a Mermaid block, and under it in words what the chart cannot say."""
+    baseline = baseline if baseline is not None and math.isfinite(baseline) else None
+    shown = [*curve.values, *([baseline] if baseline is not None else [])]
+    power = _power(shown)
+    scaled = [value / 10.0**power for value in shown]
+    low, high = _bounds(scaled)
+    values = [_plain(value, _decimals(low, high)) for value in scaled]
+    name = _PLAIN.sub(" ", curve.name)
+    unit = f" in 10^{power}" if power else ""
+    lines = [
+        "```mermaid",
+        _COLOURS,
+        "xychart-beta",
+        f'    title "{name}"',
+        f'    x-axis "step" {curve.first} --> {max(curve.last, curve.first + 1)}',
+        f'    y-axis "{name}{unit}" {_plain(low, _decimals(low, high))} --> {_plain(high, _decimals(low, high))}',
+        f"    line [{', '.join(values[: len(curve.values)])}]",
+    ]
+    if baseline is not None:
+        lines.append(f"    line [{', '.join(values[-1:] * len(curve.values))}]")
+    return [*lines, "```", f"<sub>{' · '.join(_legend(curve, baseline))}</sub>"]
+
+
+def _legend(curve: Curve, baseline: float | None) -> list[str]:
+    words = [f"{neutralise(curve.name)}, steps {curve.first:,} to {curve.last:,}"]
+    if curve.points > len(curve.values):
+        words.append(f"{curve.points:,} points, of which each part shows its least and its greatest")
+    if baseline is not None:
+        words.append(f"the flat line is the baseline, {number(baseline)}")
+    if curve.gaps and curve.first_gap is not None:
+        words.append(f"⚠️ NaN or infinite, and so left out: {plural(curve.gaps, 'value')}, the first at step {curve.first_gap:,}")
+    return words
+
+
+def _power(values: Sequence[float]) -> int:
+    """By which power of ten values are scaled; 0 for those that people write as they are."""
+    greatest = max(abs(value) for value in values)
+    if greatest == 0 or 1e-2 <= greatest < 1e6:
+        return 0
+    # The least of all floats are scaled by no more than a float can be.
+    return max(math.floor(math.log10(greatest)), -300)
+
+
+def _bounds(values: Sequence[float]) -> tuple[float, float]:
+    """The chart's lower and upper end: a little more than the values take, and never nothing."""
+    low, high = min(values), max(values)
+    room = (high - low) * 0.05 if high - low > 1e-9 else abs(high) * 0.05 if abs(high) > 1e-9 else 1.0
+    return low - room, high + room
+
+
+def _decimals(low: float, high: float) -> int:
+    """How many digits after the point tell a chart's values apart."""
+    return min(max(4 - math.floor(math.log10(high - low)), 0), 14)
+
+
+def _plain(value: float, decimals: int) -> str:
+    """A number as Mermaid's grammar has it: digits and one point."""
+    words = f"{value:.{decimals}f}"
+    words = words.rstrip("0").rstrip(".") if "." in words else words
+    return "0" if words == "-0" else words
+
+
+def _in_blocks(curve: Curve) -> list[str]:
+    gaps = f", NaN or infinite: {plural(curve.gaps, 'value')}" if curve.gaps else ""
+    ends = f"{number(min(curve.values))} to {number(max(curve.values))}, steps {curve.first:,} to {curve.last:,}{gaps}"
+    return [f"{neutralise(curve.name)} {sparkline(curve.values)} {ends}"]
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Values → one block each, the least of them lowest; what is no number is a gap."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return " " * len(values)
+    low, high = min(finite), max(finite)
+    if low == high:
+        return "".join(_BLOCKS[3] if math.isfinite(value) else " " for value in values)
+    # Halves first: the distance of two floats may be more than a float can be.
+    span = high / 2 - low / 2
+    return "".join(_BLOCKS[min(int((value / 2 - low / 2) / span * 8), 7)] if math.isfinite(value) else " " for value in values)

@@ -1,0 +1,183 @@
+"""Lines of a log → numbers over steps, by the recipe's `log_metrics`: the ready-made patterns of a framework, or regexes of one's own.
+
+    [2025-09-08 00:19:09] iteration       26/  500000 | consumed samples:         1664 | lm loss: 1.029183E+01 | grad norm: 7.831 |
+    Training epoch 0, iteration 97/99 | lr: 1.469e-05 | global_batch_size: 128 | global_step: 97 | reduced_train_loss: 6.265
+    Epoch 1:  12%|█▏        | 60/500 [00:10<01:14,  5.92it/s, v_num=0, train_loss=2.310]
+
+Megatron-LM's training log (https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/training.py), NeMo 2's progress printer
+(https://github.com/NVIDIA/NeMo/blob/main/nemo/lightning/pytorch/callbacks/progress_printer.py) and Lightning's progress bar. The log is the
+job's, the regexes are the default branch's: they are tried on short lines, and one that could take for ever is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+
+from dispatcher.results import METRIC_NAME, is_metric
+from dispatcher.series import MOST_STEPS, Collector, Measured
+from dispatcher.values import Shape
+
+with warnings.catch_warnings():
+    # The only parser of regexes that is sure to read them as `re` does; its public name went away in 3.11, its private one is newer.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        from re import _parser as sre_parse  # type: ignore[attr-defined, unused-ignore]
+    except ImportError:
+        import sre_parse  # type: ignore[no-redef, unused-ignore]
+
+LOG_BYTES = 1024 * 1024
+"""So much of a log's end is looked through once the run has ended."""
+MOST_PATTERNS = 8
+MAX_LINE = 2_000
+# One's own regexes are tried on the newest lines of at most this length: two open repeats on 300 characters are some milliseconds at worst.
+OWN_MAX_LINE = 300
+OWN_MAX_LINES = 4_000
+STEP = "step"
+
+_NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][+-]?\d{1,4})?|[+-]?(?:nan|inf(?:inity)?)"
+_VALUE = re.compile(_NUMBER, re.IGNORECASE | re.ASCII)
+_PAIR = re.compile(rf"({METRIC_NAME}): {{1,40}}({_NUMBER})", re.IGNORECASE | re.ASCII)
+_MEGATRON = re.compile(r"\biteration {1,20}(\d{1,15})/ {0,20}(\d{1,15}) \|(.*)", re.ASCII)
+_NEMO = re.compile(r"\bTraining epoch (\d{1,9}), iteration (\d{1,15})/(\d{1,15}) \|(.*)", re.ASCII)
+_LIGHTNING = re.compile(r"\bEpoch (\d{1,9}):[^|]{0,20}\|[^|]{0,200}\| (\d{1,15})/(\d{1,15}) \[([^\]]*)", re.ASCII)
+_ASSIGNED = re.compile(rf"([A-Za-z_][A-Za-z0-9_./-]{{0,99}})=({_NUMBER})(?=[,\s]|$)", re.IGNORECASE | re.ASCII)
+# Megatron's units stand in them; a metric's name has none.
+_NO_PARENTHESES = str.maketrans("", "", "()")
+# What is no measurement: it says where the line stands, or never changes.
+_COUNTERS = frozenset({"global_step", "consumed samples", "consumed_samples", "global batch size", "global_batch_size", "v_num"})
+
+
+def _checked(value: str) -> str:
+    """A regex with exactly one group that cannot take for ever on a line. Raises ValueError."""
+    try:
+        compiled, tree = re.compile(value), sre_parse.parse(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    if compiled.groups != 1:
+        raise ValueError(f"has {compiled.groups} groups and needs exactly one, around the number (`(?:…)` groups without counting)")
+    if (problem := _costly(tree)) is not None:
+        raise ValueError(problem)
+    return value
+
+
+def _costly(tree: Any) -> str | None:
+    """Why a regex may take long: a repeat in a repeat, a look at what was found before, or more than two repeats without a bound."""
+    open_repeats, stack = 0, [(tree, False)]
+    while stack:
+        items, inside = stack.pop()
+        for operator, given in items:
+            name = str(operator)
+            repeats = name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
+            if name in ("GROUPREF", "GROUPREF_EXISTS", "ASSERT", "ASSERT_NOT"):
+                return "looks back at what was found, or ahead: write it without"
+            if repeats and given[1] > 1 and inside:
+                return "has a repeat inside a repeat, which may take for ever"
+            if repeats and given[1] > 40:
+                open_repeats += 1
+            for part in _parts(given):
+                stack.append((part, inside or (repeats and given[1] > 1)))
+    return "has more than two repeats without a bound: write `{0,9}` instead of `*`" if open_repeats > 2 else None
+
+
+def _parts(given: Any) -> Iterator[Any]:
+    """The regexes inside one operator's argument."""
+    if isinstance(given, sre_parse.SubPattern):
+        yield given
+    elif isinstance(given, (tuple, list)):
+        for item in given:
+            if isinstance(item, (sre_parse.SubPattern, tuple, list)):
+                yield from _parts(item)
+
+
+Framework = Literal["megatron", "nemo", "lightning"]
+LogRegex = Annotated[str, Shape(r"[^\n]{1,200}", "a regular expression of one line", 200), AfterValidator(_checked)]
+LogName = Annotated[str, Shape(METRIC_NAME, "a metric's name, or `step`", 100)]
+
+
+def _few(value: Any) -> Any:
+    if isinstance(value, dict) and not 1 <= len(value) <= MOST_PATTERNS:
+        raise ValueError(f"needs 1 to {MOST_PATTERNS} regexes")
+    if isinstance(value, dict) and set(value) == {STEP}:
+        raise ValueError("has only `step`, and no metric")
+    return value
+
+
+LogMetrics = Framework | dict[str, str]
+LogMetricsField = Annotated[Framework | dict[LogName, LogRegex], AfterValidator(_few)]
+
+
+def in_log(text: str, patterns: LogMetrics) -> Measured:
+    """A log's text (already redacted) → what was measured; never raises. A progress bar's carriage returns end lines too."""
+    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    collector = Collector()
+    if isinstance(patterns, str):
+        reader = _READERS[patterns]
+        for line in lines:
+            reader(line[:MAX_LINE], collector)
+    else:
+        _own(lines[-OWN_MAX_LINES:], patterns, collector)
+    return collector.measured()
+
+
+def _megatron(line: str, collector: Collector) -> None:
+    if (found := _MEGATRON.search(line)) is not None:
+        _pairs(found[3], int(found[1]), int(found[2]), collector)
+
+
+def _nemo(line: str, collector: Collector) -> None:
+    """NeMo counts iterations from 0 to the last one; `global_step` goes on over epochs."""
+    if (found := _NEMO.search(line)) is not None:
+        overall = re.search(r"\bglobal_step: (\d{1,15})\b", found[4], re.ASCII)
+        _pairs(found[4], int(overall[1] if overall else found[2]), int(found[3]) + 1 if found[1] == "0" else None, collector)
+
+
+def _lightning(line: str, collector: Collector) -> None:
+    """A bar is one epoch's, whatever the number of epochs: steps go on over epochs, and how many there are to be is not in it."""
+    if (found := _LIGHTNING.search(line)) is not None:
+        step = int(found[1]) * int(found[3]) + int(found[2])
+        for name, value in _ASSIGNED.findall(found[4]):
+            _add(collector, name, step, value, None)
+
+
+_READERS: dict[str, Callable[[str, Collector], None]] = {"megatron": _megatron, "nemo": _nemo, "lightning": _lightning}
+
+
+def _pairs(text: str, step: int, total: int | None, collector: Collector) -> None:
+    for part in text.translate(_NO_PARENTHESES).split("|"):
+        if (found := _PAIR.fullmatch(part.strip())) is not None:
+            _add(collector, found[1], step, found[2], total)
+
+
+def _add(collector: Collector, name: str, step: int, value: str, total: int | None) -> None:
+    if name not in _COUNTERS and is_metric(name) and step <= MOST_STEPS:
+        collector.add(name, step, float(value), total)
+
+
+def _own(lines: list[str], patterns: dict[str, str], collector: Collector) -> None:
+    """A regex `step` says at which step a line stands, and those after it; without one, lines with the metric are counted."""
+    compiled = {name: re.compile(pattern) for name, pattern in patterns.items()}
+    counted = dict.fromkeys(compiled, 0)
+    at = compiled.pop(STEP, None)
+    step: int | None = None
+    for line in lines:
+        short = line[:OWN_MAX_LINE]
+        if at is not None and (found := _number_in(at, short)) is not None and math.isfinite(found) and 0 <= found <= MOST_STEPS:
+            step = int(found)
+        for name, pattern in compiled.items():
+            value = _number_in(pattern, short)
+            if value is not None and (at is None or step is not None):
+                counted[name] += 1
+                collector.add(name, counted[name] if step is None else step, value)
+
+
+def _number_in(pattern: re.Pattern[str], line: str) -> float | None:
+    """The group as a number; what it caught and is none is no value."""
+    found = pattern.search(line)
+    text = (found[1] or "").strip() if found else ""
+    return float(text) if _VALUE.fullmatch(text) else None

@@ -1,0 +1,198 @@
+"""What a look makes of series and log: progress told when it is due and not otherwise, curves and results at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import timedelta
+
+import pytest
+
+from dispatcher.configuration import read_policy
+from dispatcher.curvereport import chart, curve_lines, progress_line, sparkline
+from dispatcher.observe import Around, look
+from dispatcher.ports import ActiveRun
+from dispatcher.record import Resources, RunRecord, parse_record
+from dispatcher.report import run_report
+from dispatcher.series import READ_BYTES, Curve, Progress
+from dispatcher.slurm import Observation, State
+from dispatcher.thresholds import MetricVerdict
+from dispatcher.watching import watch
+from tests.fakes import NOON, POLICY, Fakes, run_record
+
+KEY = run_record().run_key
+MEASURED = POLICY.replace(
+    "default: { script: train.py }",
+    "default: { script: train.py, series: out/m.jsonl, steps: 500, log_metrics: { acc: 'acc ([0-9.]+)' }, metrics: { acc: { min: 0.1 } } }",
+).replace("profiles: [cluster] }", "profiles: [cluster], progress: 10m }")
+ENDED = Observation(State.SUCCEEDED, "sacct", exit_code=0)
+
+
+def lines(*values: float, name: str = "loss") -> bytes:
+    return "".join(json.dumps({"step": step, "name": name, "value": value}) + "\n" for step, value in enumerate(values, 1)).encode()
+
+
+def run(fakes: Fakes, series: bytes = b"", log: bytes = b"", **fields: object) -> None:
+    added = fakes.cluster.add(run_record(**{"series_path": "code/out/m.jsonl", "steps": 500, **fields}), "pending", "RUNNING")
+    added.results, added.log = {"code/out/m.jsonl": series}, log
+
+
+def at_its_end(fakes: Fakes, **fields: object) -> RunRecord:
+    policy = read_policy(fakes.world)
+    active = ActiveRun(KEY, "100", "running", 60, 0, "", False)
+    seen = look(fakes.world, fakes.cluster, active, ENDED, timedelta(minutes=10), Around({}, policy))
+    assert seen is not None
+    return seen.record
+
+
+def test_steps_are_told_with_a_change_and_then_only_when_it_is_due() -> None:
+    fakes = Fakes(MEASURED)
+    run(fakes, lines(2.0, 1.9), resources=Resources(nodes=2, gpus_per_node=8))
+    policy = read_policy(fakes.world)
+    watch(fakes.world, policy)
+    [comment] = fakes.forge.comments.values()
+    assert "**step 2 of 500** · loss 1.9 · 0.0 GPU-hours so far" in comment.body
+
+    fakes.cluster.runs[KEY].results = {"code/out/m.jsonl": lines(2.0, 1.9, 1.8)}
+    fakes.clock.sleep(599)
+    fakes.steps.clear()
+    watch(fakes.world, policy)
+    assert fakes.steps == ["connect", "cluster.sweep", "cluster.close"]
+    fakes.clock.sleep(1)
+    watch(fakes.world, policy)
+    [comment] = fakes.forge.comments.values()
+    assert "**step 3 of 500** · loss 1.8 · 2.7 GPU-hours so far" in comment.body
+
+    # Due again, and nothing has moved: GitHub hears nothing.
+    fakes.clock.sleep(3600)
+    fakes.steps.clear()
+    watch(fakes.world, policy)
+    assert not [step for step in fakes.steps if step.startswith("forge")]
+
+
+def test_without_the_policys_word_steps_are_no_news() -> None:
+    fakes = Fakes(MEASURED.replace(", progress: 10m", ""))
+    run(fakes, lines(2.0))
+    policy = read_policy(fakes.world)
+    watch(fakes.world, policy)
+    fakes.cluster.runs[KEY].results = {"code/out/m.jsonl": lines(2.0, 1.9)}
+    fakes.clock.sleep(86_400)
+    fakes.steps.clear()
+    watch(fakes.world, policy)
+    assert fakes.steps == ["connect", "cluster.sweep", "cluster.close"]
+
+
+def test_the_end_has_curves_and_last_values_that_rules_can_judge() -> None:
+    fakes = Fakes(MEASURED)
+    run(fakes, lines(2.0, 1.9, 1.5) + b"broken\n", b"acc 0.2\nacc 0.4\n")
+    fakes.cluster.runs[KEY].results["code/results.json"] = b'{"loss": 7}'
+    record = at_its_end(fakes)
+    assert record.results == {"loss": 7, "acc": 0.4}
+    assert [curve.name for curve in record.curves] == ["acc", "loss"]
+    assert record.series_skipped == 1
+
+
+def test_nothing_to_read_costs_nothing_more() -> None:
+    fakes = Fakes()
+    run(fakes, series_path="")
+    record = at_its_end(fakes)
+    assert fakes.steps.count("cluster.fetch") == 2  # the log, and the results where the recipe says
+    assert (record.curves, record.progress, record.results) == ((), None, {})
+
+
+def test_an_api_brings_no_file_back_but_the_log() -> None:
+    fakes = Fakes(MEASURED)
+    run(fakes, lines(2.0, 1.9), b"acc 0.2\nacc 0.4\n", executor="lepton")
+    assert [curve.name for curve in at_its_end(fakes).curves] == ["acc"]
+
+
+def test_of_a_long_file_the_end_is_read_and_of_a_long_log_more_than_is_shown() -> None:
+    fakes = Fakes(MEASURED)
+    run(fakes, lines(*([1.0] * 40_000)), b"acc 0.1\n" + b"x" * 100 * 1024 + b"\nacc 0.4\n")
+    assert len(fakes.cluster.runs[KEY].results["code/out/m.jsonl"]) > READ_BYTES
+    record = at_its_end(fakes)
+    curves = {curve.name: curve for curve in record.curves}
+    assert (curves["loss"].last, record.series_skipped) == (40_000, 0)
+    assert curves["loss"].first > 1
+    assert curves["acc"].values == (0.1, 0.4)
+
+
+def test_a_secret_in_a_name_is_not_shown() -> None:
+    fakes = Fakes(MEASURED)
+    token = "ghp_" + "a" * 36
+    run(fakes, lines(1.0, 2.0, name=token) + lines(1.0, 2.0))
+    assert token not in at_its_end(fakes).to_json()
+
+
+# --------------------------------------------------------------------------- how it looks
+
+
+def shown(**fields: object) -> RunRecord:
+    return parse_record(
+        run_record(**{"resources": Resources(), "state": State.RUNNING, "started_at": NOON - timedelta(minutes=90), **fields}).to_json()
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"progress": Progress(step=120, total=500, values={"loss": 1.93})}, "**step 120 of 500** · loss 1.93"),
+        ({"progress": Progress(step=1200)}, "**step 1,200**"),
+        (
+            {"progress": Progress(step=120, total=500), "resources": Resources(nodes=2, gpus_per_node=1)},
+            "**step 120 of 500** · 3.0 GPU-hours so far",
+        ),
+        ({"progress": Progress(step=120, values={"a_b": math.nan})}, "**step 120** · a\\_b nan"),
+        ({"progress": None}, ""),
+        ({"progress": Progress(step=120, total=500), "state": State.FAILED}, "It got to step 120 of 500"),
+        ({"progress": Progress(step=500, total=500), "state": State.SUCCEEDED}, ""),
+        ({"progress": Progress(step=1), "state": State.PENDING}, ""),
+    ],
+)
+def test_progress_in_one_line(fields: dict[str, object], expected: str) -> None:
+    assert progress_line(shown(**fields), NOON) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "baseline", "drawn", "axis"),
+    [
+        ((2.0, 1.5), 1.75, ["[2, 1.5]", "[1.75, 1.75]"], '"loss" 1.475 --> 2.025'),
+        ((3e-5, 0.0), None, ["[3, 0]"], '"loss in 10^-5" -0.15 --> 3.15'),
+        ((1e308, -1e308), None, ["[1, -1]"], '"loss in 10^308" -1.1 --> 1.1'),
+        ((0.0, -0.0), None, ["[0, 0]"], '"loss" -1 --> 1'),
+        ((5e-324, 0.0), math.nan, ["[0, 0]"], '"loss in 10^-300" -1 --> 1'),
+        ((7.0, 7.0), math.inf, ["[7, 7]"], '"loss" 6.65 --> 7.35'),
+    ],
+)
+def test_a_chart_has_only_numbers_that_mermaid_reads(
+    values: tuple[float, ...], baseline: float | None, drawn: list[str], axis: str
+) -> None:
+    lines_of_it = chart(Curve(name="loss", first=5, last=5, values=values), baseline)
+    assert [line.strip().removeprefix("line ") for line in lines_of_it if line.startswith("    line")] == drawn
+    assert f"    y-axis {axis}" in lines_of_it
+    assert '    x-axis "step" 5 --> 6' in lines_of_it
+
+
+def test_the_comment_folds_the_curves_and_the_terminal_has_blocks() -> None:
+    verdict = MetricVerdict(name="loss", outcome="pass", value=1.5, baseline=1.6, limit="", why="", baseline_words="")
+    curve = Curve(name="loss", first=1, last=9, values=(2.0, 1.5), points=10_000, gaps=2, first_gap=4)
+    record = shown(state=State.SUCCEEDED, curves=(curve,), verdicts=(verdict,), series_skipped=3, results={"loss": 1.5})
+    fakes = Fakes()
+    words = run_report(record, "", NOON, fakes.world.settings.voice)
+    for text in (words.comment, words.check.summary):
+        assert "<details><summary>Curve</summary>\n\n```mermaid\n%%{init" in text
+        assert "%%\nxychart-beta\n" in text
+        assert "    line [1.6, 1.6]" in text
+        assert "10,000 points" in text
+        assert "NaN or infinite, and so left out: 2 values, the first at step 4" in text
+        assert "3 lines of the series could not be read" in text
+    terminal = "\n".join(curve_lines(record, at_terminal=True))
+    assert "mermaid" not in terminal
+    assert "loss █▁ 1.5 to 2, steps 1 to 9" in terminal
+
+
+def test_a_spark_for_each_value() -> None:
+    assert sparkline((0.0, 7.0, math.nan, 3.5)) == "▁█ ▅"
+    assert sparkline((2.0, 2.0)) == "▄▄"
+    assert sparkline((1.7e308, -1.7e308)) == "█▁"
+    assert sparkline((math.nan,)) == " "
