@@ -119,6 +119,12 @@ def _looking(add: Add) -> None:
     logs.add_argument(
         "--task", "-t", type=_number, metavar="NUMBER", help="the log of this task of an array job, or component of a heterogeneous one"
     )
+    history = add("history", "print what the default branch's runs have measured, and plot it", "history --metric loss --plot loss.svg")
+    history.add_argument("--profile", help="on which one (default: the policy's default)")
+    history.add_argument("--recipe", metavar="NAME", help="of which recipe, or stage, such as full:sft (default: the policy's default)")
+    history.add_argument("--metric", metavar="NAME", help="only this one (default: those with rules first, up to four)")
+    history.add_argument("--lines", "-n", type=_whole, default=20, metavar="NUMBER", help="how many of the last runs (default: 20)")
+    history.add_argument("--plot", type=Path, metavar="FILE", help="write a plot of the first metric into this file, .svg or .png")
     cancel = add("cancel", "end a run's job", "cancel 4f1c2d3e4f5a6b7c")
     cancel.add_argument("run", metavar="RUN", help="a run key, or the beginning of an active run's")
 

@@ -136,6 +136,26 @@ def _logs(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
     return _told(logs(world, read_policy(world), arguments.run, arguments.lines, arguments.follow, arguments.task))
 
 
+def _history(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
+    from dispatcher.configuration import read_policy
+    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.effects.plotting import check_name, write_plot
+    from dispatcher.lookback import recall, told
+    from dispatcher.plot import drawing
+    from dispatcher.world import Outcome
+
+    if arguments.plot is not None:
+        check_name(arguments.plot)
+    world = for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo)
+    found = recall(world, read_policy(world), arguments.profile, arguments.recipe, arguments.metric, arguments.lines)
+    if isinstance(found, Outcome):
+        return _told(found)
+    if arguments.plot is not None and found.entries:
+        write_plot(arguments.plot, drawing(found, found.metrics[0]))
+        runner.say(f"{found.metrics[0]} is plotted in {arguments.plot}.")
+    return _told(told(found, world))
+
+
 def _cancel(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     from dispatcher.configuration import read_policy
     from dispatcher.effects.assembly import for_terminal, top_folder
@@ -241,6 +261,7 @@ STORIES: Mapping[str, Callable[[argparse.Namespace, Inputs, Runner], Told]] = {
     "submit": _ask,
     "status": _status,
     "logs": _logs,
+    "history": _history,
     "cancel": _cancel,
     "watch": _watch,
     "gate": _gate,

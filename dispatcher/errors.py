@@ -158,6 +158,10 @@ CATALOGUE: dict[str, Kind] = {
     "input.working-folder": Kind(
         Exit.USAGE, "In a workflow only commits run.", "Leave `--working-folder` out; it is for a person at a terminal."
     ),
+    "input.not-remembered": Kind(
+        Exit.USAGE, "There is no such recipe or metric to look back at.", "`nemotron-dispatch history` shows what there is."
+    ),
+    "input.plot": Kind(Exit.USAGE, "A plot can only be an SVG or a PNG file.", "Name one: `--plot loss.svg` or `--plot loss.png`."),
     "input.not-written": Kind(Exit.USAGE, "A file cannot be written.", "Look at the rights of the folder, and at the space on the disk."),
     # git
     "git.not-found": Kind(Exit.GIT, "git cannot be started.", "Install git 2.31 or newer, or put it on PATH."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -55,6 +57,14 @@ def test_worse_than_the_default_branch_until_it_is_accepted(stage: Stage, slurm:
         finished(stage, slurm, nightly.outputs["job-id"])
     [history] = (stage.job_dir / "history").iterdir()
     assert len(history.read_text().splitlines()) == 3
+    checkout = stage.folder / "checkout"
+    subprocess.run(["git", "clone", "-q", str(stage.repo.git_dir), str(checkout)], check=True, timeout=60)
+    shown = stage.run("history", "--repo", str(checkout), "--plot", str(stage.folder / "loss.svg"), "--json")
+    assert shown.code == Exit.OK, shown
+    document = json.loads(shown.stdout)
+    assert "3 runs of the default branch" in document["summary"]
+    assert [run["metrics"]["loss"] for run in document["result"]["runs"]] == [1.875] * 3
+    assert "<polyline" in (stage.folder / "loss.svg").read_text()
 
     stage.repo.commit("feature", {"train.py": WORSE})
     begun = stage.comment("/train")

@@ -18,6 +18,7 @@ from dispatcher.effects.conversation import Conversation, command, program
 from dispatcher.effects.ledger import LedgerCluster, open_local
 from dispatcher.errors import CATALOGUE, ClusterError, GitError
 from dispatcher.ports import AlreadySubmitted, Claimed, ClaimRequest, InProgress, Refused, Submitted
+from dispatcher.series import READ_BYTES
 from tests.conftest import missing
 from tests.integration.clusters import KEY, SYSTEM_PATH, TREE, Tree, claim_request, environment, local, script, submission, submit
 from tests.rig.pretend_slurm import PretendSlurm
@@ -103,6 +104,15 @@ def test_a_submission_under_every_shell(shell: str, job_dir: Path, slurm_like: P
     tail = cluster.fetch(KEY, -3, 1000, 5)
     assert tail is not None
     assert (tail.log, tail.log_offset, tail.results, tail.results_too_big) == (b"end", 13, None, True)
+    for cap, expected, cut in ((-4, b": 1}", True), (-1000, b'{"loss": 1}', False)):
+        ending = cluster.fetch(KEY, 0, 0, cap)
+        assert ending is not None
+        assert (ending.results, ending.results_too_big) == (expected, cut)
+    (run / "series.jsonl").write_bytes(b"x" * 3_000_000 + b"end")
+    long = cluster.fetch(KEY, 0, 0, -READ_BYTES, "series.jsonl")
+    assert long is not None
+    assert long.results is not None
+    assert (len(long.results), long.results[-4:], long.results_too_big) == (READ_BYTES, b"xend", True)
     beyond = cluster.fetch(KEY, 999, 1000, 1000, "no/such.json")
     assert beyond is not None
     assert (beyond.log, beyond.log_offset, beyond.results) == (b"", 16, None)

@@ -17,7 +17,22 @@ from dispatcher.cli import main, plain
 from dispatcher.errors import CATALOGUE, Exit
 from tests.stage import read_outputs
 
-COMMANDS = ("init", "policy", "profile", "doctor", "demo", "plan", "submit", "status", "logs", "cancel", "handle", "watch", "gate")
+COMMANDS = (
+    "init",
+    "policy",
+    "profile",
+    "doctor",
+    "demo",
+    "plan",
+    "submit",
+    "status",
+    "logs",
+    "history",
+    "cancel",
+    "handle",
+    "watch",
+    "gate",
+)
 
 
 @pytest.fixture(autouse=True)
