@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.configuration import read_policy
 from dispatcher.errors import DispatchError
-from dispatcher.observe import changed, look, report, sight_of, sightings_of, tail_of
+from dispatcher.observe import Seen, changed, look, note_no_link, report, sight_of, sightings_of, tail_of
 from dispatcher.ports import ActiveRun
 from dispatcher.record import Target, parse_record
 from dispatcher.results import MAX_BYTES
@@ -217,3 +217,25 @@ def test_github_hears_nothing_of_what_was_asked_for_at_a_terminal() -> None:
     report(fakes.world, fakes.cluster, read_policy(fakes.world), seen)
     assert not fakes.trace.of("forge")
     assert fakes.steps[-3:] == ["cluster.save succeeded", "cluster.account 2024-05", "cluster.retire"]
+
+
+@pytest.mark.parametrize(
+    ("reported", "sight", "expected"),
+    [
+        ("running, told 1714996920", Observation(State.RUNNING, "squeue"), False),
+        ("running, link wanted, told 1714996920", Observation(State.RUNNING, "squeue"), False),
+        ("running, told 1714996920", Observation(State.SUCCEEDED, "sacct"), True),
+        ("running, told 1714996920", Observation(State.PENDING, "squeue"), True),
+        ("running, told never", Observation(State.RUNNING, "squeue"), True),
+    ],
+)
+def test_when_steps_were_told_is_no_other_state(reported: str, sight: Sight, expected: bool) -> None:
+    assert changed(active(reported), sight) is expected
+
+
+def test_a_link_that_is_not_there_leaves_when_steps_were_told() -> None:
+    fakes = Fakes()
+    record = run_record(state=State.RUNNING, wandb_expected=True, log_head_read=True)
+    fakes.cluster.add(record, "running, link wanted, told 1714996920")
+    note_no_link(fakes.cluster, active("running, link wanted, told 1714996920"), Seen(record, ""))
+    assert fakes.cluster.active[KEY] == "running, told 1714996920"
