@@ -15,6 +15,7 @@ from typing_extensions import assert_never
 
 from dispatcher.awaiting import as_seen, never_began
 from dispatcher.cloudstates import CloudSightings
+from dispatcher.diagnosing import EXPLAIN_READ, explained, wants_explanation
 from dispatcher.group import group_comment
 from dispatcher.grouping import group_records
 from dispatcher.judging import judged, remember
@@ -173,6 +174,8 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
     if record.target.repository != world.settings.repository:
         return None  # Another repository's run in the same job_dir: its own sweep speaks for it.
     tail = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
+    if wants_explanation(record):
+        record = explained(record, _more_of(tail, record, files, cluster, world), world, run.exit_file)
     if record.state is State.FAILED:  # of which Slurm says no more than `NonZeroExitCode`
         record = record.model_copy(update={"reason": import_failure(tail) or record.reason})
     due = around is not None and progress_due(run, sight, around.policy, world.clock.now())
@@ -195,6 +198,12 @@ def tail_of(world: World, cluster: Cluster, record: RunRecord) -> str:
     """The end of a run's log, redacted."""
     files = cluster.fetch(record.run_key, -TAIL_READ, TAIL_READ, 0)
     return redact(files.log.decode("utf-8", "replace"), world.settings.to_hide) if files else ""
+
+
+def _more_of(tail: str, record: RunRecord, files: RunFiles, cluster: Cluster, world: World) -> str:
+    """Of a long log, more than its last lines: why one rank failed stands before what all the others say of it."""
+    more = cluster.fetch(record.run_key, -EXPLAIN_READ, EXPLAIN_READ, 0) if files.log_size > TAIL_READ else None
+    return redact(more.log.decode("utf-8", "replace"), world.settings.to_hide) if more else tail
 
 
 def _with_link(record: RunRecord, cluster: Cluster, files: RunFiles, tail: str, to_hide: Collection[str]) -> RunRecord:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dispatcher.authorise import Grant
 from dispatcher.automount import GitMount, mount_lines
+from dispatcher.coderoots import code_roots
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
 from dispatcher.jobconfig import JobConfig
@@ -372,6 +373,7 @@ class JobPlan:
             resources=self.resources,
             parts=max(self.resources.tasks, len(self.profile.het_groups) if isinstance(self.profile, SlurmProfile) else 1),
             lfs_pointers=self.package.lfs_pointers[:20],
+            code_roots=code_roots(package_spec(self.recipe, self.profile)),
             attempt=self.grant.attempt,
             retry_of=self.grant.retry_of,
             approved_by=self.grant.approved_by or self.grant.vouched_by,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from dispatcher.answer import RUN_MARK, Answer, marker
@@ -48,8 +48,13 @@ def publish_run(forge: Forge, record: RunRecord, report: Report, look_first: boo
 def publish_check(forge: Forge, check: Check, known: int | None = None, look_first: bool = True) -> CheckRef:
     """Brings a check to the wanted state: the known one, else our own one with the same external id, else a new one.
 
+    GitHub adds annotations to those that are there: where an end is said again, because whoever said it has died, they stay as they are.
+
     Raises `ForgeError` (`github.not-found`) where GitHub lists a check and yet does not find it: a second one would help nobody.
     """
+    if check.annotations and (look_first or known):
+        there = [item for item in forge.find_checks(check.sha, check.name) if item.external_id == check.external_id]
+        check = replace(check, annotations=()) if any(item.annotations for item in there) else check
     updated = forge.update_check(known, check) if known else None
     if updated:
         return updated

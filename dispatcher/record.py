@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import assert_never
 
 from dispatcher.errors import ClusterError
+from dispatcher.failure import Failure
 from dispatcher.pipeline import MOST_STAGES, When
 from dispatcher.series import MOST_CURVES, Curve, Progress
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
@@ -87,6 +88,16 @@ class Member(_Frozen):
     """It had run before the command was given, and was not run again."""
 
 
+_FOLDER = r"^([^/\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]{0,399})?$"
+
+
+class CodeRoot(_Frozen):
+    """A folder of the package, and the folder of the repository that its files come from; empty: the top one."""
+
+    package: str = Field(default="", pattern=_FOLDER)
+    repository: str = Field(default="", pattern=_FOLDER)
+
+
 class RunRecord(_Frozen):
     """Who asked for what, where it runs, how it stands, and what was last reported."""
 
@@ -156,6 +167,10 @@ class RunRecord(_Frozen):
     log_head_read: bool = False
     """The beginning of the log has been looked through as far as it ever is."""
     lfs_pointers: tuple[str, ...] = ()
+    code_roots: tuple[CodeRoot, ...] = ()
+    """Where the package's files lie in the repository; empty where the package is the repository as it is."""
+    failure: Failure | None = None
+    """Why it failed, once it has."""
     results: dict[str, float | int | str | None] = Field(default_factory=dict)
     results_problem: str = ""
     progress: Progress | None = None

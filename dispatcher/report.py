@@ -14,6 +14,7 @@ from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
 from dispatcher.curvereport import curve_lines, progress_line
+from dispatcher.failurereport import excerpt, failure_lines, line_annotations, title_of
 from dispatcher.phrases import WITH_CHANGES, clock, duration, number, plural
 from dispatcher.pipeline import When
 from dispatcher.ports import Button, Check, Conclusion, Reaction
@@ -64,6 +65,8 @@ def headline(record: RunRecord, now: datetime) -> str:
     job = f"job {record.job_id} " if record.job_id else ""
     ran = record.elapsed_seconds
     after = f" after {duration(ran)}" if ran is not None else ""
+    if record.failure is not None and (title := title_of(record.failure)):
+        return f"{title}{after}"
     match record.state:
         case State.SUBMITTING:
             return "is being submitted"
@@ -103,6 +106,8 @@ def headline(record: RunRecord, now: datetime) -> str:
 def next_step(record: RunRecord, voice: Voice) -> str:
     """What the reader can do now; empty when there is nothing to do."""
     again = f"{code(voice.again(record), 2000)} runs it once more."
+    if record.failure is not None and record.state not in (State.TIMEOUT, State.LOST):
+        return f"{record.failure.words.step} {again}"
     match record.state:
         case State.FAILED | State.OUT_OF_MEMORY:
             return f"The end of the log below usually names the reason. {again}"
@@ -133,6 +138,7 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     lines = [f"### {icon(record)} {voice.name} · {record.profile} · {neutralise(headline(record, now), 300)}", ""]
     if record.reason and (failed or record.state in (State.PENDING, State.QUEUED, State.SKIPPED)):
         lines += [f"{_why(record, failed)}{neutralise(record.reason, 300)}", ""]
+    lines += failure_lines(record, voice)
     if record.results and not record.verdicts:
         lines += [_metrics_line(record), ""]
     if record.verdicts:
@@ -145,6 +151,8 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     if record.lfs_pointers:
         some = ", ".join(code(path) for path in record.lfs_pointers[:3])
         lines += ["", f"⚠️ Git LFS pointers travelled instead of the files that they stand for: {some}"]
+    if failed and (around := excerpt(record, tail, TAIL_LINES)):
+        lines += ["", "<details open><summary>Around the error</summary>", "", _log(around), "", "</details>"]
     if failed and tail.strip():
         lines += ["", "<details open><summary>The end of the log</summary>", "", _log(tail), "", "</details>"]
     if len(record.results) > 4:
@@ -298,6 +306,7 @@ def _check(record: RunRecord, now: datetime, lines: list[str], log_url: str | No
         title=headline(record, now)[:200],
         summary="\n".join(lines),
         details_url=log_url,
+        annotations=line_annotations(record) if ended else (),
         buttons=_buttons(record),
     )
 

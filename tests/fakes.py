@@ -162,6 +162,7 @@ class FakeForge:
         self.comments: dict[int, Comment] = {}
         self.checks: dict[int, Check] = {}
         self.reactions: list[tuple[int, str]] = []
+        self.texts: dict[tuple[str, str], str] = {}
         self.labels: dict[str, Label] = {}
         self._ids = count(1000)
 
@@ -200,7 +201,8 @@ class FakeForge:
         return self.merge_bases.get((base, head))
 
     def read_text(self, path: str, ref: str) -> str | None:
-        raise NotImplementedError("the world reads the configuration")
+        self.trace.add("forge.read_text", path)
+        return self.texts.get((ref, path))
 
     def list_files(self, path: str, ref: str) -> tuple[str, ...]:
         raise NotImplementedError("the world reads the configuration")
@@ -251,7 +253,8 @@ class FakeForge:
         self.trace.add("forge.update_check", f"{check.name} {check.conclusion or check.status}")
         if check_id not in self.checks:
             return None
-        self.checks[check_id] = check
+        # GitHub adds annotations to those that are there.
+        self.checks[check_id] = replace(check, annotations=self.checks[check_id].annotations + check.annotations)
         return self._ref(check_id)
 
     def add_label(self, number: int, label: str) -> None:
@@ -277,7 +280,7 @@ class FakeForge:
     def _ref(self, number: int) -> CheckRef:
         check = self.checks[number]
         url = f"https://github.com/{REPOSITORY}/runs/{number}"
-        return CheckRef(number, url, check.external_id, check.status, check.conclusion, check.name, check.text)
+        return CheckRef(number, url, check.external_id, check.status, check.conclusion, check.name, check.text, len(check.annotations))
 
 
 class FakeArchive:

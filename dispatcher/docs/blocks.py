@@ -34,6 +34,7 @@ from dispatcher.docs.executors import every_field, support
 from dispatcher.docs.fields import fields_table
 from dispatcher.docs.pages import quoted, table
 from dispatcher.errors import CATALOGUE, EXITS
+from dispatcher.failure import CAUSES, Kind
 from dispatcher.pipeline import Stage
 from dispatcher.recipe import Recipe
 from dispatcher.registry import EXECUTORS
@@ -138,6 +139,8 @@ def blocks(root: Path) -> dict[str, str]:
         "comment-waiting": quoted(examples.waiting()),
         "comment-passed": quoted(examples.passed()),
         "comment-failed": quoted(examples.failed()),
+        "comment-memory": quoted(examples.failed_memory()),
+        "failures": _failures(),
         "comment-refused": quoted(examples.refused()),
         "comment-several": quoted(examples.several()),
         "comment-stages": quoted(examples.stages()),
@@ -173,6 +176,17 @@ def _launchers() -> str:
         for name, words in launcher.LAUNCHERS.items()
     ]
     return table(("launcher", "what starts", "processes on each node", "executors"), rows)
+
+
+def _failures() -> str:
+    """Every cause, by its class."""
+    rows = [
+        (kind.value, f"`{name}`", cause.title or "(the state's own words)", cause.blames, cause.step)
+        for kind in Kind
+        for name, cause in CAUSES.items()
+        if cause.kind is kind
+    ]
+    return table(("class", "cause", "what the headline says", "blames", "next"), rows)
 
 
 def _coded(words: Mapping[str, str]) -> Iterable[Sequence[str]]:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from dispatcher.answer import Voice
 from dispatcher.approval import Request
 from dispatcher.authorise import Denial, Facts
+from dispatcher.failure import Failure, Kind, Place
 from dispatcher.gate import Requirement, judge
 from dispatcher.gatereport import gate_lines
 from dispatcher.group import group_lines
@@ -65,7 +66,19 @@ def passed() -> str:
 
 def failed() -> str:
     """A run that failed, with the end of its log."""
-    return _comment(_ended(State.FAILED, timedelta(minutes=3, seconds=12), exit_code=1), _TAIL)
+    evidence = _TAIL.splitlines()[-1]
+    places = (Place(path="train.py", line=41, function="<module>"),)
+    failure = Failure(kind=Kind.CODE, cause="exception", evidence=evidence, said_by="log", error="RuntimeError", places=places)
+    return _comment(_ended(State.FAILED, timedelta(minutes=3, seconds=12), exit_code=1, failure=failure), _TAIL)
+
+
+def failed_memory() -> str:
+    """A run whose GPU memory was too small, as one rank of several said it."""
+    evidence = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 3 has a total capacity of 79.11 GiB"
+    places = (Place(path="train.py", line=31, function="main"), Place(path="src/model/attention.py", line=118, function="forward"))
+    words = {"kind": Kind.GPU_MEMORY, "cause": "gpu-memory", "evidence": evidence, "said_by": "log", "error": "OutOfMemoryError"}
+    failure = Failure.model_validate({**words, "rank": 3, "places": places})
+    return _comment(_ended(State.FAILED, timedelta(minutes=3, seconds=12), exit_code=1, failure=failure))
 
 
 def several() -> str:

@@ -52,6 +52,7 @@ def check_ref(run: CheckRun) -> CheckRef:
         conclusion=run.conclusion,
         name=run.name,
         text=run.output.text or "",
+        annotations=run.output.annotations_count or 0,
     )
 
 

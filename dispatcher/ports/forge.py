@@ -102,6 +102,8 @@ class CheckRef:
     conclusion: str | None
     name: str = ""
     text: str = ""
+    annotations: int = 0
+    """How many it has."""
 
 
 Reaction = Literal["eyes", "rocket", "hooray", "confused", "-1", "+1"]

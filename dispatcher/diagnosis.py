@@ -1,0 +1,196 @@
+"""How a job ended, and the end of its log → why it failed.
+
+The scheduler goes first: what it says of time, nodes, preemption, memory and cancelling is believed whatever the log says, and nothing
+else is believed about those. Then the log: what makes exceptions (a GPU's fault, memory, a disk) before the exceptions themselves, and
+those before what follows from them on other ranks (NCCL, lost connections). Then the exit status. A log can say what it likes: it is the
+job's own word, and no gate passes for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dispatcher.failure import CAUSES, MAX_EVIDENCE, MAX_PLACES, Failure
+from dispatcher.logsigns import WRAPPERS, Rank, Sign, of_exception, of_line
+from dispatcher.slurm import CANCELLED_BY, State
+from dispatcher.traceback_lines import Frame, Line, Traceback, lines_of, tracebacks
+
+# Tracebacks with fewer ordinary lines between them belong to one end; what lies farther back was survived.
+_BURST = 25
+# Without a traceback so many lines of the log's end may say why.
+_WINDOW = 400
+# Before the first traceback of the end, so many lines may say what led to it.
+_LEAD = 80
+
+_NEVER_BEGAN = re.compile(r"DependencyNeverSatisfied|stage \S{1,100} ")
+_REASONS = (
+    (re.compile(r"JobLaunchFailure|RaisedSignal:53|launch failed|Prolog", re.IGNORECASE), "not-started"),
+    (re.compile(r"SystemFailure|NodeDown|BootFail", re.IGNORECASE), "scheduler-failure"),
+)
+_STATES = {
+    State.TIMEOUT: "time-limit",
+    State.PREEMPTED: "preempted",
+    State.NODE_FAIL: "node-failed",
+    State.OUT_OF_MEMORY: "host-memory-limit",
+    State.LOST: "lost",
+}
+# 128 + the signal's number is what a shell makes of a signal; https://tldp.org/LDP/abs/html/exitcodes.html.
+_STATUS = {126: "not-executable", 127: "command-missing", 143: "terminated"}
+_SIGNALS = {4: "crash", 6: "crash", 7: "shared-memory", 8: "crash", 9: "killed", 11: "crash", 15: "terminated", 53: "not-started"}
+_SLURMSTEPD = re.compile(
+    r"slurmstepd(?:-\S+)?: error: \*\*\* |slurmstepd(?:-\S+)?: error: Detected \d+ oom|srun: error: \S+: tasks? \S+: Out Of"
+)
+
+
+@dataclass(frozen=True)
+class End:
+    """What is known of a job's end without its log. `by_scheduler`: somebody else than the job itself has said it."""
+
+    state: State
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    by_scheduler: bool = True
+    who: str = "scheduler"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The failure, and the frames of its traceback, which are no lines of the repository yet; the raising one is last."""
+
+    failure: Failure
+    frames: tuple[Frame, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Something in the log that may be why."""
+
+    sign: Sign
+    line: Line
+    traceback: Traceback | None = None
+
+
+def diagnose(end: End, log: str) -> Diagnosis | None:
+    """Why a job failed. None for one that has not ended, has ended with exit code 0, or was not needed. `log` is redacted already."""
+    if not end.state.ended or end.state in (State.SUCCEEDED, State.SKIPPED):
+        return None
+    lines = lines_of(log)
+    told = _by_scheduler(end, lines)
+    if told is not None:
+        return told
+    found = _in_log(lines, scheduler_is_silent=not end.by_scheduler)
+    if found is not None and found.sign.rank < Rank.WEAK:
+        return _of_log(found, lines)
+    status = _by_status(end)
+    # A sign of a signal in the log names the process: it says more than the exit status that came of it.
+    return _of_log(found, lines) if found is not None else status
+
+
+def _by_scheduler(end: End, lines: Sequence[Line]) -> Diagnosis | None:
+    """What only the scheduler knows."""
+    cause = next((cause for pattern, cause in _REASONS if end.by_scheduler and pattern.search(end.reason)), None)
+    if end.state is State.CANCELLED and _NEVER_BEGAN.match(end.reason):
+        cause = "dependency"
+    elif end.state is State.CANCELLED and cause is None:
+        user = re.search(rf"{CANCELLED_BY} (\d{{1,10}})\b", end.reason)
+        cause = "cancelled" if user is None else "cancelled-by-root" if user[1] == "0" else "cancelled-by-user"
+    if end.state in _STATES:
+        cause = "evicted" if end.reason.lower() == "evicted" else _STATES[end.state]
+    if cause is None:
+        return None
+    own = next((line.text for line in reversed(lines) if _SLURMSTEPD.match(line.text)), "") if end.state in _STATES else ""
+    said = f"{end.who}: {end.state.value.replace('_', ' ')}{f' ({end.reason})' if end.reason else ''}"
+    return Diagnosis(_failure(cause, own or said, "scheduler"))
+
+
+def _in_log(lines: Sequence[Line], scheduler_is_silent: bool) -> _Found | None:
+    """What goes before all others, and of equals what came first."""
+    everything = tracebacks(lines)
+    burst = _burst(everything, lines)
+    inside = {number for one in everything for number in range(one.first, one.last + 1) if lines[number].stream == one.stream}
+    begin = max(0, burst[0].first - _LEAD) if burst else max(0, len(lines) - _WINDOW)
+    found = [
+        _Found(sign, line)
+        for line in lines[begin:]
+        if line.number not in inside and (sign := of_line(line.text, scheduler_is_silent)) is not None
+    ]
+    for position, one in enumerate(burst):
+        raised = one.name.rpartition(".")[2]
+        sign = of_exception(one.name, one.message + _more(one, lines))
+        if sign is None and raised not in WRAPPERS:
+            sign = Sign("exception", Rank.PROGRAM)
+        follower = burst[position + 1] if position + 1 < len(burst) else None
+        if (
+            sign is not None
+            and sign.cause == "exception"
+            and follower is not None
+            and follower.stream == one.stream
+            and _is_led_on(one, follower)
+        ):
+            continue
+        if sign is not None:
+            found.append(_Found(sign, lines[one.last], one))
+    return min(found, key=lambda item: (item.sign.rank, item.line.number), default=None)
+
+
+def _is_led_on(one: Traceback, follower: Traceback) -> bool:
+    """Whether the next one says more: the program went on to it from this one, or this one tells of it (as PyTorch's workers do)."""
+    return follower.after or re.match(r"Caught \w{1,80} in ", one.message) is not None
+
+
+def _burst(all_of_them: Sequence[Traceback], lines: Sequence[Line]) -> list[Traceback]:
+    """The tracebacks of the log's end, in their order: between them are few lines in which anything else went on."""
+    burst: list[Traceback] = []
+    for one in reversed(all_of_them):
+        between = lines[one.last + 1 : burst[-1].first] if burst else lines[one.last + 1 :]
+        if sum(_is_ordinary(line) for line in between) > _BURST:
+            # With nothing after it but ordinary lines, the last one was survived, too.
+            break
+        burst.append(one)
+    return burst[::-1]
+
+
+# C++ frames, torchrun's and Slurm's own words, tables of a failure: they belong to the end of a program.
+_AFTERMATH = re.compile(
+    r"\s|frame #\d+:|[WEI]\d{3,4} |\[[WEI]\d{3,4} |\[[WE] |(?:WARNING|ERROR|INFO):torch|slurmstepd|srun:|[=-]{5,}|.{0,200} FAILED$|"
+    r"Failures:|Root Cause|\[\d+\]:|terminate called|Exception raised from|For debugging consider|CUDA kernel errors|Compile with|"
+    r"\S+:\d+:\d+ \[\d+\] NCCL"
+)
+
+
+def _is_ordinary(line: Line) -> bool:
+    return bool(line.text) and _AFTERMATH.match(line.text) is None
+
+
+def _more(one: Traceback, lines: Sequence[Line]) -> str:
+    """What an exception's message says in its second and third line: NCCL's kind of error stands there."""
+    after = [line.text for line in lines[one.last + 1 : one.last + 6] if line.stream == one.stream][:3]
+    return "".join(f" {text[:300]}" for text in after if text and _FOLLOWS.match(text))
+
+
+_FOLLOWS = re.compile(r"(?:nccl\w+Error|Last error|\S+: call to \S+ returned)")
+
+
+def _by_status(end: End) -> Diagnosis:
+    """What exit code and signal say by themselves."""
+    signal = end.signal or (end.exit_code - 128 if end.exit_code is not None and 128 < end.exit_code < 192 else None)
+    cause = _SIGNALS.get(signal or 0) or _STATUS.get(end.exit_code or 0) or "exit-status"
+    said = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}" if end.exit_code is not None else ""
+    return Diagnosis(_failure(cause, said if cause != "exit-status" else "", "exit status"))
+
+
+def _of_log(found: _Found, lines: Sequence[Line]) -> Diagnosis:
+    one = found.traceback
+    if one is None:
+        return Diagnosis(_failure(found.sign.cause, found.line.text, "log", rank=found.line.rank))
+    failure = _failure(found.sign.cause, one.text, "log", one.name.rpartition(".")[2], one.rank)
+    return Diagnosis(failure, one.frames[-MAX_PLACES:])
+
+
+def _failure(cause: str, evidence: str, said_by: str, error: str = "", rank: int | None = None) -> Failure:
+    line = " ".join(evidence.split())
+    short = line if len(line) <= MAX_EVIDENCE else line[: MAX_EVIDENCE - 1] + "…"
+    return Failure(kind=CAUSES[cause].kind, cause=cause, evidence=short, said_by=said_by, error=error, rank=rank)  # type: ignore[arg-type]

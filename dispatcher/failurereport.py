@@ -1,0 +1,80 @@
+"""Why a run failed → the lines of its comment and check, and annotations on the lines of the pull request that a traceback names.
+
+What a log said is shown as code or with its mentions and markup broken; a link goes only to a file that the commit has.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from dispatcher.answer import Voice
+from dispatcher.failure import BLAME_WORDS, Failure, Kind, Place
+from dispatcher.ports import Annotation
+from dispatcher.record import RunRecord
+from dispatcher.untrusted import code, printable
+
+# So many lines before and after the one that says why stand in a comment, where the log's end does not show it.
+_BEFORE, _AFTER = 12, 6
+_NOBODY = frozenset({Kind.CANCELLED, Kind.LOST, Kind.DEPENDENCY})
+
+
+def title_of(failure: Failure) -> str:
+    """What happened, as it goes on behind a run's name; empty where the state's own words say it better."""
+    if failure.cause == "exception":
+        return f"failed with {failure.error}" if failure.error else ""
+    return failure.words.title
+
+
+def failure_lines(record: RunRecord, voice: Voice) -> list[str]:
+    """Markdown: the evidence and where it stands, then whom it blames. Empty for a run without a failure."""
+    failure = record.failure
+    if failure is None:
+        return []
+    lines: list[str] = []
+    if failure.evidence and not (record.reason and record.reason in failure.evidence):
+        where = f" in {_link(record, failure.places[-1], voice)}" if failure.places else ""
+        rank = f", on rank {failure.rank}" if failure.rank is not None else ""
+        lines += [f"{code(failure.evidence, 300)}{where}{rank}", ""]
+    if (failure.kind not in _NOBODY or failure.words.blames != "unclear") and failure.kind is not Kind.UNEXPLAINED:
+        lines += [BLAME_WORDS[failure.words.blames], ""]
+    return lines
+
+
+def excerpt(record: RunRecord, tail: str, shown: int) -> str:
+    """The lines around the one that says why; empty where it is among the last `shown` lines of the log, or not there."""
+    failure = record.failure
+    if failure is None or failure.said_by != "log" or not failure.evidence:
+        return ""
+    lines = tail.rstrip().splitlines()
+    wanted = failure.evidence.rstrip("…")[:120]
+    number = next((at for at in range(len(lines) - 1, -1, -1) if wanted in " ".join(printable(lines[at]).split())), None)
+    if number is None or number >= len(lines) - shown:
+        return ""
+    return "\n".join(lines[max(0, number - _BEFORE) : number + _AFTER])
+
+
+def line_annotations(record: RunRecord) -> tuple[Annotation, ...]:
+    """The line that raised gets the exception, the lines that led there a notice; at most as many as a record holds."""
+    failure = record.failure
+    if failure is None or not failure.places:
+        return ()
+    *callers, raising = failure.places
+    told = re.sub(r"@(?=\w)", "@\u200b", printable(failure.evidence))
+    rank = f" (rank {failure.rank})" if failure.rank is not None else ""
+    found = [Annotation(raising.path, raising.line, "failure", f"{told}{rank}")]
+    seen = {(raising.path, raising.line)}
+    for place in reversed(callers):
+        if (place.path, place.line) not in seen:
+            seen.add((place.path, place.line))
+            words = f"Called from here on the way to {raising.path}:{raising.line}, where the job failed."
+            found.append(Annotation(place.path, place.line, "notice", words))
+    return tuple(found)
+
+
+def _link(record: RunRecord, place: Place, voice: Voice) -> str:
+    """A file and a line, linked at the run's commit where people can follow a link."""
+    name = code(f"{place.path}:{place.line}")
+    if voice.at_terminal:
+        return name
+    return f"[{name}]({voice.server_url}/{record.target.repository}/blob/{record.sha}/{quote(place.path)}#L{place.line})"

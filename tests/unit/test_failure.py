@@ -1,0 +1,378 @@
+"""Why runs fail: every log that was kept, what a log may not pretend, tracebacks as lines of the commit, and the words for all of it."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dispatcher.answer import Voice
+from dispatcher.coderoots import code_roots
+from dispatcher.configuration import read_policy
+from dispatcher.diagnosing import explained
+from dispatcher.diagnosis import End, diagnose
+from dispatcher.errors import ClusterError
+from dispatcher.failure import CAUSES, Failure, Kind, Place
+from dispatcher.failurereport import line_annotations
+from dispatcher.observe import TAIL_READ, look, report, sights_of
+from dispatcher.ports import AnySpec, Choice, HybridSpec, NothingSpec, PackageSpec, PatternSpec
+from dispatcher.record import CodeRoot, RunRecord, parse_record
+from dispatcher.report import headline, run_report
+from dispatcher.running import runs_table
+from dispatcher.slurm import State
+from dispatcher.traceback_lines import Frame, in_package, lines_of, tracebacks
+from tests.failure_logs import CASES, FOLDER, Case, confusion
+from tests.fakes import HEAD, NOON, Fakes, run_record
+
+DOCS = Path(__file__).parents[2] / "docs" / "failures.md"
+RAN = {"started_at": NOON, "ended_at": NOON + timedelta(minutes=3, seconds=12)}
+GRACE = timedelta(minutes=10)
+ROOTS = ("/jobs/runs/0123456789abcdef/code", "/nemo_run/code")
+TRAIN = "line\n" * 60
+
+
+def case(name: str) -> Case:
+    """One of the kept logs."""
+    [found] = [one for one in CASES if one.name == name]
+    return found
+
+
+def failed(log: str, *, texts: dict[str, str] | None = None, **fields: object) -> RunRecord:
+    """A run that ended with exit code 1 and this log, after it was looked at; `texts` are the commit's files."""
+    fakes = Fakes()
+    fakes.forge.texts = {(HEAD, path): text for path, text in ({"train.py": TRAIN} if texts is None else texts).items()}
+    record = run_record(state=State.FAILED, exit_code=1, evidence="sacct", **RAN, **fields)
+    return explained(record, log, fakes.world)
+
+
+# --------------------------------------------------------------------------- the kept logs
+
+
+@pytest.mark.parametrize("one", CASES, ids=lambda one: one.name)
+def test_what_a_log_says(one: Case) -> None:
+    failure = one.diagnosed().failure
+    assert (failure.cause, failure.kind) == (one.cause, one.kind), failure.evidence
+    assert len(failure.evidence) <= 300
+    assert "\x1b" not in failure.evidence
+    assert Failure.model_validate_json(failure.model_dump_json()) == failure
+
+
+def test_every_log_is_in_the_table_and_every_class_has_some() -> None:
+    assert {file.stem for file in FOLDER.glob("*.log")} == {one.name for one in CASES}
+    assert len(CASES) == len({one.name for one in CASES}) >= 60
+    assert {one.kind for one in CASES} == set(Kind)
+
+
+def test_the_page_has_the_confusion_table() -> None:
+    [told] = re.findall(r"<!-- begin confusion -->\n(.*?)\n<!-- end confusion -->", DOCS.read_text(), re.DOTALL)
+    assert told == confusion(), f"docs/failures.md should say:\n{confusion()}"
+
+
+@pytest.mark.parametrize(
+    ("name", "evidence"),
+    [
+        ("code-value-error", "ValueError: Expected input batch_size (32) to match target batch_size (31)."),
+        ("code-key-error-chained", "RuntimeError: checkpoint has no vocabulary"),
+        ("code-torchrun-rank3", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (32x512 and 256x512)"),
+        ("code-syntax-error", "SyntaxError: expected ':'"),
+        ("code-dataloader-worker", "ValueError: bad shard 12"),
+        ("launcher-container-entry", "slurmstepd: error: pyxis: enroot-switchroot: failed to execute: /bin/sh: No such file"),
+        ("host-torchrun-sigkill", "traceback : Signal 9 (SIGKILL) received by PID 2190"),
+        ("timeout", "slurmstepd: error: *** JOB 12345 ON n1 CANCELLED AT 2026-11-30T18:02:11 DUE TO TIME LIMIT ***"),
+        ("cancelled", "sacct: cancelled (cancelled by user id 1017)"),
+        ("sigterm-143", "exit code 143"),
+        ("unexplained-exit-1", ""),
+    ],
+)  # fmt: skip
+def test_the_evidence(name: str, evidence: str) -> None:
+    assert case(name).diagnosed().failure.evidence == evidence
+
+
+def test_the_rank_is_the_one_that_the_line_names() -> None:
+    assert case("gpu-oom").diagnosed().failure.rank == 3
+    assert case("code-srun-label").diagnosed().failure.rank == 1
+    assert case("code-value-error").diagnosed().failure.rank is None
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_only_a_bad_end_has_a_failure(state: State) -> None:
+    found = diagnose(End(state, who="sacct"), "")
+    assert (found is not None) == (state.ended and state not in (State.SUCCEEDED, State.SKIPPED))
+
+
+def test_without_a_scheduler_the_log_tells_of_its_limit() -> None:
+    log = case("timeout").log
+    end = End(State.FAILED, exit_code=143, by_scheduler=False, who="exit file")
+    found = diagnose(end, log)
+    assert found is not None
+    assert found.failure.cause == "time-limit"
+    told = diagnose(End(State.FAILED, exit_code=143, who="sacct"), log)
+    assert told is not None
+    assert told.failure.cause == "terminated"
+
+
+def test_an_eviction_is_no_preemption_by_another_job() -> None:
+    found = diagnose(End(State.PREEMPTED, reason="Evicted", who="kubeflow"), "")
+    assert found is not None
+    assert found.failure.cause == "evicted"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=400), st.sampled_from(list(State)), st.none() | st.integers(-1, 300), st.none() | st.integers(0, 70))
+def test_any_log_is_understood_or_not_but_never_breaks(log: str, state: State, code: int | None, signal: int | None) -> None:
+    found = diagnose(
+        End(state, code, signal, log[:40]), f'Traceback (most recent call last):\n  File "{log}", line 3, in {log}\n{log}Error: {log}'
+    )
+    assert found is None or Failure.model_validate_json(found.failure.model_dump_json()) == found.failure
+
+
+def test_a_line_of_a_megabyte_is_cut() -> None:
+    found = diagnose(End(State.FAILED, 1), "RuntimeError: CUDA out of memory. " + "x" * 1_000_000)
+    assert found is not None
+    assert (found.failure.cause, len(found.failure.evidence)) == ("gpu-memory", 300)
+
+
+# --------------------------------------------------------------------------- tracebacks as lines of the commit
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/nemo_run/code/src/a.py", "src/a.py"),
+        ("/jobs/runs/0123456789abcdef/code/train.py", "train.py"),
+        ("train.py", "train.py"),
+        ("./src/a.py", "src/a.py"),
+        ("/usr/lib/python3.12/runpy.py", None),
+        ("/jobs/runs/ffffffffffffffff/code/train.py", None),
+        ("/nemo_run/code/../x.py", None),
+        ("/nemo_run/code//x.py", None),
+        ("../x.py", None),
+        ("<frozen runpy>", None),
+        ("<string>", None),
+        ("venv/lib/python3.12/site-packages/torch/nn.py", None),
+        ("/nemo_run/code/" + "a" * 500, None),
+    ],
+)
+def test_paths_of_frames(path: str, expected: str | None) -> None:
+    assert in_package(Frame(path, 3, "f"), ROOTS) == expected
+
+
+@pytest.mark.parametrize("line", [0, 1_000_000, 10**8])
+def test_line_numbers_that_no_file_has(line: int) -> None:
+    assert in_package(Frame("train.py", line, "f"), ROOTS) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (PackageSpec(), ()),
+        (NothingSpec(), ()),
+        (PackageSpec("models/nano"), (("", "models/nano"),)),
+        (PackageSpec("models", more=(Choice("*.py", "shared"),)), (("", "models"), ("", "shared"))),
+        (PatternSpec((Choice("src/**", "src"),)), (("", "src"),)),
+        (HybridSpec((("a", PackageSpec("x")), ("b", PackageSpec()))), (("a", "x"), ("b", ""))),
+        (HybridSpec((("a", PackageSpec("x")),), extract_at_root=True), (("", "x"),)),
+    ],
+)
+def test_which_folder_of_the_repository_a_package_comes_from(spec: AnySpec, expected: tuple[tuple[str, str], ...]) -> None:
+    assert tuple((root.package, root.repository) for root in code_roots(spec)) == expected
+
+
+def test_frames_become_lines_that_the_commit_has() -> None:
+    log = case("gpu-oom").log
+    record = failed(log, texts={"train.py": TRAIN, "src/model/attention.py": "x\n" * 118})
+    assert record.failure is not None
+    assert [(place.path, place.line, place.function) for place in record.failure.places] == [
+        ("train.py", 31, "main"),
+        ("src/model/attention.py", 118, "forward"),
+    ]
+    short = failed(log, texts={"src/model/attention.py": "x\n" * 117})
+    assert short.failure is not None
+    assert short.failure.places == (), "neither a file that is not there nor a line behind a file's end"
+
+
+def test_the_packages_folder_comes_off_and_the_repositorys_goes_in_front() -> None:
+    log = 'Traceback (most recent call last):\n  File "/nemo_run/code/part/a.py", line 2, in <module>\nValueError: x\n'
+    subpath = (CodeRoot(repository="models/nano"),)
+    assert [place.path for place in places(failed(log, texts={"models/nano/part/a.py": TRAIN}, code_roots=subpath))] == [
+        "models/nano/part/a.py"
+    ]
+    hybrid = (CodeRoot(package="part", repository="lib"), CodeRoot(repository="tools"))
+    assert [place.path for place in places(failed(log, texts={"lib/a.py": TRAIN}, code_roots=hybrid))] == ["lib/a.py"]
+    assert [place.path for place in places(failed(log, texts={"tools/part/a.py": TRAIN}, code_roots=hybrid))] == ["tools/part/a.py"]
+    assert places(failed(log, texts={"part/a.py": TRAIN}, code_roots=hybrid)) == ()
+
+
+def places(record: RunRecord) -> tuple[Place, ...]:
+    assert record.failure is not None
+    return record.failure.places
+
+
+def test_paths_that_lead_elsewhere_are_dropped() -> None:
+    record = failed(case("attack-paths").log)
+    assert [(place.path, place.line, place.function) for place in places(record)] == [("train.py", 5, "")]
+
+
+def test_lines_of_a_working_folder_are_not_the_commits() -> None:
+    assert places(failed(case("code-value-error").log, uncommitted=True)) == ()
+
+
+def test_what_github_does_not_say_is_not_annotated_and_few_files_are_asked_for() -> None:
+    fakes = Fakes()
+    fakes.fail("forge.read_text")
+    frames = "".join(f'  File "/nemo_run/code/f{number}.py", line 1, in f\n' for number in range(30))
+    log = f"Traceback (most recent call last):\n{frames}ValueError: x\n"
+    record = explained(run_record(state=State.FAILED, exit_code=1, evidence="sacct"), log, fakes.world)
+    assert record.failure is not None
+    assert (record.failure.cause, record.failure.places) == ("exception", ())
+    assert len(fakes.trace.of("forge.read_text")) == 6
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../a", "a/../b", "a//b", "./a", "", "a\nb", "a\\b", "x" * 401])
+def test_a_record_holds_no_path_that_leads_elsewhere(path: str) -> None:
+    with pytest.raises(ValidationError):
+        Place(path=path, line=1)
+
+
+def test_tracebacks_of_ranks_that_write_at_the_same_time() -> None:
+    found = tracebacks(lines_of(case("code-interleaved-ranks").log))
+    assert [(one.rank, one.name, len(one.frames)) for one in found[:2]] == [(0, "AssertionError", 2), (1, "AssertionError", 2)]
+
+
+# --------------------------------------------------------------------------- the words
+
+
+def said(record: RunRecord, tail: str = "", voice: Voice = Voice()) -> str:  # noqa: B008 - it is frozen
+    return run_report(record, tail, NOON + timedelta(minutes=20), voice).comment
+
+
+def test_the_comment_says_what_where_whom_and_what_next() -> None:
+    body = said(failed(case("gpu-oom").log, texts={"train.py": TRAIN, "src/model/attention.py": "x\n" * 118}))
+    lines = body.splitlines()
+    assert lines[0] == "### ❌ train · cluster · out of GPU memory after 3m 12s"
+    link = f"[`src/model/attention.py:118`](https://github.com/org/repo/blob/{HEAD}/src/model/attention.py#L118)"
+    [evidence] = [line for line in lines if line.startswith("`torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")]
+    assert evidence.endswith(f" in {link}, on rank 3")
+    assert "This looks like the change, not the machine." in lines
+    assert "**Next:** Use a smaller micro batch" in body
+    assert "`/train profile=cluster recipe=default` runs it once more." in body
+    at_terminal = said(failed(case("code-value-error").log), voice=Voice(at_terminal=True))
+    assert " in `train.py:31`" in at_terminal
+
+
+@pytest.mark.parametrize("name", sorted(CAUSES))
+def test_every_cause_has_words(name: str) -> None:
+    failure = Failure(kind=CAUSES[name].kind, cause=name, said_by="log", evidence="x")
+    record = run_record(state=State.FAILED, exit_code=1, failure=failure)
+    body = said(record)
+    assert CAUSES[name].step in body
+    assert CAUSES[name].step.endswith(".")
+    assert headline(record, NOON) == ((name != "exception" and CAUSES[name].title) or "failed with exit code 1")
+
+
+def test_a_cause_of_a_later_version_still_has_its_class() -> None:
+    failure = Failure(kind=Kind.DISK, cause="tape-broken", said_by="log", evidence="x")
+    assert "### ❌ train · cluster · failed with exit code 1" in said(run_record(state=State.FAILED, exit_code=1, failure=failure))
+    # A record whose cause is of another class has been tampered with: the class's own words do.
+    mixed = Failure(kind=Kind.CODE, cause="preempted", said_by="log")
+    assert mixed.words.kind is Kind.CODE
+
+
+def test_nothing_in_a_log_acts() -> None:
+    record = failed(case("attack-markup").log)
+    body = said(record, tail=case("attack-markup").log)
+    outside = re.sub(r"```text.*?```", "", body, flags=re.DOTALL)
+    [evidence] = [line for line in outside.splitlines() if "@org/everyone" in line]
+    assert evidence.startswith("``ValueError: @org/everyone <img")
+    assert "<img" not in re.sub(r"``.*``", "", outside)
+    assert body.count("<!-- nemotron-dispatch run ") == 1 + evidence.count("<!-- nemotron-dispatch run ")
+    [note] = line_annotations(record)[:1]
+    assert "@\u200borg" in note.message
+
+
+def test_annotations_are_the_raising_line_and_its_callers_once() -> None:
+    check = run_report(failed(case("code-value-error").log), "", NOON, Voice()).check
+    assert [(note.path, note.line, note.level) for note in check.annotations] == [("train.py", 31, "failure"), ("train.py", 42, "notice")]
+    assert check.annotations[0].message.startswith("ValueError: Expected input batch_size")
+    assert check.annotations[1].message == "Called from here on the way to train.py:31, where the job failed."
+
+
+def test_what_stands_far_above_the_end_is_shown_too() -> None:
+    log = case("code-value-error").log + "srun: error: somewhere else\n" * 50
+    body = said(failed(log), tail=log)
+    assert "<summary>Around the error</summary>" in body
+    assert "<summary>Around the error</summary>" not in said(failed(log), tail=case("code-value-error").log)
+
+
+def test_tables_of_runs_name_it() -> None:
+    fakes = Fakes()
+    assert "out of GPU memory after 3m 12s" in "\n".join(runs_table([failed(case("gpu-oom").log)], fakes.world))
+
+
+# --------------------------------------------------------------------------- once, at the end
+
+
+def seen_end(fakes: Fakes, log: bytes, word: str = "FAILED") -> RunRecord:
+    """A sweep looks at run 100, which has ended, and says so."""
+    policy = read_policy(fakes.world)
+    fakes.cluster.add(run_record(), "running", word, log=log)
+    sweep = fakes.cluster.sweep()
+    sights = sights_of(sweep, "slurm")
+    [run] = sweep.runs
+    seen = look(fakes.world, fakes.cluster, run, sights[run.run_key], GRACE, sights)
+    assert seen is not None
+    return report(fakes.world, fakes.cluster, policy, seen).record
+
+
+def test_it_is_decided_when_the_end_is_seen_and_remembered() -> None:
+    fakes = Fakes()
+    fakes.forge.texts[(HEAD, "train.py")] = TRAIN
+    seen_end(fakes, case("code-value-error").log.encode())
+    kept = parse_record(fakes.cluster.runs[run_record().run_key].record)
+    assert kept.failure is not None
+    assert kept.failure.cause == "exception"
+    [check] = fakes.forge.checks.values()
+    assert check.title == "failed with ValueError after 1m"
+    assert len(check.annotations) == 2
+
+
+def test_an_end_that_is_said_again_annotates_nothing_twice() -> None:
+    fakes = Fakes()
+    fakes.forge.texts[(HEAD, "train.py")] = TRAIN
+    fakes.fail("cluster.save", "cluster.failed")
+    with pytest.raises(ClusterError):
+        seen_end(fakes, case("code-value-error").log.encode())
+    del fakes.trace.fail["cluster.save"]
+    seen_end(fakes, case("code-value-error").log.encode())
+    [check] = fakes.forge.checks.values()
+    assert len(check.annotations) == 2
+
+
+def test_a_secret_in_the_evidence_is_masked() -> None:
+    fakes = Fakes(to_hide=("hunter2hunter2",))
+    log = f'Traceback (most recent call last):\n  File "train.py", line 1, in <module>\nValueError: hunter2hunter2 or hf_{"a" * 30}\n'
+    record = seen_end(fakes, log.encode())
+    assert record.failure is not None
+    assert record.failure.evidence == "ValueError: *** or ***"
+
+
+def test_of_a_long_log_more_is_read_than_is_shown() -> None:
+    """One rank's traceback, and then what the others have to say of it."""
+    fakes = Fakes()
+    others = "[rank1]:[E1130 14:12:44.9 ProcessGroupNCCL.cpp:616] frame #0: c10d::abort\n" * 2000
+    assert len(others) > TAIL_READ
+    record = seen_end(fakes, (case("code-value-error").log + others).encode())
+    assert record.failure is not None
+    assert record.failure.cause == "exception"
+
+
+def test_what_passed_has_none_and_reads_nothing_more() -> None:
+    fakes = Fakes()
+    record = seen_end(fakes, case("code-value-error").log.encode(), "COMPLETED")
+    assert record.failure is None
+    assert not fakes.trace.of("forge.read_text")
