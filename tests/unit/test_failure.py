@@ -81,7 +81,7 @@ def test_the_page_has_the_confusion_table() -> None:
         ("code-torchrun-rank3", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (32x512 and 256x512)"),
         ("code-syntax-error", "SyntaxError: expected ':'"),
         ("code-dataloader-worker", "ValueError: bad shard 12"),
-        ("launcher-container-entry", "slurmstepd: error: pyxis: enroot-switchroot: failed to execute: /bin/sh: No such file"),
+        ("launcher-execve", "slurmstepd: error: execve(): python: No such file or directory"),
         ("host-torchrun-sigkill", "traceback : Signal 9 (SIGKILL) received by PID 2190"),
         ("timeout", "slurmstepd: error: *** JOB 12345 ON n1 CANCELLED AT 2026-11-30T18:02:11 DUE TO TIME LIMIT ***"),
         ("cancelled", "sacct: cancelled (cancelled by user id 1017)"),
