@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from dispatcher.diagnosis import Diagnosis, End, diagnose
 from dispatcher.errors import DispatchError
-from dispatcher.failure import Place
+from dispatcher.failure import MAX_PATH, Place
 from dispatcher.record import CodeRoot, RunRecord
 from dispatcher.slurm import State
 from dispatcher.traceback_lines import Frame, function_of, in_package
@@ -63,7 +63,7 @@ def _places(found: Diagnosis, record: RunRecord, world: World) -> tuple[Place, .
 
 def _place(path: str, frame: Frame, roots: Iterable[CodeRoot], length: Callable[[str], int]) -> Place | None:
     for candidate in _candidates(path, tuple(roots) or (CodeRoot(),)):
-        if frame.line <= length(candidate):
+        if len(candidate) <= MAX_PATH and frame.line <= length(candidate):
             return Place(path=candidate, line=frame.line, function=function_of(frame))
     return None
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_EVIDENCE = 300
 MAX_PLACES = 20
+MAX_PATH = 400
 
 
 class Kind(str, Enum):
@@ -60,7 +61,7 @@ class Place(BaseModel):
 
     path: Annotated[str, AfterValidator(_inside)] = Field(pattern=r"^[^\x00-\x1f\x7f\\]{1,400}$")
     line: int = Field(ge=1, le=999_999)
-    function: str = Field(default="", pattern=r"^[^\W\d][\w.]{0,99}$|^<(?:module|lambda|listcomp|genexpr|dictcomp|setcomp)>$|^$")
+    function: str = Field(default="", pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,99}$|^<(?:module|lambda|listcomp|genexpr|dictcomp|setcomp)>$|^$")
 
 
 class Failure(BaseModel):
@@ -74,7 +75,7 @@ class Failure(BaseModel):
     evidence: str = Field(default="", max_length=MAX_EVIDENCE)
     """The line that says so, redacted; empty where nothing does."""
     said_by: Literal["scheduler", "exit status", "log"]
-    error: str = Field(default="", pattern=r"^([A-Za-z_]\w{0,79})?$")
+    error: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,79})?$")
     """The name of the Python exception."""
     rank: int | None = Field(default=None, ge=0, le=999_999)
     """Whose line it is, where the lines of a log say that."""

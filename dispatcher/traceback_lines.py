@@ -20,7 +20,7 @@ _LABEL = re.compile(
 )
 _HEADER = re.compile(r"(?:.{0,80}\s)?(?:Original )?Traceback \(most recent call last\):\s*$")
 _FRAME = re.compile(r'  File "(?P<path>[^"]{1,1000})", line (?P<line>\d{1,9})(?:, in (?P<name>.{1,200}))?\s*$')
-_RAISED = re.compile(r"(?P<name>(?:[A-Za-z_]\w{0,79}\.){0,8}[A-Za-z_]\w{0,79})(?::\s?(?P<message>.*))?$")
+_RAISED = re.compile(r"(?P<name>(?:[A-Za-z_]\w{0,79}\.){0,8}[A-Za-z_]\w{0,79})(?::\s?(?P<message>.*))?$", re.ASCII)
 _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
@@ -29,7 +29,7 @@ _ENDING = re.compile(r"(?:Error|Exception|Exit|Interrupt|Iteration|Warning|Failu
 # So many lines of others may stand inside a traceback.
 _INTERLOPERS = 20
 _RELATIVE = re.compile(r"(?!/)[^<>\x00-\x1f\x7f\\]{1,400}")
-_NAME = re.compile(r"[^\W\d][\w.]{0,99}|<(?:module|lambda|listcomp|genexpr|dictcomp|setcomp)>")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}|<(?:module|lambda|listcomp|genexpr|dictcomp|setcomp)>")
 
 
 @dataclass(frozen=True)

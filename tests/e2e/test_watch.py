@@ -147,10 +147,10 @@ T0 = 1_700_000_000
 ENDS = {
     "COMPLETED": (f"COMPLETED|0:0|{T0}|{T0 + 724}|724|n1|None", "succeeded", "failure", "left no results file"),
     "FAILED": (f"FAILED|3:0|{T0}|{T0 + 192}|192|n1|NonZeroExitCode", "failed", "failure", "failed with exit code 3 after 3m 12s"),
-    "a signal": (f"FAILED|0:9|{T0}|{T0 + 60}|60|n1|None", "failed", "failure", "was ended by signal 9 after 1m"),
+    "a signal": (f"FAILED|0:9|{T0}|{T0 + 60}|60|n1|None", "failed", "failure", "was killed, perhaps for lack of memory after 1m"),
     "TIMEOUT": (f"TIMEOUT|0:0|{T0}|{T0 + 300}|300|n1|None", "timeout", "timed_out", "was ended at its time limit after 5m"),
     "DEADLINE": (f"DEADLINE|0:0|{T0}|{T0 + 300}|300|n1|None", "timeout", "timed_out", "time limit"),
-    "OUT_OF_MEMORY": (f"OUT_OF_MEMORY|0:125|{T0}|{T0 + 60}|60|n1|None", "out_of_memory", "failure", "ran out of memory after 1m"),
+    "OUT_OF_MEMORY": (f"OUT_OF_MEMORY|0:125|{T0}|{T0 + 60}|60|n1|None", "out_of_memory", "failure", "out of host memory after 1m"),
     "CANCELLED": (f"CANCELLED by 1000|0:15|{T0}|{T0 + 60}|60|n1|None", "cancelled", "cancelled", "cancelled by user id 1000"),
     "PREEMPTED": (f"PREEMPTED|0:0|{T0}|{T0 + 60}|60|n1|None", "preempted", "failure", "the machine, not the change"),
     "NODE_FAIL": (f"NODE_FAIL|0:0|{T0}|{T0 + 60}|60|n1|None", "node_fail", "failure", "the machine, not the change"),

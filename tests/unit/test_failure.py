@@ -131,6 +131,24 @@ def test_any_log_is_understood_or_not_but_never_breaks(log: str, state: State, c
     assert found is None or Failure.model_validate_json(found.failure.model_dump_json()) == found.failure
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.text(min_size=1, max_size=500), st.integers(0, 10**8), st.text(max_size=120), st.sampled_from(["", "lib"]))
+def test_any_frame_is_a_line_of_the_commit_or_nothing(path: str, line: int, name: str, repository: str) -> None:
+    fakes = Fakes()
+    fakes.forge.texts = AnyFile()
+    log = f'Traceback (most recent call last):\n  File "{path}", line {line}, in {name}\nValueError: x\n'
+    record = run_record(state=State.FAILED, exit_code=1, evidence="sacct", code_roots=(CodeRoot(repository=repository),))
+    found = explained(record, log, fakes.world)
+    assert parse_record(found.to_json()) == found
+
+
+class AnyFile(dict[tuple[str, str], str]):
+    """A commit that has every file."""
+
+    def get(self, key: object, default: object = None) -> str:  # type: ignore[override]
+        return "line\n" * 1000
+
+
 def test_a_line_of_a_megabyte_is_cut() -> None:
     found = diagnose(End(State.FAILED, 1), "RuntimeError: CUDA out of memory. " + "x" * 1_000_000)
     assert found is not None
@@ -177,6 +195,7 @@ def test_line_numbers_that_no_file_has(line: int) -> None:
         (PatternSpec((Choice("src/**", "src"),)), (("", "src"),)),
         (HybridSpec((("a", PackageSpec("x")), ("b", PackageSpec()))), (("a", "x"), ("b", ""))),
         (HybridSpec((("a", PackageSpec("x")),), extract_at_root=True), (("", "x"),)),
+        (PackageSpec("a" * 401), ()),
     ],
 )
 def test_which_folder_of_the_repository_a_package_comes_from(spec: AnySpec, expected: tuple[tuple[str, str], ...]) -> None:
