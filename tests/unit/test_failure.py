@@ -343,7 +343,7 @@ def seen_end(fakes: Fakes, log: bytes, word: str = "FAILED") -> RunRecord:
     sweep = fakes.cluster.sweep()
     sights = sights_of(sweep, "slurm")
     [run] = sweep.runs
-    seen = look(fakes.world, fakes.cluster, run, sights[run.run_key], GRACE, sights)
+    seen = look(fakes.world, fakes.cluster, run, sights[run.run_key], GRACE)
     assert seen is not None
     return report(fakes.world, fakes.cluster, policy, seen).record
 
