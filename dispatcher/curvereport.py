@@ -14,7 +14,7 @@ from datetime import datetime
 from dispatcher.measuring import skipped_words
 from dispatcher.phrases import number, plural
 from dispatcher.record import RunRecord
-from dispatcher.series import Curve
+from dispatcher.series import Curve, Progress
 from dispatcher.slurm import State
 from dispatcher.untrusted import neutralise
 
@@ -29,12 +29,16 @@ def progress_line(record: RunRecord, now: datetime) -> str:
     found = record.progress
     if found is None or (record.state is not State.RUNNING and (not record.state.ended or record.ended_well)):
         return ""
-    of = f" of {found.total:,}" if found.total else ""
-    words = [f"step {found.step:,}{of}", *(f"{neutralise(name)} {number(value)}" for name, value in found.values.items())]
+    words = [steps_words(found), *(f"{neutralise(name)} {number(value)}" for name, value in found.values.items())]
     if record.state is not State.RUNNING:
         return f"It got to {' · '.join(words)}"
     hours = _gpu_hours(record, now)
     return " · ".join([f"**{words[0]}**", *words[1:], *([f"{hours:.1f} GPU-hours so far"] if hours is not None else [])])
+
+
+def steps_words(progress: Progress) -> str:
+    """`step 120 of 500`, or `step 120` where nobody says how many there are to be."""
+    return f"step {progress.step:,}" + (f" of {progress.total:,}" if progress.total else "")
 
 
 def _gpu_hours(record: RunRecord, now: datetime) -> float | None:

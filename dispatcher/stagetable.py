@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from dispatcher.answer import Voice
+from dispatcher.curvereport import steps_words
 from dispatcher.phrases import number
 from dispatcher.record import Member, RunRecord
 from dispatcher.report import after_words, headline, icon, links
@@ -13,6 +14,8 @@ from dispatcher.slurm import State
 from dispatcher.untrusted import code, neutralise
 
 NOT_BEGUN = "did not start: its check says why, if it has one"
+# A run has one row of the table.
+_FEW = 4
 UNHEARD = "its cluster does not answer right now"
 
 
@@ -52,11 +55,14 @@ def stage_table(
 
 
 def metrics_words(record: RunRecord) -> str:
-    """What the job measured, behind its state; empty where it has measured nothing."""
+    """What the job measured, or how far it is, behind its state; empty where nothing is known. The check has all metrics."""
+    if record.state is State.RUNNING and record.progress is not None:
+        return f" · {steps_words(record.progress)}"
     found = [
         f"{neutralise(name)} {neutralise(value) if isinstance(value, str) else number(value)}" for name, value in record.results.items()
     ]
-    return " · **" + ", ".join(found) + "**" if found else ""
+    more = ", …" if len(found) > _FEW else ""
+    return " · **" + ", ".join(found[:_FEW]) + more + "**" if found else ""
 
 
 def _stage(member: Member, record: RunRecord | None) -> str:

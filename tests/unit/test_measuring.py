@@ -16,6 +16,7 @@ from dispatcher.record import Resources, RunRecord, parse_record
 from dispatcher.report import run_report
 from dispatcher.series import READ_BYTES, Curve, Progress
 from dispatcher.slurm import Observation, State
+from dispatcher.stagetable import metrics_words
 from dispatcher.thresholds import MetricVerdict
 from dispatcher.watching import watch
 from tests.fakes import NOON, POLICY, Fakes, run_record
@@ -189,6 +190,19 @@ def test_the_comment_folds_the_curves_and_the_terminal_has_blocks() -> None:
     terminal = "\n".join(curve_lines(record, at_terminal=True))
     assert "mermaid" not in terminal
     assert "loss █▁ 1.5 to 2, steps 1 to 9" in terminal
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"progress": Progress(step=120, total=500, values={"loss": 1.0}), "results": {}}, " · step 120 of 500"),
+        ({"state": State.SUCCEEDED, "progress": Progress(step=9), "results": {"loss": 1.5}}, " · **loss 1.5**"),
+        ({"state": State.SUCCEEDED, "results": dict.fromkeys("abcdef", 1)}, " · **a 1, b 1, c 1, d 1, …**"),
+        ({}, ""),
+    ],
+)
+def test_one_row_of_several_runs(fields: dict[str, object], expected: str) -> None:
+    assert metrics_words(shown(**fields)) == expected
 
 
 def test_a_spark_for_each_value() -> None:
