@@ -181,7 +181,7 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
     due = around is not None and progress_due(run, sight, around.policy, world.clock.now())
     if due or changed(run, sight) or (around is not None and around.measure):
         record = with_series(record, tail, files, cluster, around.policy if around else None, world.settings.to_hide)
-    moved = due and record.progress != before.progress
+    moved = due and record.progress is not None and not record.progress.same_as(before.progress)
     return Seen(_with_link(record, cluster, files, tail, world.settings.to_hide), tail, moved=moved)
 
 

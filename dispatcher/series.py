@@ -80,6 +80,10 @@ class Progress(_Kept):
     total: int | None = None
     values: dict[Name, float] = Field(default_factory=dict)
 
+    def same_as(self, other: Progress | None) -> bool:
+        """Whether both say the same; a value that is NaN in both is the same."""
+        return other is not None and self.model_dump_json() == other.model_dump_json()
+
 
 def parse_series(content: bytes, cut: bool = False) -> Measured:
     """Bytes of a file → what was measured; never raises. `cut`: the beginning is missing, so the first line may be half a line.

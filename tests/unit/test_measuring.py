@@ -64,6 +64,12 @@ def test_steps_are_told_with_a_change_and_then_only_when_it_is_due() -> None:
     [comment] = fakes.forge.comments.values()
     assert "**step 3 of 500** · loss 1.8 · 2.7 GPU-hours so far" in comment.body
 
+    fakes.cluster.runs[KEY].results = {"code/out/m.jsonl": lines(2.0, 1.9, 1.8, math.nan)}
+    fakes.clock.sleep(600)
+    watch(fakes.world, policy)
+    [comment] = fakes.forge.comments.values()
+    assert "**step 4 of 500** · loss nan" in comment.body
+
     # Due again, and nothing has moved: GitHub hears nothing.
     fakes.clock.sleep(3600)
     fakes.steps.clear()
