@@ -14,20 +14,13 @@ from datetime import datetime
 from pathlib import Path
 
 from dispatcher.authorise import Grant
-from dispatcher.automount import GitMount, mount_lines
+from dispatcher.automount import GitMount
 from dispatcher.coderoots import code_roots
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
 from dispatcher.jobconfig import JobConfig
 from dispatcher.jobparts import array_tasks
-from dispatcher.launcher import (
-    WITH_PROCESSES,
-    begin_fault_tolerant,
-    failures_allowed,
-    for_each_node,
-    ray_lines,
-    unsuitable,
-)
+from dispatcher.launcher import WITH_PROCESSES, unsuitable
 from dispatcher.limits import asked_for, image_of
 from dispatcher.packager import whole_spec
 from dispatcher.pipeline import variable
@@ -37,24 +30,12 @@ from dispatcher.profile import CloudProfile, Profile, SlurmProfile
 from dispatcher.recipe import INLINE_FILE, Recipe
 from dispatcher.record import JOB_ID, Resources, RunRecord, Target
 from dispatcher.slurm import State
-from dispatcher.squash import import_lines, started_from
+from dispatcher.slurmjob import executor_fields, groups, setup_lines
 from dispatcher.untrusted import code
 from dispatcher.wandb import site_of
 
 # Fields of a profile that say how to get there or what to show, and not what the job computes: they are not part of its content.
 _NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "job_dir", "squash"}
-# Fields that SlurmExecutor takes as the profile has them.
-_AS_THEY_ARE: tuple[str, ...] = (
-    "cpus_per_gpu",
-    "mem",
-    "mem_per_cpu",
-    "mem_per_gpu",
-    "qos",
-    "gres",
-    "constraint",
-    "exclude",
-)
-_AS_THEY_ARE += ("segment", "network", "signal", "open_mode", "array")
 # Of a profile whose jobs an API starts: where the records lie, what the job's environment has, and what is said in other words.
 NOT_FOR_AN_API = {"tunnel", "host", "port", "user", "known_hosts", "jump", "job_dir"}
 NOT_FOR_AN_API |= {"env_vars", "wandb", "log_url", "attach", "packager", "dry_run"}
@@ -177,9 +158,9 @@ class JobPlan:
             "torchrun_nproc_per_node": self.processes_per_node if self.recipe.launcher in WITH_PROCESSES else None,
         }
         if isinstance(self.profile, SlurmProfile):
-            job["executor"] = self._executor(self.profile)
-            job["groups"] = self._groups(self.profile)
-            job["setup_lines"] = self._setup_lines(self.profile)
+            job["executor"] = executor_fields(self, self.profile)
+            job["groups"] = groups(self, self.profile)
+            job["setup_lines"] = setup_lines(self, self.profile)
         if isinstance(self.profile, CloudProfile):
             job["cloud"] = self._cloud(self.profile)
         return job
@@ -195,110 +176,15 @@ class JobPlan:
             "packs": bool(self.package.files),
         }
 
-    def _executor(self, profile: SlurmProfile) -> dict[str, object]:
-        """Fields of NeMo-Run's SlurmExecutor; what is None is left to its defaults."""
-        fields: dict[str, object] = {
-            "account": profile.account,
-            "partition": self.partition,
-            "nodes": profile.nodes,
-            "gpus_per_node": profile.gpus_per_node or None,
-            "time": profile.time,
-            "comment": self.run_key,
-            "exclusive": profile.exclusive or None,
-            "container_image": started_from(profile.container_image, profile.squash) if profile.container_image else None,
-            "container_mounts": self._container_mounts(profile),
-            "container_env": list(profile.container_env) or None if profile.container_image else None,
-            "wait_time_for_group_job": profile.wait_time_for_group_job,
-            "monitor_group_job": profile.monitor_group_job,
-            "monitor_group_job_wait_time": profile.monitor_group_job_wait_time,
-            "heterogeneous": bool(profile.het_groups) or None,
-            "memory_measure": profile.memory_measure or None,
-            # NeMo-Run takes the handles of its own runs, and cuts the id out.
-            "dependencies": [f"slurm://dispatch/{job}" for job in profile.dependencies] or None,
-            "dependency_type": profile.dependency_type if profile.dependencies else None,
-            "retries": failures_allowed(self.recipe.launcher, profile.retries),
-        }
-        fields.update({name: getattr(profile, name) for name in _AS_THEY_ARE})
-        fields.update(for_each_node(self.recipe.launcher, profile))
-        # As NeMo-Run submits: what a failing node ends, Slurm starts again.
-        fields.update(self._dependency(profile))
-        more = {"requeue": True, **({"reservation": profile.reservation} if profile.reservation else {}), **profile.additional_parameters}
-        fields["additional_parameters"] = {**more, **self._never_waits_for_ever}
-        fields["srun_args"] = list(profile.srun_args) or None
-        return {name: value for name, value in fields.items() if value is not None}
-
-    def _container_mounts(self, profile: SlurmProfile) -> list[str] | None:
-        """The profile's, then the repositories."""
-        if profile.container_image is None:
-            return None
-        return [*profile.container_mounts, *(mount.container_mount(self.run_dir) for mount in self.mounts)]
-
-    def _dependency(self, profile: SlurmProfile) -> dict[str, object]:
-        """What Slurm waits for: the jobs that the profile names, and those of earlier stages. NeMo-Run knows one kind for all of them."""
-        place = self.grant.stage
-        jobs = [earlier.job for earlier in self.earlier if earlier.job]
-        if place is None or not jobs:
-            return {}
-        if profile.dependencies and profile.dependency_type != place.when:
-            words = (
-                f"Profile `{self.profile_name}` waits for jobs of its own by `{profile.dependency_type}`, "
-                f"the stage `{place.name}` for others by `{place.when}`."
-            )
-            raise ConfigError("config.invalid", words, "Let both wait in the same way, or give the stage another profile.")
-        all_jobs = (*profile.dependencies, *jobs)
-        return {"dependencies": [f"slurm://dispatch/{job}" for job in all_jobs], "dependency_type": place.when}
-
     @property
-    def _never_waits_for_ever(self) -> dict[str, str]:
-        """Without this a job whose dependency cannot be met any more stays in Slurm's queue until somebody ends it."""
-        return {"kill-on-invalid-dep": "yes"} if any(earlier.job for earlier in self.earlier) else {}
-
-    def _groups(self, profile: SlurmProfile) -> list[dict[str, object]]:
-        """What differs between the components of a heterogeneous job; empty where the job is not one."""
-        counted = any(component.gpus_per_node for component in profile.components)
-        return [
-            {
-                "executor": {
-                    "nodes": component.nodes,
-                    "ntasks_per_node": component.ntasks_per_node,
-                    # NeMo-Run writes `None` for a component without, where the first one has GPUs, and nothing where it has none.
-                    "gpus_per_node": (component.gpus_per_node or 0) if counted else None,
-                    "srun_args": list(component.srun_args) or None,
-                    **({"container_image": started_from(component.container_image, profile.squash)} if component.container_image else {}),
-                },
-                "args": [*self.command[2], *group.args],
-                "env_vars": {**group.env_vars, "DISPATCH_GROUP": str(number)},
-            }
-            for number, (component, group) in enumerate(zip(profile.components, profile.het_groups, strict=True))
-        ]
-
-    def _setup_lines(self, profile: SlurmProfile) -> list[str]:
-        """What runs before the job's first step, in the batch script, with tracing off: NeMo-Run's template turns it on."""
-        results = self._written
-        return [
-            "{ set +vx; } 2>/dev/null",
-            *self._begin(profile, results),
-            f". {self.run_dir}/env",
-            *(line for mount in self.mounts for line in mount_lines(mount, self.job_dir, self.run_dir)),
-            *(ray_lines(self.run_dir) if self.recipe.launcher == "slurm_ray" else ()),
-            *profile.shell_lines,
-            *import_lines(self.run_dir, profile.images, profile.squash),
-        ]
-
-    @property
-    def _written(self) -> str:
+    def written(self) -> str:
         """What the job is to write, as words for a shell: what lies there before it starts is none of its own."""
         paths = (self.recipe.results, self.recipe.series)
         return " ".join(shlex.quote(f"{self.run_dir}/code/{path}") for path in paths if path is not None)
 
-    def _begin(self, profile: SlurmProfile, results: str) -> list[str]:
-        if self.recipe.launcher == "ft":
-            return begin_fault_tolerant(self.run_dir, self.run_key, results, _OTHER)
-        return _begin_task(self.run_dir, results) if profile.array else _begin(self.run_dir, results)
-
     def local_job(self) -> Compiled:
         """What `executor: local` starts: a script that goes into the unpacked commit and lets NeMo-Run's LocalExecutor run the recipe."""
-        results = self._written
+        results = self.written
         lines = [
             "#!/bin/sh",
             f"# dispatch-{self.run_key}: run by NeMo-Run's LocalExecutor in the commit's own folder",
@@ -399,43 +285,6 @@ class JobPlan:
         if self.grant.number is not None:
             tags.append(pull_tag(self.grant.repository, self.grant.number))
         return tuple(tags)
-
-
-# Where there is no accounting, this is all that says how a job ended. bash leaves 0 in `$?` when a signal ends it, so without the
-# program's own status (NeMo-Run's `exitcode`) a 0 is none.
-_ENDED = "ended=$?; [ $ended != 0 ] || ended=${exitcode:-143}"
-_OTHER = "{ echo 'Another job of this run has started.'; exit 1; }"
-
-
-def _begin(run_dir: str, results: str) -> list[str]:
-    """The first lines of a job: its place among others of the same run, its exit status, its results."""
-    started = f"{run_dir}/started"
-    return [
-        # The ledger's lock keeps a second job from being submitted; should one be all the same (an sbatch that hung for minutes on
-        # another login node), it ends here. The same job, started again by Slurm, goes on.
-        f'ln -s "$SLURM_JOB_ID" {started} 2>/dev/null || [ "$(readlink {started})" = "$SLURM_JOB_ID" ] || {_OTHER}',
-        "unset exitcode",
-        f"trap '{_ENDED}; echo $ended > {run_dir}/exit' EXIT",
-        # A results file that the commit brought along is no result.
-        f"rm -f {run_dir}/exit {results}",
-    ]
-
-
-def _begin_task(run_dir: str, results: str) -> list[str]:
-    """The same for a task of an array: all of them share the folder, so only the first one may take results away.
-
-    Each leaves a status of its own, whole or not at all; whoever ends last finds all of them, and leaves the greatest: 0 if all are.
-    """
-    started, task = f"{run_dir}/started", "$SLURM_ARRAY_TASK_ID"
-    own = f'"{run_dir}/exit.{task}"'
-    last = f"set -- {run_dir}/exit.*; [ $# -lt $SLURM_ARRAY_TASK_COUNT ] || cat {run_dir}/exit.* | sort -rn | head -n 1 > {run_dir}/exit"
-    return [
-        f'ln -s "$SLURM_ARRAY_JOB_ID" {started} 2>/dev/null && rm -f {results} || '
-        f'[ "$(readlink {started})" = "$SLURM_ARRAY_JOB_ID" ] || {_OTHER}',
-        "unset exitcode",
-        f'trap \'{_ENDED}; echo $ended > "{run_dir}/.exit.{task}" && mv "{run_dir}/.exit.{task}" {own}; {last}\' EXIT',
-        f"rm -f {run_dir}/exit {own}",
-    ]
 
 
 def commit_tag(sha: str) -> str:

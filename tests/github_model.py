@@ -6,6 +6,7 @@ What GitHub would answer about them is in github_server.py; this module is what 
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -231,10 +232,13 @@ class Pull(Issue):
 
 
 class Ids:
-    """Ids that only ever grow, from where GitHub's might be."""
+    """Ids that only ever grow, from where GitHub's might be.
+
+    Each server begins elsewhere: a comment's id makes its run's key, by which jobs are found again on a Slurm that several tests share.
+    """
 
     def __init__(self) -> None:
-        self._last = 1_600_000_000
+        self._last = random.randrange(1_600_000_000, 3_000_000_000)
         self._lock = threading.Lock()
 
     def next(self) -> int:

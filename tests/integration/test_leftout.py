@@ -34,6 +34,7 @@ def job(launcher: str, image: str | None) -> dict[str, object]:
         "launcher": launcher,
         "script": "train.py",
         "module": "",
+        "inline": "",
         "entrypoint": "python",
         "args": ["a=b c", "$(x) 'q'"],
         "torchrun_nproc_per_node": 8 if launcher == "torchrun" else None,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dispatcher.ports import JobView
+
 
 class ApiError(Exception):
     """The API was not reached or did not do it. `code` is one of `cloud.*` in the catalogue; the words are public."""
@@ -28,19 +30,6 @@ class Rendered:
     files: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class JobState:
-    """One job in the API's own words; times are seconds since the epoch."""
-
-    job_id: str
-    word: str
-    exit_code: int | None = None
-    reason: str = ""
-    started: float | None = None
-    ended: float | None = None
-    nodes: str = ""
-
-
 class Api(Protocol):
     """One place. Made from the profile's fields (`CloudProfile.model_dump`); raises `ApiError`, and `RefusedError` from `launch`.
 
@@ -56,7 +45,7 @@ class Api(Protocol):
     def find(self, run_key: str) -> str | None:
         """The id of the job of that name, whatever became of it; None when there is none."""
 
-    def look(self, job_ids: Sequence[str]) -> list[JobState]:
+    def look(self, job_ids: Sequence[str]) -> list[JobView]:
         """How they stand; without those that the API does not know."""
 
     def log(self, job_id: str) -> str:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.clouds.freetable import laid_over
-from dispatcher.effects.clouds.api import ApiError, JobState, RefusedError, Rendered, name_of
+from dispatcher.effects.clouds.api import ApiError, RefusedError, Rendered, name_of
 from dispatcher.effects.clouds.movers import Mover, move
 from dispatcher.effects.clouds.parcel import Parcel, laying, packed, unpacking
 from dispatcher.effects.clouds.program import command_of, launch_script
 from dispatcher.effects.clouds.runai import NotThereError, PassingError, RunAi, SaysNoError, TakenError
 from dispatcher.effects.nemorun import import_nemo_run
+from dispatcher.ports import JobView
 
 MOST_ARGS = 9_500
 """Characters of `args`: the API takes 10,000, says NeMo-Run."""
@@ -71,10 +72,10 @@ class DgxCloudApi:
         """By its name in the project."""
         return self._named(name_of(run_key))
 
-    def look(self, job_ids: Sequence[str]) -> list[JobState]:
+    def look(self, job_ids: Sequence[str]) -> list[JobView]:
         """One list of all our workloads; who is not in it is asked for by id, because absence has to be certain."""
         listed = {str(item.get("id")): item for item in self._listed("name=^dispatch-")}
-        found: list[JobState] = []
+        found: list[JobView] = []
         for job_id in job_ids:
             item = listed.get(job_id)
             if item is None:
@@ -389,11 +390,11 @@ export PET_NODE_RANK="${PET_NODE_RANK:-${RANK:-0}}"
 """
 
 
-def _state(job_id: str, item: Mapping[str, Any]) -> JobState:
+def _state(job_id: str, item: Mapping[str, Any]) -> JobView:
     ended = _seconds(item.get("completedAt"))
     ran = item.get("totalRunningTimeSeconds")
     started = ended - ran if ended is not None and isinstance(ran, int) else None
-    return JobState(job_id, str(item.get("phase") or "Unknown"), None, str(item.get("phaseMessage") or ""), started, ended)
+    return JobView(job_id, str(item.get("phase") or "Unknown"), None, str(item.get("phaseMessage") or ""), started, ended)
 
 
 def _seconds(text: object) -> float | None:

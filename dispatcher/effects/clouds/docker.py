@@ -18,9 +18,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dispatcher.effects.clouds.api import ApiError, JobState, RefusedError, Rendered, name_of
+from dispatcher.effects.clouds.api import ApiError, RefusedError, Rendered, name_of
 from dispatcher.effects.clouds.program import RUN_DIR, command_of, launch_script
 from dispatcher.effects.nemorun import import_nemo_run
+from dispatcher.ports import JobView
 
 LABEL = "nemotron-dispatch"
 CANCELLED = f"{RUN_DIR}/cancelled"
@@ -91,11 +92,11 @@ class DockerApi:
             found = self._named(name_of(run_key))
             return None if found is None or found.status == "created" else str(found.short_id)
 
-    def look(self, job_ids: Sequence[str]) -> list[JobState]:
+    def look(self, job_ids: Sequence[str]) -> list[JobView]:
         """One request for each container."""
         from docker.errors import NotFound
 
-        found: list[JobState] = []
+        found: list[JobView] = []
         with self._calls() as engine:
             for job_id in job_ids:
                 try:
@@ -107,7 +108,7 @@ class DockerApi:
                 word = "cancelled" if over and state.get("ExitCode") and self._was_cancelled(job_id) else state["Status"]
                 reason = "OOMKilled" if state.get("OOMKilled") else str(state.get("Error") or "")
                 code = state.get("ExitCode") if over else None
-                found.append(JobState(job_id, word, code, reason, started, ended if over else None))
+                found.append(JobView(job_id, word, code, reason, started, ended if over else None))
         return found
 
     def log(self, job_id: str) -> str:

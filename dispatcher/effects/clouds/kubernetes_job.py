@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.cloudstates import state_of
-from dispatcher.effects.clouds.api import ApiError, JobState, RefusedError, Rendered, name_of
+from dispatcher.effects.clouds.api import ApiError, RefusedError, Rendered, name_of
 from dispatcher.effects.clouds.kube import Namespace
 from dispatcher.effects.clouds.kube_files import RUN_KEY, JobFiles, code_in_secret
 from dispatcher.kubestates import Object, Seen, deleted, label_in, name_in
+from dispatcher.ports import JobView
 
 AT_ONCE = 100
 """Jobs whose pods are asked for in one request: their names stand in the address."""
@@ -91,16 +92,16 @@ class KubernetesJob(ABC):
         there = self.namespace.get(f"{self.PATH}/{name}") is not None or self.files.cancelled([name])
         return name if there else None
 
-    def look(self, job_ids: Sequence[str]) -> list[JobState]:
+    def look(self, job_ids: Sequence[str]) -> list[JobView]:
         """All jobs in one request, their pods in another."""
         jobs = {name_in(job): job for job in self.namespace.find_all(self.PATH, RUN_KEY) if name_in(job) in set(job_ids)}
         pods = self._pods(list(jobs))
         found = []
         for name, job in jobs.items():
             seen = self.seen(job, pods.get(name, []))
-            found.append(JobState(name, seen.word, seen.exit_code, seen.reason, seen.started, seen.ended, seen.nodes))
+            found.append(JobView(name, seen.word, seen.exit_code, seen.reason, seen.started, seen.ended, seen.nodes))
         gone = [job_id for job_id in job_ids if job_id not in jobs]
-        return [*found, *(JobState(name, "Cancelled") for name in sorted(self.files.cancelled(gone)))]
+        return [*found, *(JobView(name, "Cancelled") for name in sorted(self.files.cancelled(gone)))]
 
     def log(self, job_id: str) -> str:
         """From the pods as long as there are any, then what was kept when it was cancelled."""

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dispatcher.clouds.freetable import laid_over
-from dispatcher.effects.clouds.api import ApiError, JobState, RefusedError, Rendered, name_of
+from dispatcher.effects.clouds.api import ApiError, RefusedError, Rendered, name_of
 from dispatcher.effects.clouds.movers import Mover, move
 from dispatcher.effects.clouds.parcel import Parcel, laying, packed, unpacking
 from dispatcher.effects.clouds.program import command_of, launch_script
 from dispatcher.effects.nemorun import import_nemo_run
+from dispatcher.ports import JobView
 
 MOST_LINE = 96 * 1024
 """Bytes of one argument: Linux takes 128 KiB."""
@@ -72,10 +73,10 @@ class LeptonApi:
         """By its name, archived ones too."""
         return self._named(name_of(run_key))
 
-    def look(self, job_ids: Sequence[str]) -> list[JobState]:
+    def look(self, job_ids: Sequence[str]) -> list[JobView]:
         """One list of all our jobs; who is not in it is asked for by id, because absence has to be certain."""
         listed = {str(job.metadata.id_): job for job in self._listed("dispatch-")}
-        found: list[JobState] = []
+        found: list[JobView] = []
         for job_id in job_ids:
             job = listed.get(job_id) or self._by_id(job_id)
             if job is not None and _word(job) != "Deleted":
@@ -475,9 +476,9 @@ def _word(job: Any) -> str:
     return word
 
 
-def _state(job_id: str, job: Any) -> JobState:
+def _state(job_id: str, job: Any) -> JobView:
     started, ended = _seconds(job.status and job.status.creation_time), _seconds(job.status and job.status.completion_time)
-    return JobState(job_id, _word(job), None, "", started, ended)
+    return JobView(job_id, _word(job), None, "", started, ended)
 
 
 def _seconds(value: int | None) -> float | None:

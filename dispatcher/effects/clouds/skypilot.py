@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dispatcher.effects.clouds.api import JobState, RefusedError, Rendered, name_of
+from dispatcher.effects.clouds.api import RefusedError, Rendered, name_of
 from dispatcher.effects.clouds.skypilot_log import exit_code, readable
 from dispatcher.effects.clouds.skypilot_server import (
     ASK_SECONDS,
@@ -30,6 +30,7 @@ from dispatcher.effects.clouds.skypilot_server import (
     words_of,
 )
 from dispatcher.effects.clouds.skypilot_task import IDLE_MINUTES, as_yaml, task_of
+from dispatcher.ports import JobView
 
 PROVISION_SECONDS = 1500.0
 """How long `launch` waits for machines. A server elsewhere goes on by itself after that."""
@@ -76,7 +77,7 @@ class SkypilotApi:
             began = any(status in (*_ACTIVE, "SUCCEEDED") for _, status in self._requests(name))
             return name if began or self._exists(name) else None
 
-    def look(self, job_ids: Sequence[str]) -> list[JobState]:
+    def look(self, job_ids: Sequence[str]) -> list[JobView]:
         """One request for the clusters, one for the queue of each that is up, and for jobs not in one what became of their requests."""
         with calls():
             clusters = self._clusters([self._shared] if self._shared else job_ids)
@@ -234,16 +235,16 @@ class SkypilotApi:
             raise
         return {job["job_name"]: job for job in sorted(jobs, key=lambda job: -job["job_id"])}
 
-    def _without_job(self, job_id: str, cluster: str) -> list[JobState]:
+    def _without_job(self, job_id: str, cluster: str) -> list[JobView]:
         """A job that is in no queue: what became of the request to launch it. Nothing where that tells nothing: then it is not known."""
         requests = self._requests(job_id)
         if any(status in _ACTIVE for _, status in requests):
-            return [JobState(job_id, "launching")]
+            return [JobView(job_id, "launching")]
         if requests and requests[0][1] == "CANCELLED":
-            return [JobState(job_id, "CANCELLED")]
+            return [JobView(job_id, "CANCELLED")]
         if requests and requests[0][1] == "FAILED":
-            return [JobState(job_id, "launch-failed", reason=self._why(requests[0][0]))]
-        return [JobState(job_id, "cluster-init")] if cluster == "INIT" else []
+            return [JobView(job_id, "launch-failed", reason=self._why(requests[0][0]))]
+        return [JobView(job_id, "cluster-init")] if cluster == "INIT" else []
 
     def _why(self, request: str) -> str:
         """What a request failed with."""
@@ -253,9 +254,9 @@ class SkypilotApi:
             return words_of(error)
         return ""
 
-    def _state(self, job_id: str, word: str, start: float | None, end: float | None, reason: str = "", words: str = "") -> JobState:
+    def _state(self, job_id: str, word: str, start: float | None, end: float | None, reason: str = "", words: str = "") -> JobView:
         code = self._exit_code(job_id) if word == "FAILED" else None
-        return JobState(job_id, word, code, reason, start, end, words)
+        return JobView(job_id, word, code, reason, start, end, words)
 
     def _exit_code(self, job_id: str) -> int | None:
         """SkyPilot keeps it nowhere but in its last line."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dispatcher.effects.clouds.api import JobState
 from dispatcher.effects.clouds.skypilot import SkypilotApi
 from dispatcher.effects.clouds.skypilot_server import ASK_SECONDS, LOG_CHARACTERS, Tail, calls, within
+from dispatcher.ports import JobView
 
 _FIELDS = ("job_id", "job_name", "task_id", "status", "start_at", "end_at", "failure_reason", "cluster_resources")
 
@@ -20,7 +20,7 @@ class SkypilotJobsApi(SkypilotApi):
 
     launches = ("sky.jobs.launch",)
 
-    def look(self, job_ids: Sequence[str]) -> list[JobState]:
+    def look(self, job_ids: Sequence[str]) -> list[JobView]:
         """One request for all of them."""
         with calls():
             jobs = self._jobs()
