@@ -82,12 +82,14 @@ def exit_of(record: RunRecord) -> Exit:
 
 def _said(world: World, cluster: Cluster, policy: Policy, now: Seen) -> Seen:
     """Reports a change. When GitHub does not hear it, the ledger does not remember it as said: the next look, or `watch`, says it."""
-    world.say(f"Run {now.record.run_key}: {headline(now.record, world.clock.now())}.")
     try:
-        return report(world, cluster, policy, now)
+        told = report(world, cluster, policy, now)
     except ForgeError as error:
         world.say(f"GitHub could not be told: {error.cause} The next look tells it.")
-        return now
+        told = now
+    # Reported first: only then it is known whether what it measured passes.
+    world.say(f"Run {told.record.run_key}: {headline(told.record, world.clock.now())}.")
+    return told
 
 
 def _ended_elsewhere(world: World, cluster: Cluster, seen: Seen, offset: int) -> Outcome:
