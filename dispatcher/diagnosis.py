@@ -82,11 +82,8 @@ def diagnose(end: End, log: str) -> Diagnosis | None:
     if told is not None:
         return told
     found = _in_log(lines, scheduler_is_silent=not end.by_scheduler)
-    if found is not None and found.sign.rank < Rank.WEAK:
-        return _of_log(found, lines)
-    status = _by_status(end)
-    # A sign of a signal in the log names the process: it says more than the exit status that came of it.
-    return _of_log(found, lines) if found is not None else status
+    # Even a weak sign, such as that of a signal, names the process: it says more than the exit status that came of it.
+    return _of_log(found) if found is not None else _by_status(end)
 
 
 def _by_scheduler(end: End, lines: Sequence[Line]) -> Diagnosis | None:
@@ -182,7 +179,7 @@ def _by_status(end: End) -> Diagnosis:
     return Diagnosis(_failure(cause, said if cause != "exit-status" else "", "exit status"))
 
 
-def _of_log(found: _Found, lines: Sequence[Line]) -> Diagnosis:
+def _of_log(found: _Found) -> Diagnosis:
     one = found.traceback
     if one is None:
         return Diagnosis(_failure(found.sign.cause, found.line.text, "log", rank=found.line.rank))

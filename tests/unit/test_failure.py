@@ -380,6 +380,26 @@ def test_a_secret_in_the_evidence_is_masked() -> None:
     assert record.failure.evidence == "ValueError: *** or ***"
 
 
+@pytest.mark.parametrize(
+    ("told", "left", "parts", "exit_code", "cause"),
+    [
+        (9, "137\n", 1, 137, "killed"),
+        (11, "139", 1, 139, "crash"),
+        (9, "9", 1, 9, "exit-status"),
+        (3, "137", 1, 3, "exit-status"),
+        (9, "137", 4, 9, "exit-status"),
+        (9, "", 1, 9, "exit-status"),
+        (9, "99999999", 1, 9, "exit-status"),
+        (None, "137", 1, None, "exit-status"),
+    ],
+)
+def test_slurm_keeps_seven_bits_of_an_exit_code(told: int | None, left: str, parts: int, exit_code: int | None, cause: str) -> None:
+    record = run_record(state=State.FAILED, exit_code=told, evidence="sacct", parts=parts)
+    found = explained(record, "", Fakes().world, left)
+    assert found.failure is not None
+    assert (found.exit_code, found.failure.cause) == (exit_code, cause)
+
+
 def test_of_a_long_log_more_is_read_than_is_shown() -> None:
     """One rank's traceback, and then what the others have to say of it."""
     fakes = Fakes()
