@@ -95,7 +95,7 @@ IGNORED: Mapping[str, str] = {
     "not-created": "Only new comments count: one that was edited or deleted asks for nothing.",
     "bot": "What bots write or press asks for nothing.",
     "plain-issue": "The comment is on an issue, not on a pull request.",
-    "other-label": "The label does not begin with the prefix.",
+    "other-label": "The label does not begin with the prefix, and no required run asks for labels.",
     "other-check": "The check is none of ours, or has no such button.",
     "pull-closed": "The pull request was closed, and its runs go on, as the policy says.",
     "draft": "The pull request became a draft, and its runs go on, as the policy says.",
@@ -208,7 +208,8 @@ def _pressed(event: CheckEvent) -> Command:
 def _label(label: str, prefix: str) -> Command:
     """`train:<profile>[/<recipe>]`; the prefix alone asks for the defaults. A label asks for one run."""
     if not prefix or not label.startswith(prefix) or label == GATE_OVERRIDDEN:
-        return Ignored("other-label")
+        # It may be one that a required run asks for, which stands in the policy.
+        return Ignored("other-label") if label == GATE_OVERRIDDEN else EvaluateGate()
     hidden = hidden_in(label)
     if hidden:
         return hidden

@@ -105,7 +105,7 @@ def _pull(reader: Reader, name: str) -> Event:
     """A `pull_request` or `pull_request_target` payload: by its action a label, a reason to look at the gate, an end, or nothing."""
     action = reader.action()
     rebased = action == "edited" and reader.find("changes", "base") is not None
-    if action not in GATE_ACTIONS | {"labeled", "closed", "converted_to_draft"} and not rebased:
+    if action not in GATE_ACTIONS | {"labeled", "unlabeled", "closed", "converted_to_draft"} and not rebased:
         return OtherEvent(name, action)
     repository = reader.repository()
     number = reader.positive("pull_request", "number")

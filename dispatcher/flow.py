@@ -52,7 +52,7 @@ def handle(event: Event, world: World) -> Outcome:
     if isinstance(command, Run | Sweep | Retry | Approve):
         world.compiler.start()  # the longest step of all, so it begins before anything is asked
     try:
-        return _tidied(_answered(command, event, _marked(event, world)), event, world)
+        return _tidied(_answered(command, event, _marked(event, world)), command, event, world)
     finally:
         world.compiler.close()
 
@@ -167,9 +167,11 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
     return Outcome(worst.exit, worst.outputs, "\n\n".join(item.summary for item in outcomes if item.summary), worst.record)
 
 
-def _tidied(ended: Outcome, event: Event, world: World) -> Outcome:
+def _tidied(ended: Outcome, command: Command, event: Event, world: World) -> Outcome:
     """A label that asked for one run is taken off when it has been acted on, or refused: it would say something that is not so."""
     if not isinstance(event, LabelEvent) or world.forge is None or ended.outputs["decision"] == "duplicate":
+        return ended
+    if isinstance(command, EvaluateGate):  # a label that asks for nothing, and is not ours
         return ended
     refused = ended.outputs["decision"] in ("denied", "malformed", "refused")
     try:

@@ -83,18 +83,23 @@ class Waived:
 Verdict = Pass | Pending | Fail | Waived
 
 
-def required_runs(policy: Policy, base_ref: str, changed: Sequence[str] | None) -> tuple[Requirement, ...]:
-    """Which runs the policy requires for a pull request into `base_ref` that touches `changed` (paths from the repository's root).
+def required_runs(
+    policy: Policy, base_ref: str, changed: Sequence[str] | None, labels: Sequence[str] | None = None
+) -> tuple[Requirement, ...]:
+    """Which runs the policy requires for a pull request into `base_ref` that touches `changed` (paths from the repository's root)
+    and bears `labels`. None: what it touches, or bears, is not known, so every rule counts.
 
-    None: what it touches is not known, so every rule counts.
     Patterns are .gitignore's (https://git-scm.com/docs/gitignore#_pattern_format); no patterns means every pull request.
     """
     found: dict[tuple[str, str], Requirement] = {}
     for rule in policy.gate.required:
         if rule.branches and not _matching(rule.branches, [base_ref]):
             continue
+        borne = _borne(rule.labels, labels)
+        if rule.labels and not borne:
+            continue
         if not rule.paths:
-            touched = ["every pull request"]
+            touched = [f"label {borne[0]}" if borne else "every pull request"]
         else:
             touched = ["every path: the change's own are not known"] if changed is None else _matching(rule.paths, changed)
         if touched:
@@ -103,6 +108,14 @@ def required_runs(policy: Policy, base_ref: str, changed: Sequence[str] | None) 
             stages = needed_stages(pipeline, profile) if isinstance(pipeline, Pipeline) else ()
             found.setdefault((profile, recipe), Requirement(profile, recipe, touched[0], stages))
     return tuple(found.values())
+
+
+def _borne(wanted: Sequence[str], labels: Sequence[str] | None) -> list[str]:
+    """GitHub takes names of labels that differ in the size of letters for one."""
+    if labels is None:
+        return list(wanted)
+    have = {label.casefold() for label in labels}
+    return [label for label in wanted if label.casefold() in have]
 
 
 def _matching(patterns: Sequence[str], paths: Sequence[str]) -> list[str]:

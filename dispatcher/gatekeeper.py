@@ -13,6 +13,7 @@ from dispatcher.gate import Fail, Pass, Pending, Requirement, Verdict, Waived, j
 from dispatcher.gatereport import GATE_NAME, gate_check, gate_lines
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
+from dispatcher.ports import PullRequest
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.publish import publish_check
 from dispatcher.record import RunRecord, parse_record
@@ -29,9 +30,14 @@ def evaluate_gate(world: World, policy: Policy, number: int, known: Iterable[Run
     pull = world.forge.pull(number)
     if pull is None:
         return outcome("refused", "pull-gone", Exit.GITHUB, f"There is no pull request #{number}.")
-    changed = world.forge.changed_files(number) if any(rule.paths for rule in policy.gate.required) else ()
-    requirements = required_runs(policy, pull.base_ref, changed if len(changed) < LISTED_FILES else None)
-    return _judged(world, policy, requirements, pull.head_sha, known, _waiver(world, policy, pull.head_sha))
+    return _judged(world, policy, _required_for(world, policy, pull), pull.head_sha, known, _waiver(world, policy, pull.head_sha))
+
+
+def _required_for(world: World, policy: Policy, pull: PullRequest) -> tuple[Requirement, ...]:
+    """The runs that a pull request needs, by its files, its labels and where it goes."""
+    assert world.forge is not None
+    changed = world.forge.changed_files(pull.number) if any(rule.paths for rule in policy.gate.required) else ()
+    return required_runs(policy, pull.base_ref, changed if len(changed) < LISTED_FILES else None, pull.labels)
 
 
 def judge_ended(world: World, policy: Policy, ended: Sequence[RunRecord]) -> None:
@@ -61,7 +67,16 @@ def judge_ended(world: World, policy: Policy, ended: Sequence[RunRecord]) -> Non
 
 
 def evaluate_merge_group(world: World, policy: Policy, event: MergeGroupEvent, known: Iterable[RunRecord] = ()) -> Outcome:
-    """The queue's own commit needs the check too, or the queue waits until it times out. Its tree is a new one: runs count on this SHA."""
+    """The queue's own commit needs the check too, or the queue waits until it times out. Its tree is a new one: runs count on this SHA.
+
+    Where the policy runs nothing in the queue, it is the pull request's head that is judged.
+    """
+    assert world.forge is not None
+    number = _queued_pull(event)
+    pull = world.forge.pull(number) if policy.reuse.merge_queue == "never" and number is not None else None
+    if pull is not None:
+        waiver, requirements = _waiver(world, policy, pull.head_sha), _required_for(world, policy, pull)
+        return _judged(world, policy, requirements, pull.head_sha, known, waiver, event.head_sha)
     return _judged(world, policy, required_for_queue(policy, event), event.head_sha, known, _waiver_of_queued(world, policy, event))
 
 
@@ -80,13 +95,19 @@ def _waiver(world: World, policy: Policy, sha: str) -> WaiverRecord | None:
 def _waiver_of_queued(world: World, policy: Policy, event: MergeGroupEvent) -> WaiverRecord | None:
     """The exception of the pull request that this commit of the queue adds: else it could never be merged by the queue.
 
-    The branch is `gh-readonly-queue/<base>/pr-<number>-<sha>`; the pull requests before it have commits and gates of their own.
+    The pull requests before it have commits and gates of their own.
     """
-    named = re.search(r"/pr-([1-9][0-9]{0,9})-[0-9a-f]{7,64}$", event.head_ref)
-    if named is None or policy.gate.override is None or world.forge is None:
+    number = _queued_pull(event)
+    if number is None or policy.gate.override is None or world.forge is None:
         return None
-    pull = world.forge.pull(int(named[1]))
+    pull = world.forge.pull(number)
     return _waiver(world, policy, pull.head_sha) if pull is not None else None
+
+
+def _queued_pull(event: MergeGroupEvent) -> int | None:
+    """The pull request that this commit of the queue adds: the branch is `gh-readonly-queue/<base>/pr-<number>-<sha>`."""
+    named = re.search(r"/pr-([1-9][0-9]{0,9})-[0-9a-f]{7,64}$", event.head_ref)
+    return int(named[1]) if named else None
 
 
 def _judged(
@@ -96,12 +117,16 @@ def _judged(
     sha: str,
     known: Iterable[RunRecord],
     waiver: WaiverRecord | None,
+    queued: str | None = None,
 ) -> Outcome:
+    """`queued` is the queue's commit, which gets the verdict on its pull request's head `sha`. Nothing runs on it: no waiting."""
     assert world.forge is not None
     records, silent = _records(world, policy, requirements, sha, known)
     verdict = judge(requirements, records, sha, waiver)
-    lines = gate_lines(verdict, silent, world.settings.voice.word)
-    ref = publish_check(world.forge, gate_check(verdict, sha, lines))
+    if queued is not None and isinstance(verdict, Pending):
+        verdict = Fail(verdict.lines)
+    lines = gate_lines(verdict, silent, world.settings.voice.word, sha if queued else "")
+    ref = publish_check(world.forge, gate_check(verdict, queued or sha, lines))
     return _outcome(verdict, "\n".join(lines), ref.url)
 
 

@@ -57,14 +57,16 @@ def title(verdict: Verdict) -> str:
         case Waived(_, waiver):
             return f"overridden by {waiver.actor}: {waiver.reason}"[:120]
         case Fail(lines):
-            bad = [line for line in lines if line.state is not None and line.state.ended and line.state is not State.SUCCEEDED]
-            return f"{plural(len(bad), 'required run')} did not pass"
+            open_ = [line for line in lines if line.state is not State.SUCCEEDED]
+            bad = [line for line in open_ if line.state is not None and line.state.ended]
+            # Where nothing is waited for any more, what has not ended has not passed.
+            return f"{plural(len(bad or open_), 'required run')} did not pass"
         case _:
             assert_never(verdict)
 
 
-def gate_lines(verdict: Verdict, silent: Sequence[str], word: str) -> list[str]:
-    """The summary: one row for each required run, then what could not be asked."""
+def gate_lines(verdict: Verdict, silent: Sequence[str], word: str, head: str = "") -> list[str]:
+    """The summary: one row for each required run, then what could not be asked. `head` is the commit that is judged for the queue's."""
     icon = {"Pass": "✅", "Pending": "⏳", "Fail": "❌", "Waived": "⚠️"}[type(verdict).__name__]
     lines = [f"### {icon} dispatch/gate · {neutralise(title(verdict))}", ""]
     if isinstance(verdict, Waived):
@@ -75,7 +77,8 @@ def gate_lines(verdict: Verdict, silent: Sequence[str], word: str) -> list[str]:
         lines += ["| required run | because of | state | |", "|---|---|---|---|", *(_row(line, word) for line in verdict.lines)]
     for problem in silent:
         lines += ["", f"⚠️ A ledger did not answer, so its runs do not count: {neutralise(problem, 500)}"]
-    lines += ["", f"<sub>Judged from the ledger on the cluster, on exactly this commit · [how the gate works]({DOCS}/gates.md)</sub>"]
+    on = f"on the pull request's head {code(head[:12])}: the policy runs nothing in the merge queue" if head else "on exactly this commit"
+    lines += ["", f"<sub>Judged from the ledger on the cluster, {on} · [how the gate works]({DOCS}/gates.md)</sub>"]
     return lines
 
 

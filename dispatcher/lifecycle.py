@@ -82,8 +82,10 @@ def merge_queued(event: Event, policy: Policy, world: World) -> Outcome:
 
 
 def gate_again(event: Event, policy: Policy, world: World) -> Outcome:
-    """Somebody wants the gate looked at again."""
-    if isinstance(event, CheckEvent) and event.number is not None:
+    """Somebody wants the gate looked at again, or gave the pull request a label that may ask for a run."""
+    if isinstance(event, LabelEvent) and not any(rule.labels for rule in policy.gate.required):
+        return outcome("ignored", "other-label")
+    if isinstance(event, CheckEvent | LabelEvent) and event.number is not None:
         return _gate_answer(evaluate_gate(world, policy, event.number))
     return outcome("ignored", "other-event")
 

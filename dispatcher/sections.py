@@ -46,7 +46,10 @@ def _meant_to_match(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Required(Model):
-    """A run that must have passed before a pull request may be merged, when it touches `paths` and goes into `branches` (all if empty)."""
+    """A run that must have passed before a pull request may be merged: one that touches `paths`, goes into `branches` and bears `labels`.
+
+    What is empty holds for every pull request.
+    """
 
     profile: ProfileName | None = Field(default=None, description="Without it `default_profile`.")
     recipe: RecipeName | None = Field(default=None, description="Without it `default_recipe`.")
@@ -56,6 +59,7 @@ class Required(Model):
     branches: Annotated[OneOrMore[Line], AfterValidator(_meant_to_match)] = Field(
         default=(), description="gitignore patterns of base branches."
     )
+    labels: OneOrMore[Line] = Field(default=(), description="Labels, one of which the pull request bears; large and small letters are one.")
 
 
 class Waiver(Model):
@@ -80,7 +84,11 @@ class Reuse(Model):
         default=True, description="Take the end, or the job, of an earlier run with the same content, unless `fresh=true` is said."
     )
     max_age: Duration = Field(default=30 * 86400, ge=0, description="How long ago it may have ended.")
-    merge_queue: Literal["reuse", "run"] = Field(default="reuse", description="Whether the queue's commit does so, too, or is always run.")
+    merge_queue: Literal["reuse", "run", "never"] = Field(
+        default="reuse",
+        description="Whether the queue's commit does so, too (`reuse`), is always run (`run`), or never: "
+        "then the pull request's own runs are judged.",
+    )
 
 
 class Watch(Model):

@@ -122,7 +122,7 @@ def test_commands(body: str, command: object) -> None:
         (said("/train", author_is_bot=True), "bot"),
         (said("/train", author=""), "bot"),
         (said("/train", is_pull=False), "plain-issue"),
-        (labelled("bug"), "other-label"),
+        (labelled("dispatch: gate overridden"), "other-label"),
         (pressed("", ""), "other-check"),
         (pressed("somebody-elses", ""), "other-check"),
         (pressed(RUN, "approve"), "other-check"),
@@ -292,8 +292,9 @@ def test_what_is_quoted_back_cannot_act_in_markdown() -> None:
         ("train:cluster", Run(profile="cluster")),
         ("train:cluster/nano3/pretrain", Run(profile="cluster", recipe="nano3/pretrain")),
         ("train:", Run()),
-        ("train", Ignored("other-label")),
-        ("Train:cluster", Ignored("other-label")),
+        # A required run may ask for these.
+        ("train", EvaluateGate()),
+        ("Train:cluster", EvaluateGate()),
     ],
 )
 def test_labels(label: str, command: object) -> None:
@@ -311,9 +312,9 @@ def test_another_word() -> None:
     assert parse_command(said("/bench profile=a"), word="/bench") == Run(profile="a")
     assert parse_command(said("/train profile=a"), word="/bench") == Ignored("not-a-command")
     assert parse_command(labelled("bench:a"), word="/bench") == Run(profile="a")
-    assert parse_command(labelled("train:a"), word="/bench") == Ignored("other-label")
+    assert parse_command(labelled("train:a"), word="/bench") == EvaluateGate()
     assert parse_command(said(""), word="") == parse_command(said("profile=a"), word="") == Ignored("not-a-command")
-    assert parse_command(labelled(""), word="") == Ignored("other-label")
+    assert parse_command(labelled(""), word="") == EvaluateGate()
 
 
 @pytest.mark.parametrize(

@@ -222,13 +222,19 @@ def test_a_schedule_needs_no_more_than_its_cron(repository: Mapping[str, object]
     ("name", "found", "action"),
     [
         ("push", {}, ""),
-        ("pull_request", {"action": "unlabeled"}, "unlabeled"),
+        ("pull_request", {"action": "assigned"}, "assigned"),
         ("merge_group", {"action": "destroyed"}, "destroyed"),
         ("", {}, ""),
     ],
 )
 def test_everything_else_is_other(name: str, found: Mapping[str, object], action: str) -> None:
     assert parse_event(name, found) == OtherEvent(name, action)
+
+
+def test_a_label_that_was_taken_off_may_change_what_is_required() -> None:
+    event = parse_event("pull_request_target", changed(payload("pull_request.labeled.1.json"), "action", to="unlabeled"))
+    assert isinstance(event, PushEvent)
+    assert (event.action, event.number) == ("unlabeled", payload("pull_request.labeled.1.json")["number"])
 
 
 @pytest.mark.parametrize("name", ["workflow_dispatch", "repository_dispatch", "schedule", "check_run"])

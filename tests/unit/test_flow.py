@@ -290,7 +290,7 @@ def test_the_gate_is_pending_from_the_first_second(event: Event) -> None:
         (comment_event(author_is_bot=True), "bot"),
         (comment_event(is_pull=False), "plain-issue"),
         (comment_event(action="edited"), "not-created"),
-        (replace(LABEL, label="bug"), "other-label"),
+        (replace(LABEL, label="dispatch: gate overridden"), "other-label"),
         (OtherEvent("push", ""), "other-event"),
     ],
 )

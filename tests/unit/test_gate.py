@@ -66,6 +66,31 @@ def test_what_is_required(base: str, changed: list[str] | None, names: list[str]
     assert [found.name for found in required_runs(RULES, base, changed)] == names
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([], ["cluster / default"]),
+        (["docs"], ["cluster / default"]),
+        (["docs", "GPU: many"], ["cluster / default", "cluster / eval"]),
+        # The queue's commit is of several pull requests.
+        (None, ["cluster / default", "cluster / eval"]),
+    ],
+)
+def test_labels_ask_for_runs(labels: list[str] | None, names: list[str]) -> None:
+    policy = load_policy(POLICY.replace("required: [", "required: [{ recipe: eval, labels: [slow, 'gpu: many'] }, "))
+    found = required_runs(policy, "main", ["a.py"], labels)
+    assert sorted(each.name for each in found) == names
+    if labels and len(names) == 2:
+        assert {each.because for each in found} == {"a.py", "label gpu: many"}
+
+
+def test_a_rule_with_a_label_and_paths_wants_both() -> None:
+    policy = load_policy(POLICY.replace("required: [", "required: [{ recipe: eval, labels: slow, paths: b.py }, "))
+    assert [each.name for each in required_runs(policy, "main", ["a.py"], ["slow"])] == ["cluster / default"]
+    assert len(required_runs(policy, "main", ["a.py", "b.py"], ["slow"])) == 2
+    assert len(required_runs(policy, "main", ["a.py", "b.py"], [])) == 1
+
+
 def test_because_of_which_path() -> None:
     [found] = required_runs(RULES, "main", ["README.md", "src/b.py", "src/a.py"])
     assert found.because == "src/a.py"
@@ -271,6 +296,39 @@ def test_a_merge_group_needs_runs_on_its_own_commit() -> None:
     assert evaluate_merge_group(fakes.world, policy, event).outputs["reason-code"] == "pending"
     on_head(fakes, state=State.SUCCEEDED, sha=OTHER, run_key="f" * 16)
     assert evaluate_merge_group(fakes.world, policy, replace(event, base_ref="refs/heads/main")).outputs["reason-code"] == "passed"
+
+
+IN_QUEUE = MergeGroupEvent(REPOSITORY, OTHER, f"refs/heads/gh-readonly-queue/main/pr-7-{OTHER}", "refs/heads/main", HEAD, "main")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "conclusion"),
+    [
+        (State.SUCCEEDED, "passed", "success"),
+        (State.FAILED, "failed", "failure"),
+        # Nothing will run on the queue's commit: what it waited for would never come.
+        (State.RUNNING, "failed", "failure"),
+        (None, "failed", "failure"),
+    ],
+)
+def test_a_queue_that_never_runs_takes_the_pull_requests_own_verdict(state: State | None, reason: str, conclusion: str) -> None:
+    fakes = Fakes(POLICY + "reuse: { merge_queue: never }\n")
+    if state is not None:
+        on_head(fakes, state=state)
+    assert evaluate_merge_group(fakes.world, read_policy(fakes.world), IN_QUEUE).outputs["reason-code"] == reason
+    check = fakes.forge.check("dispatch/gate")
+    assert (check.sha, check.status, check.conclusion) == (OTHER, "completed", conclusion)
+    assert HEAD[:12] in check.summary
+    assert "exactly this commit" not in check.summary
+    assert not check.title.startswith("0 ")
+
+
+def test_an_entry_of_no_known_pull_request_needs_runs_of_its_own() -> None:
+    fakes = Fakes(POLICY + "reuse: { merge_queue: never }\n")
+    on_head(fakes, state=State.SUCCEEDED)
+    for ref in ("refs/heads/q", IN_QUEUE.head_ref.replace("pr-7", "pr-8")):
+        event = replace(IN_QUEUE, head_ref=ref)
+        assert evaluate_merge_group(fakes.world, read_policy(fakes.world), event).outputs["reason-code"] == "pending"
 
 
 # --------------------------------------------------------------------------- the words

@@ -164,7 +164,7 @@ def test_a_label_that_is_refused_is_taken_off_with_an_answer(labels: str, event:
 def test_a_label_of_somebody_else_is_left_alone() -> None:
     fakes = world(labels="once")
     handle(replace(LABEL, label="bug"), fakes.world)
-    assert not fakes.steps
+    assert fakes.steps == ["compiler.close"]
 
 
 @pytest.mark.parametrize("code", ["ssh.unreachable", "github.unavailable"])
@@ -264,6 +264,35 @@ def test_the_queues_commit_gets_the_required_runs_and_the_gate_waits() -> None:
     assert not fakes.trace.of("forge.role")
     handle(MERGE, fakes.world)
     assert len(fakes.cluster.runs) == 1
+
+
+def test_a_queue_that_never_runs_anything_starts_nothing() -> None:
+    fakes = in_queue(POLICY + "reuse: { merge_queue: never }\n")
+    event = replace(MERGE, head_ref=f"refs/heads/gh-readonly-queue/main/pr-7-{QUEUED}")
+    ended = handle(event, fakes.world)
+    assert (ended.exit, told(ended)) == (Exit.OK, ("gate", "failed"))
+    assert not fakes.cluster.runs
+
+
+@pytest.mark.parametrize("policy", [POLICY, POLICY.replace("required: [", "required: [{ recipe: eval, labels: slow }, ")])
+def test_another_label_is_looked_at_where_a_required_run_asks_for_labels(policy: str) -> None:
+    fakes = Fakes(policy)
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], labels=("slow",))
+    label = LabelEvent(
+        REPOSITORY, 7, "slow", HEAD, REPOSITORY, "main", "carol", "2026-11-30T12:00:00Z", False, "main", "pull_request_target"
+    )
+    ended = handle(label, fakes.world)
+    if policy == POLICY:
+        assert told(ended) == ("ignored", "other-label")
+        assert not fakes.forge.checks
+    else:
+        assert (ended.exit, told(ended)) == (Exit.OK, ("gate", "pending"))
+        assert "label slow" in fakes.forge.check("dispatch/gate").summary
+        gone = replace(PUSH, action="unlabeled")
+        fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], labels=())
+        handle(gone, fakes.world)
+        assert "label slow" not in fakes.forge.check("dispatch/gate").summary
+    assert not fakes.trace.of("forge.remove_label")
 
 
 def test_when_its_runs_have_ended_the_gate_is_judged_again() -> None:
