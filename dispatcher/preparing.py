@@ -69,10 +69,7 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
     if isinstance(profile, Malformed):
         return malformed(profile, grant.trigger, world.settings.voice)
     if isinstance(profile, LocalProfile) and world.settings.guards_key:
-        title = "a local run would run beside a private key"
-        words = "`executor: local` runs the pull request's code on this runner, where it could read the private key that the job was given."
-        step = "Use a workflow without `ssh-key` and `app-private-key` for local profiles, or a profile with `executor: slurm`."
-        return refusal(title, "local-beside-key", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
+        return _beside_key(grant)
     world.say(f"Reading commit {grant.sha[:12]}.")
     spec = package_spec(recipe, profile)
     package = world.archive().describe(grant.sha, spec)
@@ -80,22 +77,14 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         world.say(f"What runs is the working folder: {grant.sha[:12]} {WITH_CHANGES}.")
     missing = missing_script(recipe, package)
     if missing is not None:
-        title = f"there is no {code(missing)} in the commit"
-        lacks = f"and the packager `{spec.kind}` does not take it from commit `{grant.sha[:12]}`."
-        words = f"Recipe {code(grant.recipe)} runs {code(missing)}, {lacks}"
-        step = "Correct `script` (or `subpath`, `include_pattern`, `packager`) of the recipe on the default branch, or add the file."
-        return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
+        return _no_script(grant, missing, spec.kind)
     own = filled(recipe, profile, package, grant.overrides, grant.sha, policy, world)
     if own.taken or (recipe.takes_config and own.config is None):
         profile = laid_over(resolved.profile, own, grant.overrides)
         if isinstance(profile, Malformed):
             return malformed(profile, grant.trigger, world.settings.voice)
     if isinstance(profile, CloudProfile) and not profile.returns_log and "results" in recipe.model_fields_set:
-        title = f"the results of {code(grant.recipe)} would not come back"
-        lacks = f"and with profile {code(grant.profile)} the job's log, which brings it, cannot be read."
-        words = f"The recipe has to write {code(recipe.results)}, {lacks}"
-        step = "Make the log readable (`docs/executors.md` says how for this executor), or take `results` out of the recipe."
-        return refusal(title, "results-out-of-reach", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
+        return _out_of_reach(grant, recipe)
     wait = world.settings.wait if world.settings.wait is not None else profile.attach
     job_dir = (profile.job_dir or world.settings.local_job_dir).rstrip("/")
     if isinstance(profile, CloudProfile):
@@ -117,6 +106,29 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
     )
     told = replace(job, from_script=own.taken, not_from_script=own.left, own_runspec=not own.as_on_default_branch)
     return _weighed(told, resolved, policy, world)
+
+
+def _beside_key(grant: Grant) -> Answer:
+    title = "a local run would run beside a private key"
+    words = "`executor: local` runs the pull request's code on this runner, where it could read the private key that the job was given."
+    step = "Use a workflow without `ssh-key` and `app-private-key` for local profiles, or a profile with `executor: slurm`."
+    return refusal(title, "local-beside-key", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
+
+
+def _no_script(grant: Grant, missing: str, packager: str) -> Answer:
+    title = f"there is no {code(missing)} in the commit"
+    lacks = f"and the packager `{packager}` does not take it from commit `{grant.sha[:12]}`."
+    words = f"Recipe {code(grant.recipe)} runs {code(missing)}, {lacks}"
+    step = "Correct `script` (or `subpath`, `include_pattern`, `packager`) of the recipe on the default branch, or add the file."
+    return refusal(title, "script-missing", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
+
+
+def _out_of_reach(grant: Grant, recipe: Recipe) -> Answer:
+    title = f"the results of {code(grant.recipe)} would not come back"
+    lacks = f"and with profile {code(grant.profile)} the job's log, which brings it, cannot be read."
+    words = f"The recipe has to write {code(recipe.results)}, {lacks}"
+    step = "Make the log readable (`docs/executors.md` says how for this executor), or take `results` out of the recipe."
+    return refusal(title, "results-out-of-reach", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
 
 
 def _weighed(job: JobPlan, resolved: ResolvedProfile, policy: Policy, world: World) -> Prepared | Answer:

@@ -1,7 +1,7 @@
 """A Docker engine of this test run, on a socket of its own, with one small image: bash, coreutils and Python from Debian's packages.
 
 There is no bridge and no registry: containers use the host's network, and the image is made by mmdebstrap once and kept in `.cache`.
-https://docs.docker.com/reference/cli/dockerd/, https://manpages.debian.org/bookworm/mmdebstrap/mmdebstrap.1.en.html
+https://docs.docker.com/reference/cli/dockerd/, mmdebstrap(1)
 """
 
 from __future__ import annotations
