@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from dispatcher.attempts import Repeats
 from dispatcher.denial import REASONS, Denial
 from dispatcher.event import CheckEvent, CommentEvent, LabelEvent, ManualEvent, MergeGroupEvent, PushEvent, ScheduleEvent
 from dispatcher.facts import Asked, AskedBy, Facts, Needed, Via, needed_facts, profile_name, recipe_name, via_of
@@ -69,6 +70,8 @@ class Grant:
     schedule: str = ""
     approved_by: str = ""
     retry_of: str = ""
+    repeats: Repeats | None = None
+    """What it repeats by itself; None where a person or an event asked for it."""
     vouched_by: str = ""
     stage: Place | None = None
     """Its place in a pipeline; `recipe` is then the stage's own."""

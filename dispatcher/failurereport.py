@@ -9,6 +9,7 @@ import re
 from urllib.parse import quote
 
 from dispatcher.answer import Voice
+from dispatcher.denial import REASONS
 from dispatcher.failure import BLAME_WORDS, Failure, Kind, Place
 from dispatcher.ports import Annotation
 from dispatcher.record import RunRecord
@@ -38,7 +39,19 @@ def failure_lines(record: RunRecord, voice: Voice) -> list[str]:
         lines += [f"{code(failure.evidence, 300)}{where}{rank}", ""]
     if (failure.kind not in _NOBODY or failure.words.blames != "unclear") and failure.kind is not Kind.UNEXPLAINED:
         lines += [BLAME_WORDS[failure.words.blames], ""]
-    return lines
+    return [*lines, *_next_attempt(record)]
+
+
+def _next_attempt(record: RunRecord) -> list[str]:
+    """What comes after a failure of the machine by itself."""
+    if record.followed_by:
+        number = (record.repeats.number if record.repeats else 0) + 2
+        return [f"It is run again by itself: attempt {number} is run {code(record.followed_by[:8])}.", ""]
+    if record.not_repeated == "attempts-used" and record.repeats:
+        return [f"It was {record.repeats.words}, and is not run again by itself.", ""]
+    if not record.not_repeated:
+        return []
+    return [f"It is not run again by itself ({code(record.not_repeated)}). {REASONS.get(record.not_repeated, '')}".rstrip(), ""]
 
 
 def excerpt(record: RunRecord, tail: str, shown: int) -> str:

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 from dispatcher.errors import Exit, ForgeError
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import TAIL_READ, Around, Seen, changed, look, note_absence, note_no_link, report, sights_of
+from dispatcher.observe import TAIL_READ, Around, Seen, changed, look, note_absence, note_no_link, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.record import RunRecord, parse_record
+from dispatcher.repeating import settle
 from dispatcher.report import headline, outputs, run_report
 from dispatcher.untrusted import redact
 from dispatcher.world import Outcome, World
@@ -83,7 +84,7 @@ def exit_of(record: RunRecord) -> Exit:
 def _said(world: World, cluster: Cluster, policy: Policy, now: Seen) -> Seen:
     """Reports a change. When GitHub does not hear it, the ledger does not remember it as said: the next look, or `watch`, says it."""
     try:
-        told = report(world, cluster, policy, now)
+        told = settle(world, cluster, policy, now)
     except ForgeError as error:
         world.say(f"GitHub could not be told: {error.cause} The next look tells it.")
         told = now

@@ -262,6 +262,7 @@ class JobPlan:
             code_roots=code_roots(package_spec(self.recipe, self.profile)),
             attempt=self.grant.attempt,
             retry_of=self.grant.retry_of,
+            repeats=self.grant.repeats,
             approved_by=self.grant.approved_by or self.grant.vouched_by,
             own_runspec=self.own_runspec,
             on_default=self.grant.on_default and not self.overrides,

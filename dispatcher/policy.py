@@ -14,11 +14,11 @@ from dispatcher.document import Loc, ProblemsError, check, load_document
 from dispatcher.pipeline import AnyRecipe, Pipeline
 from dispatcher.recipe import Recipe
 from dispatcher.rules import Active, Allow, Approval, Budget, Limits, Overrides, Patterns, Rule
-from dispatcher.sections import Gate, Most, Noise, Pulls, Required, Reuse, Schedule, Waiver, Watch
+from dispatcher.sections import Gate, Most, Noise, Pulls, Required, Retries, Reuse, Schedule, Waiver, Watch
 from dispatcher.values import EnvName, Model, OneOrMore, ProfileName, RecipeName
 
-__all__ = ["POLICY_PATH", "RESERVED_NAMES", "Gate", "Most", "Noise", "Policy", "Pulls", "Required", "Reuse", "Schedule", "UnknownRecipe"]
-__all__ += ["Waiver", "Watch", "load_policy"]
+__all__ = ["POLICY_PATH", "RESERVED_NAMES", "Gate", "Most", "Noise", "Policy", "Pulls", "Required", "Retries", "Reuse", "Schedule"]
+__all__ += ["UnknownRecipe", "Waiver", "Watch", "load_policy"]
 
 POLICY_PATH = ".github/dispatch.yml"
 # The dispatcher's own credentials and what the runner holds: neither a profile nor a job may have them.
@@ -85,6 +85,7 @@ class Policy(Model):
         description="The profile in whose `job_dir` runs are recorded that are started through an API, where theirs says nothing.",
     )
     reuse: Reuse = Field(default=Reuse(), description="When what has run already is not run again.")
+    retries: Retries = Field(default=Retries(), description="What is run again by itself.")
     watch: Watch = Field(default=Watch(), description="How running jobs are looked after.")
 
     @field_validator("env")

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import assert_never
 
+from dispatcher.attempts import Repeats
 from dispatcher.errors import ClusterError
 from dispatcher.failure import Failure
 from dispatcher.pipeline import MOST_STAGES, When
@@ -122,6 +123,12 @@ class RunRecord(_Frozen):
     attempt: int = 1
     retry_of: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
     """The run that this one repeats."""
+    repeats: Repeats | None = None
+    """It repeats that one by itself, and not because a person asked."""
+    followed_by: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+    """The run that repeats this one by itself."""
+    not_repeated: str = Field(default="", pattern=r"^([a-z][a-z0-9.-]{0,63})?$")
+    """The reason or error code for which there is none, though the policy wants one."""
     approved_by: str = ""
     """Who vouched for the commit, or agreed as second person; empty where nobody had to."""
     own_runspec: bool = False

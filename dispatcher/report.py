@@ -105,6 +105,8 @@ def headline(record: RunRecord, now: datetime) -> str:
 
 def next_step(record: RunRecord, voice: Voice) -> str:
     """What the reader can do now; empty when there is nothing to do."""
+    if record.followed_by:
+        return ""
     again = f"{code(voice.again(record), 2000)} runs it once more."
     if record.failure is not None and record.state not in (State.TIMEOUT, State.LOST):
         return f"{record.failure.words.step} {again}"
@@ -241,7 +243,7 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     if record.approved_by:
         when.append(f"approved by {code(record.approved_by)}")
     if record.retry_of:
-        when.append(f"attempt {record.attempt}, after run {code(record.retry_of[:8])}")
+        when.append(_attempt(record))
     if record.state is State.PENDING and record.estimated_start and record.estimated_start > now:
         when.append(f"the scheduler estimates a start at {clock(record.estimated_start, now)}")
     if record.started_at and record.state is not State.PENDING:
@@ -266,6 +268,16 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     if record.wandb_url:
         rows.append(("W&B", f"[open the run]({record.wandb_url})"))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+
+
+def _attempt(record: RunRecord) -> str:
+    """Which attempt it is, in Markdown, and what became of the one before where that is why."""
+    after = f"after run {code(record.retry_of[:8])}"
+    if record.repeats is None:
+        return f"attempt {record.attempt}, {after}"
+    node = f" on {code(record.repeats.node)}" if record.repeats.node else ""
+    kept_off = f", without {', '.join(code(name) for name in record.repeats.without)}" if record.repeats.without else ""
+    return f"{record.repeats.words}, {after} failed: {record.repeats.why}{node}{kept_off}"
 
 
 def after_words(stages: Iterable[str], when: When) -> str:

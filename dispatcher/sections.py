@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from dispatcher.attempts import MOST_RETRIES
 from dispatcher.grammar import Malformed, Override, Run, parse_override
 from dispatcher.rules import Allow
 from dispatcher.values import Between, Duration, GlobPattern, Line, Model, OneOrMore, ProfileName, RecipeName, Ref
@@ -89,6 +90,18 @@ class Reuse(Model):
         description="Whether the queue's commit does so, too (`reuse`), is always run (`run`), or never: "
         "then the pull request's own runs are judged.",
     )
+
+
+class Retries(Model):
+    """How often a run is run again by itself that the machine has ended, not the change."""
+
+    infrastructure: Annotated[int, Between(0, MOST_RETRIES)] = Field(
+        default=0, description="Most retries of one run whose failure blames the machine; 0: none."
+    )
+    wait: Duration = Field(
+        default=300, ge=0, le=86400, description="How long the first retry's job waits in Slurm at least; each further one twice as long."
+    )
+    exclude_node: bool = Field(default=False, description="Keep a retry off the node that failed, where the run had one node.")
 
 
 class Watch(Model):

@@ -22,7 +22,6 @@ _AS_THEY_ARE: tuple[str, ...] = (
     "qos",
     "gres",
     "constraint",
-    "exclude",
 )
 _AS_THEY_ARE += ("segment", "network", "signal", "open_mode", "array")
 
@@ -37,6 +36,7 @@ def executor_fields(job: JobPlan, profile: SlurmProfile) -> dict[str, object]:
         "time": profile.time,
         "comment": job.run_key,
         "exclusive": profile.exclusive or None,
+        "exclude": ",".join((*((profile.exclude,) if profile.exclude else ()), *_left_out(job))) or None,
         "container_image": started_from(profile.container_image, profile.squash) if profile.container_image else None,
         "container_mounts": _container_mounts(job, profile),
         "container_env": list(profile.container_env) or None if profile.container_image else None,
@@ -54,10 +54,22 @@ def executor_fields(job: JobPlan, profile: SlurmProfile) -> dict[str, object]:
     fields.update(for_each_node(job.recipe.launcher, profile))
     # As NeMo-Run submits: what a failing node ends, Slurm starts again.
     fields.update(_dependency(job, profile))
-    more = {"requeue": True, **({"reservation": profile.reservation} if profile.reservation else {}), **profile.additional_parameters}
+    reserved = {"reservation": profile.reservation} if profile.reservation else {}
+    more = {"requeue": True, **_begins_later(job), **reserved, **profile.additional_parameters}
     fields["additional_parameters"] = {**more, **_never_waits_for_ever(job)}
     fields["srun_args"] = list(profile.srun_args) or None
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _left_out(job: JobPlan) -> tuple[str, ...]:
+    """Nodes on which earlier attempts failed."""
+    return job.grant.repeats.without if job.grant.repeats else ()
+
+
+def _begins_later(job: JobPlan) -> dict[str, str]:
+    """A retry waits in Slurm's own queue; https://slurm.schedmd.com/sbatch.html#OPT_begin. What the profile says itself goes before."""
+    wait = job.grant.repeats.wait if job.grant.repeats else 0
+    return {"begin": f"now+{wait}"} if wait else {}
 
 
 def _container_mounts(job: JobPlan, profile: SlurmProfile) -> list[str] | None:

@@ -14,11 +14,12 @@ from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, progress_due, report, sights_of
+from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, progress_due, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
 from dispatcher.record import parse_record
+from dispatcher.repeating import settle
 from dispatcher.report import run_report
 from dispatcher.running import watched_profiles
 from dispatcher.slurm import Sight, State
@@ -176,7 +177,7 @@ def _adopt(world: World, cluster: Cluster, run: ActiveRun, policy: Policy, tally
 def _said(world: World, cluster: Cluster, policy: Policy, seen: Seen, tally: Tally) -> Seen:
     """Reports and counts."""
     tally.changed += 1
-    seen = report(world, cluster, policy, seen)
+    seen = settle(world, cluster, policy, seen)
     tally.ended += seen.record.state.ended
     world.say(f"Run {seen.record.run_key}, job {seen.record.job_id or '-'}: {seen.record.state.value}.")
     return seen

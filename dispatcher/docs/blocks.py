@@ -24,6 +24,7 @@ from dispatcher import (
 )
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
+from dispatcher.attempts import blames_machine
 from dispatcher.authorise import REASONS
 from dispatcher.clouds import CLOUDS, CloudProfile, kuberay
 from dispatcher.clouds.dgxcloud import Pvc
@@ -113,6 +114,7 @@ def blocks(root: Path) -> dict[str, str]:
         "policy-gate": fields_table(policy.Gate),
         "policy-required": fields_table(policy.Required),
         "policy-reuse": fields_table(policy.Reuse),
+        "policy-retries": fields_table(policy.Retries),
         "policy-watch": fields_table(policy.Watch),
         "recipe": fields_table(Recipe),
         "recipe-config": fields_table(RecipeConfig),
@@ -181,12 +183,19 @@ def _launchers() -> str:
 def _failures() -> str:
     """Every cause, by its class."""
     rows = [
-        (kind.value, f"`{name}`", cause.title or "(the state's own words)", cause.blames, cause.step)
+        (
+            kind.value,
+            f"`{name}`",
+            cause.title or "(the state's own words)",
+            cause.blames,
+            "yes" if blames_machine(name) else "–",
+            cause.step,
+        )
         for kind in Kind
         for name, cause in CAUSES.items()
         if cause.kind is kind
     ]
-    return table(("class", "cause", "what the headline says", "blames", "next"), rows)
+    return table(("class", "cause", "what the headline says", "blames", "retried", "next"), rows)
 
 
 def _coded(words: Mapping[str, str]) -> Iterable[Sequence[str]]:

@@ -1,0 +1,136 @@
+"""A run's end → its retry, where the policy wants one, and then the report of the end.
+
+In this order, and the run leaves `active/` last: whoever dies in between leaves an end that the next sweep settles once more. The retry's
+run key follows from that of the run before, so the ledger's lock makes one job of it, however many settle the same end at once.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+
+from typing_extensions import assert_never
+
+from dispatcher.answer import Answer
+from dispatcher.attempts import Exhausted, Repeats, next_attempt
+from dispatcher.authorise import Denial, Grant, authorise
+from dispatcher.errors import DispatchError, Exit, ForgeError
+from dispatcher.event import CheckEvent
+from dispatcher.grammar import Malformed
+from dispatcher.lookups import gather_facts
+from dispatcher.observe import UNREPORTED, Seen, report, say
+from dispatcher.policy import Policy
+from dispatcher.ports import Cluster
+from dispatcher.preparing import prepare
+from dispatcher.record import RunRecord
+from dispatcher.resuming import run_of
+from dispatcher.submitting import Begun, Busy, NotBegun, begin, submitted
+from dispatcher.world import World
+
+# So long after a run's end its retry is tried to be submitted; what is down for longer needs a person.
+PATIENCE = timedelta(hours=6)
+# What trying again does not change.
+_FOR_GOOD = (Exit.CONFIG, Exit.COMPILE)
+
+
+def settle(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Seen:
+    """Reports how a run stands. One that has ended and is owed a retry gets it first; until that is decided it stays active."""
+    record = seen.record
+    repeats = next_attempt(record, policy.retries) if record.state.ended else None
+    if repeats is None or world.forge is None or record.followed_by or record.not_repeated:
+        return report(world, cluster, policy, seen)
+    if isinstance(repeats, Exhausted):
+        return report(world, cluster, policy, replace(seen, record=_not(record, "attempts-used")))
+    try:
+        decided = _repeated(record, repeats, policy, world)
+    except DispatchError as error:
+        if error.exit in _FOR_GOOD or (_long_ago(record, world) and not error.job_may_exist):
+            return report(world, cluster, policy, replace(seen, record=_not(record, error.code)))
+        world.say(f"Run {record.run_key} could not be run again yet: {error.cause} The next sweep tries it.")
+        decided = None
+    if decided is None:
+        return say(world, cluster, policy, seen)
+    return report(world, cluster, policy, replace(seen, record=decided))
+
+
+def _not(record: RunRecord, reason: str) -> RunRecord:
+    return record.model_copy(update={"not_repeated": reason})
+
+
+def _repeated(record: RunRecord, repeats: Repeats, policy: Policy, world: World) -> RunRecord | None:
+    """The ended run's record, with the retry that follows or why none does; None while somebody else is submitting that."""
+    # It goes on without anybody who waits, whoever waited for the first.
+    world = replace(world, settings=replace(world.settings, wait=False))
+    event = _as_if_asked_again(record)
+    run = run_of(record, record.sha)
+    if isinstance(run, Malformed):
+        return _not(record, "malformed")
+    facts = gather_facts((run,), event, policy, world)
+    grant = authorise(run, event, facts, policy, word=world.settings.voice.word)
+    if isinstance(grant, Denial):
+        # It is we who name the run's commit: nobody has mistaken it.
+        return _not(record, "head-moved" if grant.reason == "sha-mismatch" else grant.reason)
+    prepared = prepare(_as_the_next(grant, record, repeats), facts, policy, world)
+    if isinstance(prepared, Answer):
+        return _not(record, prepared.reason)
+    if prepared.approval is not None or prepared.plan.profile.dry_run:
+        return _not(record, "approval-needed" if prepared.approval is not None else "dry-run")
+    beginning = begin(prepared, (), event, policy, world)
+    match beginning:
+        case NotBegun():
+            return _not(record, beginning.answer.reason)
+        case Busy():
+            return None
+        case Begun():
+            _first_report(beginning, policy, world)
+            return record.model_copy(update={"followed_by": beginning.record.run_key})
+        case _:
+            assert_never(beginning)
+
+
+def _as_if_asked_again(record: RunRecord) -> CheckEvent:
+    """As if whoever asked for the run had pressed "Re-run" beside its check: about that very commit, which still has to be the head."""
+    return CheckEvent(
+        repository=record.target.repository,
+        check_id=record.target.check or 0,
+        name="",
+        external_id=record.run_key,
+        head_sha=record.sha,
+        number=record.target.pull,
+        button="",
+        app_slug="",
+        sender=record.actor,
+        run_id="",
+        default_branch="",
+    )
+
+
+def _as_the_next(grant: Grant, record: RunRecord, repeats: Repeats) -> Grant:
+    """Permission as it is today, for the next attempt. Who agreed to this run agreed to this commit and this size."""
+    return replace(
+        grant,
+        trigger=f"retry:{record.run_key}",
+        attempt=record.attempt + 1,
+        retry_of=record.run_key,
+        approved_by=record.approved_by,
+        repeats=repeats,
+    )
+
+
+def _first_report(begun: Begun, policy: Policy, world: World) -> None:
+    """Tells of the new run, unless whoever submitted it has; that GitHub does not hear it is no reason to submit it twice."""
+    if begun.record.target.comment is not None or begun.record.state.ended:
+        return
+    record = submitted(begun.record, world)
+    world.say(f"Run {record.retry_of} is run again as {record.run_key}, {record.repeats.words if record.repeats else ''}.")
+    try:
+        report(world, begun.cluster, policy, Seen(record, ""))
+    except ForgeError as error:
+        world.say(f"The job runs, but could not be reported: {error.cause} The next `watch` reports it.")
+        with suppress(DispatchError):
+            begun.cluster.save(record.run_key, record.to_json(), UNREPORTED)
+
+
+def _long_ago(record: RunRecord, world: World) -> bool:
+    return record.ended_at is not None and world.clock.now() - record.ended_at >= PATIENCE
