@@ -140,7 +140,7 @@ def _caps(record: RunRecord, general: Active | Budget, kind: str, profile: Rule 
 def _of_nobody(record: RunRecord) -> bool:
     """Whether no person has asked for it. An account may be called `schedule`: what it asked for has another trigger."""
     beginning = _OF_NOBODY.get(record.actor)
-    return beginning is not None and not record.trigger.startswith(("comment:", "label:", "manual:", "check:", "push:"))
+    return beginning is not None and not record.trigger.startswith(("comment:", "label:", "manual:", "check:", "push:", "retry:"))
 
 
 def _full(cap: _Cap, count: int) -> str:

@@ -15,6 +15,7 @@ from dispatcher.following import follow
 from dispatcher.observe import Seen
 from dispatcher.plan import commit_tag
 from dispatcher.policy import load_policy
+from dispatcher.ports import PullRequest
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.sections import Retries
 from dispatcher.slurm import State
@@ -180,11 +181,11 @@ def test_who_follows_the_job_has_it_run_again_without_waiting_for_that() -> None
 
 
 def _head_moves(fakes: Fakes) -> None:
-    fakes.forge.pulls[7] = fakes.forge.pulls[7].__class__(7, "open", False, OTHER, "topic", "org/repo", "main", BASE, "org/repo", "bob")
+    fakes.forge.pulls[7] = PullRequest(7, "open", False, OTHER, "topic", "org/repo", "main", BASE, "org/repo", "bob")
 
 
 def _closed(fakes: Fakes) -> None:
-    fakes.forge.pulls[7] = fakes.forge.pulls[7].__class__(7, "closed", False, HEAD, "topic", "org/repo", "main", BASE, "org/repo", "bob")
+    fakes.forge.pulls[7] = PullRequest(7, "closed", False, HEAD, "topic", "org/repo", "main", BASE, "org/repo", "bob")
 
 
 def _left(fakes: Fakes) -> None:
@@ -218,11 +219,36 @@ def test_what_may_not_run_any_more_is_not_run_again_and_that_is_said(happens: An
     assert f"It is not run again by itself (`{reason}`)." in body(fakes, KEY)
 
 
-def test_the_budget_is_asked_again() -> None:
+def test_the_limits_are_asked_again() -> None:
     fakes = ended(f"{ONCE}limits: {{ nodes: 1 }}\n")
     fakes.files["profiles/cluster.yaml"] += "nodes: 2\n"
     sweep(fakes)
     assert "It is not run again by itself (`too-many-nodes`)." in body(fakes, KEY)
+
+
+@pytest.mark.parametrize(("approved_by", "again"), [("carol", True), ("", False), ("Alice", False)])
+def test_who_agreed_to_the_run_agreed_to_its_retry_and_nobody_else_is_asked(approved_by: str, again: bool) -> None:
+    fakes = ended(f"{ONCE}approval: {{ nodes: 1 }}\n", approved_by=approved_by)
+    fakes.files["profiles/cluster.yaml"] += "nodes: 2\n"
+    sweep(fakes)
+    assert [record.approved_by for record in new(fakes)] == ([approved_by] if again else [])
+    assert ("(`approval-needed`)" in body(fakes, KEY)) != again
+
+
+@pytest.mark.parametrize(("forks", "again"), [("sha", True), ("off", False)])
+def test_a_forks_commit_stays_vouched_for_as_long_as_it_is_the_head(forks: str, again: bool) -> None:
+    fakes = ended(ONCE.replace("forks: sha", f"forks: {forks}"))
+    fakes.forge.pulls[7] = PullRequest(7, "open", False, HEAD, "topic", "fork/repo", "main", BASE, "org/repo", "bob")
+    sweep(fakes)
+    assert [record.sha for record in new(fakes)] == ([HEAD] if again else [])
+
+
+def test_an_active_run_that_ends_gives_its_place_to_its_retry_at_the_next_sweep() -> None:
+    fakes = ended(f"{ONCE}active: {{ user: 1 }}\n")
+    sweep(fakes)
+    sweep(fakes)
+    [record] = new(fakes)
+    assert (record.state, list(fakes.cluster.active), fakes.cluster.queue) == (State.PENDING, [record.run_key], [])
 
 
 @pytest.mark.parametrize("step", ["cluster.submit", "forge.role", "archive.describe"])
