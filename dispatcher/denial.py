@@ -33,6 +33,8 @@ REASONS: Mapping[str, str] = {
     "repository-not-allowed": "The policy does not name the repository that the configuration mounts.",
     "too-many-runs": "The command becomes more runs than the policy allows in one.",
     "too-many-commands": "The comment has more commands than the policy allows in one.",
+    "attempts-used": "The run has been run again by itself as often as the policy's `retries` allow.",
+    "record-changed": "What the ledger says of a run that would be run again by itself is not what was granted: jobs can write there.",
     "budget-exceeded": "With this run, more GPU-hours would be used in the month than a budget of the policy has.",
 }
 

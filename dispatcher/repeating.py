@@ -17,13 +17,15 @@ from dispatcher.attempts import Exhausted, Repeats, next_attempt
 from dispatcher.authorise import Denial, Grant, authorise
 from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.event import CheckEvent
-from dispatcher.grammar import Malformed
+from dispatcher.grammar import Malformed, Run
 from dispatcher.lookups import gather_facts
 from dispatcher.observe import UNREPORTED, Seen, report, say
+from dispatcher.plan import run_key
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.preparing import prepare
 from dispatcher.record import RunRecord
+from dispatcher.report import check_name
 from dispatcher.resuming import run_of
 from dispatcher.submitting import Begun, Busy, NotBegun, begin, submitted
 from dispatcher.world import World
@@ -66,6 +68,8 @@ def _repeated(record: RunRecord, repeats: Repeats, policy: Policy, world: World)
     run = run_of(record, record.sha)
     if isinstance(run, Malformed):
         return _not(record, "malformed")
+    if not _is_as_granted(record, run, world):
+        return _not(record, "record-changed")
     facts = gather_facts((run,), event, policy, world)
     grant = authorise(run, event, facts, policy, word=world.settings.voice.word)
     if isinstance(grant, Denial):
@@ -110,12 +114,31 @@ def _as_the_next(grant: Grant, record: RunRecord, repeats: Repeats) -> Grant:
     """Permission as it is today, for the next attempt. Who agreed to this run agreed to this commit and this size."""
     return replace(
         grant,
-        trigger=f"retry:{record.run_key}",
+        trigger=_trigger(repeats.number, record.run_key),
         attempt=record.attempt + 1,
         retry_of=record.run_key,
         approved_by=record.approved_by,
         repeats=repeats,
     )
+
+
+def _is_as_granted(record: RunRecord, run: Run, world: World) -> bool:
+    """Whether the record still says what was granted once. It lies where jobs can write, and here no person looks at it before it runs.
+
+    The run key is a digest of trigger, profile, recipe, overrides and attempt, and a check of our own identity has it on that commit.
+    """
+    assert world.forge is not None, "without GitHub nothing is run again by itself"
+    own = run_key(record.target.repository, record.trigger, record.profile, record.recipe, run.overrides, record.attempt)
+    trigger = _trigger(record.repeats.number, record.retry_of) if record.repeats else ""
+    if own != record.run_key or (record.trigger.startswith("retry:") and record.trigger != trigger):
+        return False
+    checks = world.forge.find_checks(record.sha, check_name(record.profile, record.name))
+    return any(check.external_id == record.run_key for check in checks)
+
+
+def _trigger(number: int, before: str) -> str:
+    """What brings the retry about: part of its run key, so that no record can say that it was an earlier one."""
+    return f"retry:{number}:{before}"
 
 
 def _first_report(begun: Begun, policy: Policy, world: World) -> None:

@@ -11,19 +11,21 @@ from dispatcher.attempts import Exhausted, Repeats, next_attempt
 from dispatcher.configuration import read_policy
 from dispatcher.errors import ConfigError
 from dispatcher.failure import CAUSES, Failure
+from dispatcher.flow import handle
 from dispatcher.following import follow
 from dispatcher.observe import Seen
-from dispatcher.plan import commit_tag
+from dispatcher.plan import commit_tag, run_key
 from dispatcher.policy import load_policy
-from dispatcher.ports import PullRequest
+from dispatcher.ports import Check, PullRequest
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.sections import Retries
 from dispatcher.slurm import State
 from dispatcher.watching import watch
-from tests.fakes import BASE, HEAD, OTHER, POLICY, Fakes, run_record
+from tests.fakes import BASE, HEAD, OTHER, POLICY, PROFILE, REPOSITORY, Fakes, comment_event, run_record
 
-KEY = run_record().run_key
+KEY = run_key(REPOSITORY, "comment:99", "cluster", "default", ())
 ONCE = f"{POLICY}retries: {{ infrastructure: 1 }}\n"
+CHECK = "dispatch / cluster / default"
 # When the fake scheduler's jobs have ended.
 ENDED = datetime.fromtimestamp(1714996980, timezone.utc)
 
@@ -105,7 +107,8 @@ def ended(policy: str = ONCE, word: str = "NODE_FAIL", **fields: Any) -> Fakes:
     """A run of the head whose job has just ended like that."""
     fakes = Fakes(policy)
     fakes.clock.time = ENDED + timedelta(minutes=5)
-    record = run_record(asked_at=ENDED - timedelta(hours=1), **fields)
+    record = run_record(**{"run_key": KEY, "asked_at": ENDED - timedelta(hours=1), **fields})
+    fakes.forge.checks[1] = Check(CHECK, HEAD, KEY, "in_progress", None, "is running", "")
     fakes.cluster.add(record, "running", word, (commit_tag(record.sha),))
     return fakes
 
@@ -135,7 +138,7 @@ def test_a_node_fails_and_the_run_is_run_again() -> None:
     assert (record.attempt, record.retry_of, record.sha, record.actor, record.state) == (2, KEY, HEAD, "alice", State.PENDING)
     assert old(fakes).followed_by == record.run_key
     assert list(fakes.cluster.active) == [record.run_key], "the end is settled, and the retry is looked after"
-    assert "attempt 2 of 3, after run `01234567` failed: node failure on `n1`, without `n1`" in body(fakes, record.run_key)
+    assert f"attempt 2 of 3, after run `{KEY[:8]}` failed: node failure on `n1`, without `n1`" in body(fakes, record.run_key)
     assert f"It is run again by itself: attempt 2 is run `{record.run_key[:8]}`." in body(fakes, KEY)
     executor: Any = fakes.compiler.jobs[-1]["executor"]
     assert executor["exclude"] == "n1"
@@ -268,7 +271,7 @@ def test_a_retry_that_is_owed_waits_for_the_next_sweep(step: str) -> None:
 
 def _conclusions(fakes: Fakes) -> dict[str, str | None]:
     """Of each run's one check."""
-    found = [check for check in fakes.forge.checks.values() if check.name == "dispatch / cluster / default"]
+    found = [check for check in fakes.forge.checks.values() if check.name == CHECK]
     assert len({check.external_id for check in found}) == len(found)
     return {check.external_id: check.conclusion for check in found}
 
@@ -308,3 +311,47 @@ def test_while_another_one_is_submitting_it_the_end_is_left_to_be_settled() -> N
     assert KEY in fakes.cluster.active
     assert new(fakes) == []
     assert old(fakes).not_repeated == ""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"profile": "large"},
+        {"overrides": ("lr=1",)},
+        {"trigger": "comment:1"},
+        {"attempt": 2},
+        {"sha": OTHER},
+        # A later retry that says it was the first, or what a person asked for.
+        {"trigger": f"retry:2:{'e' * 16}", "retry_of": "e" * 16, "repeats": Repeats(number=1, most=9, cause="node-failed")},
+        {"trigger": f"retry:2:{'e' * 16}", "retry_of": "e" * 16},
+    ],
+)
+def test_a_record_that_a_job_has_changed_is_not_run(fields: dict[str, Any]) -> None:
+    given = {"trigger": "comment:99", **fields}
+    key = run_key(REPOSITORY, given["trigger"], "cluster", "default", ()) if "retry_of" in fields else KEY
+    fakes = Fakes(f"{POLICY}retries: {{ infrastructure: 9 }}\n", {"cluster": PROFILE, "large": PROFILE})
+    fakes.clock.time = ENDED
+    fakes.forge.checks[1] = Check(CHECK, HEAD, key, "in_progress", None, "is running", "")
+    fakes.cluster.add(run_record(run_key=key, **given), "running", "NODE_FAIL")
+    sweep(fakes)
+    assert len(fakes.cluster.runs) == 1
+    assert parse_record(fakes.cluster.runs[key].record).not_repeated == "record-changed"
+
+
+def test_without_a_check_of_ours_nobody_has_granted_it() -> None:
+    fakes = ended()
+    fakes.forge.checks.clear()
+    sweep(fakes)
+    assert old(fakes).not_repeated == "record-changed"
+
+
+def test_what_a_comment_asked_for_is_run_again_with_its_overrides() -> None:
+    fakes = Fakes(f"{POLICY}retries: {{ infrastructure: 2 }}\n")
+    fakes.clock.time = ENDED
+    handle(comment_event('/train lr=1e-3 note="a, b"', created_at="2024-05-06T12:03:00Z"), fakes.world)
+    for _ in range(3):
+        fakes.cluster.scheduler.update(dict.fromkeys(fakes.cluster.scheduler, "NODE_FAIL"))
+        sweep(fakes)
+    found = [parse_record(run.record) for run in fakes.cluster.runs.values()]
+    assert [record.overrides for record in found] == [("lr=1e-3", "note=a, b")] * 3
+    assert [record.not_repeated for record in found] == ["", "", "attempts-used"]
