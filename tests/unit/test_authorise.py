@@ -229,9 +229,9 @@ def test_denials(reason: str, words: str, step: str, command: Any, event: Any, f
 
 
 # What other decisions than `authorise` say no with; their own tables are below and in the tests of limits and turns.
-ELSEWHERE = {"attempts-used", "record-changed", "own-request", "override-off", "unknown-gate", "too-many-nodes", "too-long", "too-many-gpu-hours", "no-time-limit"}
+ELSEWHERE = {"own-request", "override-off", "unknown-gate", "too-many-nodes", "too-long", "too-many-gpu-hours", "no-time-limit"}
 ELSEWHERE |= {"approval-needed", "image-not-allowed", "too-many-runs", "too-many-commands", "budget-exceeded", "rerun-by-another"}
-ELSEWHERE |= {"repository-not-allowed"}
+ELSEWHERE |= {"repository-not-allowed", "attempts-used", "record-changed"}
 
 
 def test_every_reason_is_documented_and_met() -> None:

@@ -67,6 +67,7 @@ pulls: { superseded: cancel, closed: cancel, draft: cancel, labels: standing }
 noise: { outsiders: comment }
 ledger: large
 reuse: { max_age: 1d, merge_queue: run }
+retries: { infrastructure: 2, wait: 1m, exclude_node: true }
 """
 
 
@@ -93,6 +94,7 @@ def test_every_key_is_read() -> None:
     assert (policy.gate.override.allow.roles, policy.gate.override.expires) == (("admin",), 7200)
     assert {policy.pulls.superseded, policy.pulls.closed, policy.pulls.draft} == {"cancel"}
     assert policy.ledger == "large"
+    assert (policy.retries.infrastructure, policy.retries.wait, policy.retries.exclude_node) == (2, 60, True)
     assert (policy.reuse.runs, policy.reuse.max_age, policy.reuse.merge_queue) == (True, 86400, "run")
     assert (policy.pulls.labels, policy.noise.outsiders) == ("standing", "comment")
     assert set(Policy.model_fields) <= set(FULL.replace(":", " ").split()), "a key of the policy is not in this test"
