@@ -1,4 +1,4 @@
-"""A look at a run × the end of its series file and of its log → the record with how far it is, its curves, and its last values as results.
+"""A look at a run × the ends of its series file, event files and log, and its W&B summary → the record with how far it is, and its results.
 
 Read where something is said anyway: at a run's end, with a change of its state, or when its progress is due. Patterns for the log are the
 default branch's as it is now, as the rules for metrics are: nothing that is matched with is taken from the ledger.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from dispatcher.eventfile import parse_events
 from dispatcher.logmetrics import LOG_BYTES, in_log
 from dispatcher.phrases import plural
 from dispatcher.policy import Policy
@@ -15,18 +16,21 @@ from dispatcher.ports import Cluster, RunFiles
 from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord
 from dispatcher.results import MAX_METRICS, Value
-from dispatcher.series import READ_BYTES, Measured, chosen, curves_of, parse_series, progress_of
+from dispatcher.series import READ_BYTES, Measured, Progress, chosen, curves_of, parse_series, progress_of
 from dispatcher.slurm import State
 from dispatcher.untrusted import redact
+from dispatcher.wandbsummary import SUMMARY_BYTES, Summary, parse_summary
 
 # Whoever starts a job through an API gets its log back, and no file.
 _WITH_FILES = ("slurm", "local")
 
 
 def follows(record: RunRecord, policy: Policy) -> bool:
-    """Whether there is anything to read: a series file that comes back, or lines of the log."""
+    """Whether there is anything to read while it runs: files that come back, or lines of the log."""
     recipe = policy.recipe(record.recipe)
-    return _has_file(record) or (isinstance(recipe, Recipe) and recipe.log_metrics is not None)
+    if record.executor in _WITH_FILES and (record.series_path or record.tensorboard_path):
+        return True
+    return isinstance(recipe, Recipe) and recipe.log_metrics is not None
 
 
 def with_series(
@@ -37,7 +41,7 @@ def with_series(
         return record
     found = policy.recipe(record.recipe) if policy is not None else None
     recipe = found if isinstance(found, Recipe) else None
-    measured = _clean(_from_file(record, cluster) if _has_file(record) else Measured(), to_hide)
+    measured = _clean(_from_files(record, cluster), to_hide)
     if recipe is not None and recipe.log_metrics is not None:
         text = _whole_end(record, tail, files, cluster, to_hide)
         measured = _both(measured, in_log(text, recipe.log_metrics))
@@ -45,24 +49,39 @@ def with_series(
     progress = progress_of(measured, record.steps, preferred) or record.progress
     update: dict[str, object] = {"progress": progress, "series_skipped": measured.skipped}
     if record.state.ended:
-        update |= {"curves": curves_of(measured, preferred), "results": _results(record.results, measured, preferred)}
+        summary = _summary(record, cluster)
+        known = {name: value for name, value in summary.metrics.items() if redact(name, to_hide) == name}
+        given = _merged(record.results, known, preferred)
+        update |= {"curves": curves_of(measured, preferred), "results": _merged(given, measured.last, preferred)}
+        update["results_problem"] = record.results_problem or summary.problem
+        if progress is None and summary.step is not None:
+            update["progress"] = Progress(step=summary.step, total=record.steps)
     return record.model_copy(update=update)
 
 
 def skipped_words(count: int) -> str:
     """What is said of lines that could not be read; empty when all could."""
-    return f"{plural(count, 'line')} of the series could not be read" if count else ""
+    return f"{plural(count, 'line or record' if count == 1 else 'lines or record')} of the series could not be read" if count else ""
 
 
-def _has_file(record: RunRecord) -> bool:
-    return bool(record.series_path) and record.executor in _WITH_FILES
+def _from_files(record: RunRecord, cluster: Cluster) -> Measured:
+    """What the series file says, and of the event files what only these have."""
+    lines, events = _end_of(record, cluster, record.series_path), _end_of(record, cluster, record.tensorboard_path)
+    measured = parse_events(events.results, cut=events.results_too_big) if events and events.results else Measured()
+    if lines and lines.results:
+        measured = _both(parse_series(lines.results, cut=lines.results_too_big), measured)
+    return measured
 
 
-def _from_file(record: RunRecord, cluster: Cluster) -> Measured:
-    files = cluster.fetch(record.run_key, 0, 0, -READ_BYTES, record.series_path)
-    if files is None or files.results is None:
-        return Measured()
-    return parse_series(files.results, cut=files.results_too_big)
+def _end_of(record: RunRecord, cluster: Cluster, path: str) -> RunFiles | None:
+    return cluster.fetch(record.run_key, 0, 0, -READ_BYTES, path) if path and record.executor in _WITH_FILES else None
+
+
+def _summary(record: RunRecord, cluster: Cluster) -> Summary:
+    if not record.wandb_summary_path or record.executor not in _WITH_FILES:
+        return Summary()
+    files = cluster.fetch(record.run_key, 0, 0, SUMMARY_BYTES, record.wandb_summary_path)
+    return parse_summary(files.results, files.results_too_big) if files else Summary()
 
 
 def _clean(measured: Measured, to_hide: Collection[str]) -> Measured:
@@ -80,12 +99,11 @@ def _whole_end(record: RunRecord, tail: str, files: RunFiles, cluster: Cluster, 
 
 
 def _both(file: Measured, log: Measured) -> Measured:
-    """What both say is the file's: it has what a log only shows rounded."""
+    """What both say is the first one's: a file has what a log only shows rounded."""
     return Measured({**log.series, **file.series}, file.total or log.total, file.skipped + log.skipped)
 
 
-def _results(given: Mapping[str, Value], measured: Measured, preferred: Collection[str]) -> dict[str, Value]:
-    """The results file's metrics, and after them the last value of everything that only a series has."""
-    last = measured.last
-    more: dict[str, Value] = {name: last[name] for name in chosen(last, preferred) if name not in given}
-    return dict([*given.items(), *more.items()][: max(MAX_METRICS, len(given))])
+def _merged(given: Mapping[str, Value], more: Mapping[str, float], preferred: Collection[str]) -> dict[str, Value]:
+    """The results so far, and after them everything that only the others have, as much as a results file may hold."""
+    added: dict[str, Value] = {name: more[name] for name in chosen(more, preferred) if name not in given}
+    return dict([*given.items(), *added.items()][: max(MAX_METRICS, len(given))])

@@ -179,8 +179,11 @@ class JobPlan:
     @property
     def written(self) -> str:
         """What the job is to write, as words for a shell: what lies there before it starts is none of its own."""
-        paths = (self.recipe.results, self.recipe.series)
-        return " ".join(shlex.quote(f"{self.run_dir}/code/{path}") for path in paths if path is not None)
+        paths = (self.recipe.results, self.recipe.series, self.recipe.wandb_summary)
+        words = [shlex.quote(f"{self.run_dir}/code/{path}") for path in paths if path is not None]
+        if self.recipe.tensorboard is not None:
+            words.append(shlex.quote(f"{self.run_dir}/code/{self.recipe.tensorboard}") + "/events.out.tfevents.*")
+        return " ".join(words)
 
     def local_job(self) -> Compiled:
         """What `executor: local` starts: a script that goes into the unpacked commit and lets NeMo-Run's LocalExecutor run the recipe."""
@@ -214,6 +217,7 @@ class JobPlan:
             "DISPATCH_REPOSITORY": self.grant.repository,
             "DISPATCH_SHA": self.grant.sha,
             **({"DISPATCH_SERIES": f"{inside}/code/{self.recipe.series}"} if self.recipe.series is not None else {}),
+            **({"DISPATCH_TENSORBOARD": f"{inside}/code/{self.recipe.tensorboard}"} if self.recipe.tensorboard is not None else {}),
             **({"DISPATCH_CONFIG": self.config.path(inside)} if self.config is not None else {}),
             **self._stage_variables,
         }
@@ -255,6 +259,8 @@ class JobPlan:
             results_path=f"code/{self.recipe.results}",
             results_required="results" in self.recipe.model_fields_set,
             series_path=f"code/{self.recipe.series}" if self.recipe.series is not None else "",
+            tensorboard_path=f"code/{self.recipe.tensorboard}" if self.recipe.tensorboard is not None else "",
+            wandb_summary_path=f"code/{self.recipe.wandb_summary}" if self.recipe.wandb_summary is not None else "",
             steps=self.recipe.steps,
             resources=self.resources,
             parts=max(self.resources.tasks, len(self.profile.het_groups) if isinstance(self.profile, SlurmProfile) else 1),

@@ -123,9 +123,17 @@ class Recipe(Model):
     results: RelativePath = Field(
         default="results.json", description="Where the job leaves its metrics, seen from the packed root. Given here, it has to be written."
     )
+    wandb_summary: RelativePath | None = Field(
+        default=None,
+        description="Where Weights & Biases leaves its summary, whose numbers are results too: "
+        "usually `wandb/latest-run/files/wandb-summary.json`.",
+    )
     series: RelativePath | None = Field(
         default=None,
         description="Where the job writes numbers over steps as it goes, seen from the packed root: JSON lines of `step`, `name`, `value`.",
+    )
+    tensorboard: RelativePath | None = Field(
+        default=None, description="Instead of that, or beside it: the folder of its TensorBoard event files, seen from the packed root."
     )
     log_metrics: LogMetricsField | None = Field(
         default=None, description="Which lines of the log are numbers over steps: `megatron`, `nemo`, `lightning`, or name → regex."

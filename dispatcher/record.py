@@ -143,6 +143,9 @@ class RunRecord(_Frozen):
     results_path: str = ""
     results_required: bool = False
     series_path: str = ""
+    tensorboard_path: str = ""
+    """A folder of event files."""
+    wandb_summary_path: str = ""
     steps: int | None = None
     """How many steps there are to be, as the recipe says."""
     log_template: str = Field(default="", pattern=r"^(https?://[^\s<>\"'`()\[\]\\|]+)?$")
@@ -185,7 +188,7 @@ class RunRecord(_Frozen):
     curves: tuple[Curve, ...] = Field(default=(), max_length=MOST_CURVES)
     """What is drawn of its series, once it has ended."""
     series_skipped: int = 0
-    """Lines of its series that could not be read."""
+    """Lines and records of its series that could not be read."""
     verdicts: tuple[MetricVerdict, ...] = ()
     """How the metrics stand that the recipe has rules for; one that fails is the results' problem, too."""
     same_as: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")

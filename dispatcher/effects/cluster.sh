@@ -970,6 +970,20 @@ details() { # scontrol for a few jobs that neither squeue nor sacct knows
     text scontrol.status "$status"
     say done
 }
+events() { # folder cap -> section results: the end of its TensorBoard event files, the oldest first; $length, how long they are together
+    cap=$2
+    set -- "$1"/events.out.tfevents.* # the name goes on with the second in which the file was begun
+    [ $# -le 8 ] || shift $(($# - 8))
+    for file in "$@"; do
+        shift
+        [ ! -f "$file" ] || set -- "$@" "$file" # no pipe, which would never end
+    done
+    [ $# -gt 0 ] || return 0
+    length=$(stat -L -c %s "$@" | { sum=0; while read -r bytes; do sum=$((sum + bytes)); done; echo "$sum"; })
+    begin results
+    for file in "$@"; do tail -c "$cap" "$file" | head -c "$cap"; done | tail -c "$cap" >&4
+    end results
+}
 fetch() {
     IFS= read -r key <&3 && IFS= read -r offset <&3 && IFS= read -r log_cap <&3 && IFS= read -r results_cap <&3 && IFS= read -r results <&3 && IFS= read -r part <&3 || gone
     is_hex "$key" && is_number "${offset#-}" && is_number "$log_cap" && is_number "${results_cap#-}" && is_inside "$results" &&
@@ -1003,6 +1017,8 @@ fetch() {
             head -c "$results_cap" "runs/$key/$results" >&4
             end results
         fi
+    elif [ -d "runs/$key/$results" ] && [ "$results_cap" -lt 0 ]; then
+        events "runs/$key/$results" "${results_cap#-}"
     fi
     job_of "$key"
     say done known "$offset" "$size" "$length" "${job:--}"
