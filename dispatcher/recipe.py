@@ -133,7 +133,8 @@ class Recipe(Model):
         description="Where the job writes numbers over steps as it goes, seen from the packed root: JSON lines of `step`, `name`, `value`.",
     )
     tensorboard: RelativePath | None = Field(
-        default=None, description="Instead of that, or beside it: the folder of its TensorBoard event files, seen from the packed root."
+        default=None,
+        description="The folder in which the job writes TensorBoard event files, seen from the packed root: numbers over steps, too.",
     )
     log_metrics: LogMetricsField | None = Field(
         default=None, description="Which lines of the log are numbers over steps: `megatron`, `nemo`, `lightning`, or name → regex."

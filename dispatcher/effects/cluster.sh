@@ -973,11 +973,12 @@ details() { # scontrol for a few jobs that neither squeue nor sacct knows
 events() { # folder cap -> section results: the end of its TensorBoard event files, the oldest first; $length, how long they are together
     cap=$2
     set -- "$1"/events.out.tfevents.* # the name goes on with the second in which the file was begun
-    [ $# -le 8 ] || shift $(($# - 8))
+    [ $# -le 64 ] || shift $(($# - 64))
     for file in "$@"; do
         shift
         [ ! -f "$file" ] || set -- "$@" "$file" # no pipe, which would never end
     done
+    [ $# -le 8 ] || shift $(($# - 8))
     [ $# -gt 0 ] || return 0
     length=$(stat -L -c %s "$@" | { sum=0; while read -r bytes; do sum=$((sum + bytes)); done; echo "$sum"; })
     begin results

@@ -74,6 +74,37 @@ def wait_until(condition: object, seconds: float = 10) -> None:
 # --------------------------------------------------------------------------- the whole way
 
 
+def events_of_a_folder(cluster: LedgerCluster, folder: Path) -> None:
+    """Of a folder the newest event files come back as one, the oldest first; nothing else in it does."""
+
+    def end(cap: int) -> tuple[bytes | None, bool]:
+        files = cluster.fetch(KEY, 0, 0, -cap, folder.name)
+        assert files is not None
+        return files.results, files.results_too_big
+
+    folder.mkdir()
+    assert end(100) == (None, False)
+    (folder / "other.bin").write_bytes(b"other")
+    (folder / "events.out.tfevents.5.folder").mkdir()
+    os.mkfifo(folder / "events.out.tfevents.6.pipe")
+    assert end(100) == (None, False)
+    for number in range(1, 8):
+        name = f"events.out.tfevents.170000000{number}.$(touch hacked) 'x\n"
+        (folder / name).write_bytes(b"\0%d\n" % number)
+    assert end(100) == (b"".join(b"\0%d\n" % number for number in range(1, 8)), False)
+    assert end(5) == (b"6\n\x007\n", True)
+    for number in range(10, 15):
+        (folder / f"events.out.tfevents.17000001{number}.x").write_bytes(b"%d " % number)
+    assert end(100) == (b"\x005\n\x006\n\x007\n10 11 12 13 14 ", False)
+    (folder / "events.out.tfevents.1800000000.x").write_bytes(b"x" * 3_000_000 + b"end")
+    found, too_big = end(READ_BYTES)
+    assert found is not None
+    assert (len(found), found[-4:], too_big) == (READ_BYTES, b"xend", True)
+    whole = cluster.fetch(KEY, 0, 0, 1000, folder.name)
+    assert whole is not None
+    assert (whole.results, whole.results_too_big) == (None, False)
+
+
 def test_a_submission_under_every_shell(shell: str, job_dir: Path, slurm_like: PretendSlurm) -> None:
     cluster = local(job_dir, "slurm", with_path(slurm_like, shell))
     assert submit(cluster) == Submitted("1000")
@@ -113,6 +144,7 @@ def test_a_submission_under_every_shell(shell: str, job_dir: Path, slurm_like: P
     assert long is not None
     assert long.results is not None
     assert (len(long.results), long.results[-4:], long.results_too_big) == (READ_BYTES, b"xend", True)
+    events_of_a_folder(cluster, run / "tb")
     beyond = cluster.fetch(KEY, 999, 1000, 1000, "no/such.json")
     assert beyond is not None
     assert (beyond.log, beyond.log_offset, beyond.results) == (b"", 16, None)

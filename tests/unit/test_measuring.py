@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,7 @@ MEASURED = POLICY.replace(
     "default: { script: train.py }",
     "default: { script: train.py, series: out/m.jsonl, steps: 500, log_metrics: { acc: 'acc ([0-9.]+)' }, metrics: { acc: { min: 0.1 } } }",
 ).replace("profiles: [cluster] }", "profiles: [cluster], progress: 10m }")
+EVENTS = next((Path(__file__).parents[1] / "data" / "tensorboard").iterdir()).read_bytes()
 ENDED = Observation(State.SUCCEEDED, "sacct", exit_code=0)
 
 
@@ -99,6 +101,66 @@ def test_the_end_has_curves_and_last_values_that_rules_can_judge() -> None:
     assert record.series_skipped == 1
 
 
+def test_event_files_and_a_summary_are_read_like_the_rest() -> None:
+    """What the results file says wins over the summary, and the summary over a last value; of a step, the series file's word is first."""
+    fakes = Fakes(MEASURED)
+    run(fakes, lines(2.0, 1.75), tensorboard_path="code/tb", wandb_summary_path="code/wandb.json")
+    fakes.cluster.runs[KEY].results |= {
+        "code/tb": EVENTS,
+        "code/wandb.json": b'{"train/loss": 0.5, "wer": 4, "_step": 9, "loss": 8}',
+        "code/results.json": b'{"wer": 3}',
+    }
+    record = at_its_end(fakes)
+    assert {name: record.results[name] for name in ("wer", "loss", "train/loss", "eval/acc")} == {
+        "wer": 3,
+        "loss": 8,
+        "train/loss": 0.5,
+        "eval/acc": 0.9,
+    }
+    curves = {curve.name: curve.values for curve in record.curves}
+    assert curves == {"loss": (2.0, 1.75), "train/loss": (1.9, 1.8, 1.7, 1.6, 1.5)}
+    assert record.progress is not None
+    assert (record.progress.step, record.series_skipped) == (5, 1)
+
+
+def test_event_files_tell_how_far_a_run_is() -> None:
+    fakes = Fakes(MEASURED.replace(", log_metrics: { acc: 'acc ([0-9.]+)' }", ""))
+    run(fakes, series_path="", tensorboard_path="code/tb")
+    policy = read_policy(fakes.world)
+    watch(fakes.world, policy)
+    fakes.cluster.runs[KEY].results = {"code/tb": EVENTS}
+    fakes.clock.sleep(600)
+    watch(fakes.world, policy)
+    [comment] = fakes.forge.comments.values()
+    assert "**step 5 of 500** · train/loss 1.5" in comment.body
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "step"),
+    [
+        (b'{"_step": 9}', "", 9),
+        (b"{", "the W&B summary is not JSON (JSONDecodeError)", None),
+        (b"x" * 300_000, "the W&B summary is larger than 256 KiB", None),
+        (None, "", None),
+    ],
+)
+def test_a_summary_that_cannot_be_used_is_the_results_problem(content: bytes | None, problem: str, step: int | None) -> None:
+    fakes = Fakes()
+    run(fakes, series_path="", wandb_summary_path="code/wandb.json")
+    fakes.cluster.runs[KEY].results = {"code/wandb.json": content} if content is not None else {}
+    record = at_its_end(fakes)
+    assert (record.results_problem, record.progress and record.progress.step) == (problem, step)
+
+
+def test_a_secret_in_a_summary_or_a_tag_is_not_shown() -> None:
+    fakes = Fakes()
+    token = "ghp_" + "a" * 36
+    run(fakes, series_path="", wandb_summary_path="code/wandb.json")
+    fakes.cluster.runs[KEY].results = {"code/wandb.json": json.dumps({token: 1, "fine": 2}).encode()}
+    record = at_its_end(fakes)
+    assert record.results == {"fine": 2}
+
+
 def test_nothing_to_read_costs_nothing_more() -> None:
     fakes = Fakes()
     run(fakes, series_path="")
@@ -109,7 +171,8 @@ def test_nothing_to_read_costs_nothing_more() -> None:
 
 def test_an_api_brings_no_file_back_but_the_log() -> None:
     fakes = Fakes(MEASURED)
-    run(fakes, lines(2.0, 1.9), b"acc 0.2\nacc 0.4\n", executor="lepton")
+    run(fakes, lines(2.0, 1.9), b"acc 0.2\nacc 0.4\n", executor="lepton", tensorboard_path="code/tb", wandb_summary_path="code/s")
+    fakes.cluster.runs[KEY].results |= {"code/tb": EVENTS, "code/s": b"{"}
     assert [curve.name for curve in at_its_end(fakes).curves] == ["acc"]
 
 
@@ -192,7 +255,7 @@ def test_the_comment_folds_the_curves_and_the_terminal_has_blocks() -> None:
         assert "    line [1.6, 1.6]" in text
         assert "10,000 points" in text
         assert "NaN or infinite, and so left out: 2 values, the first at step 4" in text
-        assert "3 lines of the series could not be read" in text
+        assert "3 lines or records of the series could not be read" in text
     terminal = "\n".join(curve_lines(record, at_terminal=True))
     assert "mermaid" not in terminal
     assert "loss █▁ 1.5 to 2, steps 1 to 9" in terminal

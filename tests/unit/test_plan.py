@@ -314,6 +314,21 @@ def test_the_jobs_environment() -> None:
     }
 
 
+def test_what_the_job_is_to_write_lies_where_it_is_looked_for() -> None:
+    recipe = Recipe(script="train.py", series="m.jsonl", tensorboard="out/tb", wandb_summary="wandb/latest-run/files/wandb-summary.json")
+    job = planned(recipe=recipe)
+    code = f"{job.run_dir}/code"
+    assert job.written.split() == [
+        f"{code}/results.json",
+        f"{code}/m.jsonl",
+        f"{code}/wandb/latest-run/files/wandb-summary.json",
+        f"{code}/out/tb/events.out.tfevents.*",
+    ]
+    assert environment(job)["DISPATCH_TENSORBOARD"] == f"{code}/out/tb"
+    record = job.record(NOON, "", None, None, at_terminal=True)
+    assert (record.tensorboard_path, record.wandb_summary_path) == ("code/out/tb", "code/wandb/latest-run/files/wandb-summary.json")
+
+
 def test_inside_a_container_the_folders_are_where_it_sees_them() -> None:
     found = environment(planned(slurm(container_image="a.sqsh"), Recipe(script="train.py", results="out/m.json")))
     assert (found["DISPATCH_RUN_DIR"], found["DISPATCH_RESULTS"]) == ("/nemo_run", "/nemo_run/code/out/m.json")
