@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import google_crc32c
-
 from dispatcher.results import is_metric
 from dispatcher.series import MOST_STEPS, Collector, Measured
 
@@ -87,6 +85,9 @@ def _next(content: bytes, at: int) -> int | None:
 
 def _masked(data: bytes) -> int:
     """The checksum as TFRecord has it: CRC32C, rotated by 15 bits, and a constant added."""
+    # Imported here, as protobuf is: together they take 80 ms, and most runs have no event files.
+    import google_crc32c
+
     checksum: int = google_crc32c.value(data)
     return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
@@ -157,7 +158,6 @@ _MESSAGES: dict[str, tuple[_Field, ...]] = {
 @cache
 def _event_class() -> Any:
     """The class that reads an `Event`."""
-    # Imported here because it takes 20 ms, and most runs have no event files.
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="dispatcher/tensorboard.proto", package=_PACKAGE, syntax="proto3")

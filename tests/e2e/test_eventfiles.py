@@ -52,7 +52,7 @@ def test_rules_judge_what_they_say(github: GitHubServer, cluster_sshd: Sshd, tmp
     ended = run_here(stage, "submit", "profile=local", "--json", folder=folder, **{**NO_GITHUB, "USER": "carol", **away})
     told = json.loads(ended.stdout)
     assert told["result"] == {"train/loss": 1.5, "eval/acc": 0.9, "eval/f1": 0.8, "grad": "NaN", "scale": "Infinity", "wer.min": 0.25}
-    assert (ended.code, told["state"]) == (Exit.FAILED, "succeeded")
+    assert (ended.code, told["state"]) == (Exit.RUN_FAILED, "succeeded")
     for words in (
         "ended well, but train/loss 1.5 is above 1.4",
         "| ✅ | eval/acc | 0.9 |",
