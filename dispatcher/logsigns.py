@@ -183,6 +183,8 @@ _LINES: tuple[tuple[str, Rank, str], ...] = (
     ("gpu-fault", _D, r"Unable to determine the device handle for (?:GPU|gpu).{0,60}(?:GPU is lost|Unknown Error)"),
     ("host-memory", _D, _SLURM + r"Detected \d+ oom[-_]kill event"),
     ("host-memory", _D, _SLURM + r"\S{1,100}: tasks? [\d,-]+: Out Of Memory"),
+    ("host-memory", _D, _SLURM + r"(?:(?:Step|Job)(?:Id=| )\S{1,60} exceeded (?:virtual )?memory limit \("
+     r"|Exceeded (?:job|step) memory limit)"),
     ("host-memory", _S, r"(?:\S{1,60} \S{1,60} kernel: |\[ *\d+\.\d+\] )?(?:Memory cgroup o|O)ut of memory: Killed process \d+"),
     ("host-memory", _S, r"(?:terminate called after throwing an instance of|  what\(\): +)'?std::bad_alloc"),
     ("node-failed-step", _D, _SLURM + r"Node failure on \S{1,200}$"),

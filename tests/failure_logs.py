@@ -86,6 +86,7 @@ CASES: tuple[Case, ...] = (
             "gpu-oom-hidden-by-cleanup": "gpu-memory",
             "gpu-oom-others-lose-peer": "gpu-memory",
             "host-oom-older-slurm": "host-memory",
+            "host-accounting-kill": "host-memory",
             "host-oom-memory-error": "host-memory",
             "host-oom-numpy": "host-memory",
             "host-oom-allocator": "host-memory",
