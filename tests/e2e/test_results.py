@@ -90,6 +90,7 @@ def test_worse_than_the_default_branch_until_it_is_accepted(stage: Stage, slurm:
 SERIES = """\
 import json, os, time
 from pathlib import Path
+assert not list(Path(os.environ["DISPATCH_TENSORBOARD"]).iterdir()), "event files that the commit brought along are still there"
 series = open(os.environ["DISPATCH_SERIES"], "a", buffering=1)
 def write(steps):
     for step in steps:
@@ -105,9 +106,10 @@ series.write("half a li")
 
 def test_how_far_it_is_and_how_it_went(stage: Stage, slurm: SlurmRig) -> None:
     """The first look at a running job says its step; its end has a curve beside the baseline, and values that only the series has."""
-    policy = POLICY.replace("    results: results.json\n", "    series: series.jsonl\n    steps: 5000\n")
+    policy = POLICY.replace("    results: results.json\n", "    series: series.jsonl\n    tensorboard: out/tb\n    steps: 5000\n")
     stage.repo.commit("main", {".github/dispatch.yml": policy})
-    stage.repo.commit("feature", {"train.py": SERIES, "series.jsonl": '{"step": 9000, "name": "loss", "value": 0}\n'})
+    brought = {"series.jsonl": '{"step": 9000, "name": "loss", "value": 0}\n', "out/tb/events.out.tfevents.9": "old"}
+    stage.repo.commit("feature", {"train.py": SERIES, **brought})
     begun = stage.comment("/train")
     key = begun.outputs["run-key"]
     slurm.wait_for_state(begun.outputs["job-id"], "RUNNING")
