@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +36,10 @@ from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
 
 pytest_plugins = ["tests.github_fixtures"]
+
+# A shell that starts the tests in its background has SIGINT ignored, and what tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 MISSING = "missing part: "

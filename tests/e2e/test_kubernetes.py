@@ -132,7 +132,7 @@ def test_refused_unclear_and_without_credentials(story: Story) -> None:
     cluster.schedule(name)
     cluster.finish(name, 137, "OOMKilled")
     story.watch()
-    assert "out of memory" in story.body(found.outputs["run-key"]).lower()
+    assert "out of host memory" in story.body(found.outputs["run-key"])
 
 
 def test_at_a_terminal(story: Story, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_what_ft_starts_again_is_one_job_with_one_end(bench: Bench, slurm: Slurm
     assert (waiting.job_id, waiting.started_at, waiting.exit_code) == (job_id, None, None)
     assert (run_dir / f"{KEY}_job_results").read_text() == f"{job_id} 0 F\n"
     # Slurm itself waits two minutes, so that the first start's last message does not end the second one.
-    time.sleep(5)
+    time.sleep(10)
     slurm.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
     ended = bench.wait(State.SUCCEEDED)
     assert (ended.job_id, ended.exit_code) == (job_id, 0)
