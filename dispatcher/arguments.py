@@ -117,6 +117,9 @@ def _looking(add: Add) -> None:
     logs.add_argument("--follow", "-f", action="store_true", help="go on until the run has ended")
     logs.add_argument("--lines", "-n", type=_whole, default=200, metavar="NUMBER", help="how many of the last lines (default: 200)")
     logs.add_argument(
+        "--output", "-o", type=Path, metavar="FILE", help="keep the whole log in this file; again, it fetches only what has come since"
+    )
+    logs.add_argument(
         "--task", "-t", type=_number, metavar="NUMBER", help="the log of this task of an array job, or component of a heterogeneous one"
     )
     history = add("history", "print what the default branch's runs have measured, and plot it", "history --metric loss --plot loss.svg")

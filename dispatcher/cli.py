@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dispatcher.action import blank_outputs
@@ -133,6 +134,12 @@ def _logs(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
 
     runner.log_to_stdout = not arguments.json
     world = for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo)
+    if arguments.output is not None:
+        from dispatcher.effects.logfile import LogFile
+        from dispatcher.keeping import keep_log
+
+        policy, keep = read_policy(world), partial(LogFile, arguments.output)
+        return _told(keep_log(world, policy, arguments.run, arguments.follow, arguments.task, keep))
     return _told(logs(world, read_policy(world), arguments.run, arguments.lines, arguments.follow, arguments.task))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from dispatcher.errors import Exit, ForgeError
@@ -51,12 +52,18 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
 
 
 def show_new_lines(
-    world: World, cluster: Cluster, run_key: str, offset: int, last: bool = False, part: int | None = None
+    world: World,
+    cluster: Cluster,
+    run_key: str,
+    offset: int,
+    last: bool = False,
+    part: int | None = None,
+    reached: Callable[[int], None] = lambda offset: None,
 ) -> tuple[int, bool]:
     """Every whole line of the log (or that of a part) beyond `offset`, masked; with `last` the rest too → the next offset, whether it grew.
 
     Whole lines, because what masks a secret and what disarms a workflow command looks at one: half of it could be completed later.
-    A file that shrank (rotated, truncated, a requeued job's new one) is read from its beginning again.
+    A file that shrank (rotated, truncated, a requeued job's new one) is read from its beginning again. `reached` hears of each piece.
     """
     grown = False
     while True:
@@ -74,6 +81,7 @@ def show_new_lines(
         text = redact(new.decode("utf-8", "replace"), world.settings.to_hide)
         world.show_log((text if whole else text + "\n").encode())
         offset, grown = files.log_offset + len(new), True
+        reached(offset)
 
 
 def exit_of(record: RunRecord) -> Exit:

@@ -123,7 +123,7 @@ def logs(world: World, policy: Policy, run_key: str, lines: int, follow: bool, t
             world.say(no_log_of(record, task).replace("`task=`", "`--task`"))
         offset, over = files.log_offset + len(shown), not follow
         while not over:
-            over = _is_over(cluster, record)
+            over = is_over(cluster, record)
             offset, _ = show_new_lines(world, cluster, record.run_key, offset, last=over, part=task)
             world.clock.sleep(0 if over else LOG_INTERVAL_SECONDS)
     finally:
@@ -234,7 +234,7 @@ def _record(cluster: Cluster, run_key: str) -> RunRecord | None:
     return parse_record(files.record) if files else None
 
 
-def _is_over(cluster: Cluster, record: RunRecord) -> bool:
+def is_over(cluster: Cluster, record: RunRecord) -> bool:
     """Whether the job writes no more, as far as anybody knows."""
     sweep = cluster.sweep()
     run = next((run for run in sweep.runs if run.run_key == record.run_key), None)

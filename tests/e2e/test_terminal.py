@@ -268,6 +268,9 @@ def test_following_a_log_shows_every_line_and_ends(person: Person, slurm: SlurmR
     followed = person.types("logs", run["run-key"], "--follow")
     assert followed.code == 0, followed
     assert followed.stdout == "".join(f"step {step} loss {2.0 - step / 10}\n" for step in range(4))
+    again = person.types("logs", run["run-key"], "--output", "train.log")
+    assert (again.code, "The run has ended." in again.stdout + again.stderr) == (0, True), again
+    assert (person.folder / "train.log").read_text() == followed.stdout
     # Also when its end has been seen by somebody, and when it never began.
     assert person.types("logs", run["run-key"], "-f").stdout == followed.stdout
     waiting = person.runs("steps=1", "--request", "waits")

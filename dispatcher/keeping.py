@@ -1,0 +1,54 @@
+"""A run's whole log → a file of this machine: only what has come since the last time, masked like everything that is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from dispatcher.configuration import guarded
+from dispatcher.errors import Exit
+from dispatcher.following import show_new_lines
+from dispatcher.policy import Policy
+from dispatcher.report import outputs
+from dispatcher.running import no_log_of
+from dispatcher.terminal import LOG_INTERVAL_SECONDS, find_run, is_over
+from dispatcher.world import Outcome, World
+
+
+class KeptLog(Protocol):
+    """Where a log is kept, and how far it is there (`effects/logfile.py`)."""
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the cluster's file that are here; as masked text they may be more or fewer."""
+
+    def write(self, text: bytes) -> None:
+        """Adds what has come."""
+
+    def reached(self, offset: int) -> None:
+        """Remembers how far it is, so that whoever comes next goes on from here."""
+
+
+def keep_log(world: World, policy: Policy, run_key: str, follow: bool, task: int | None, keep: Callable[[str], KeptLog]) -> Outcome:
+    """Brings the file up to date, with `follow` until the run has ended. `keep` opens it for one run's log, named by key and task."""
+    world = guarded(world, policy)
+    profile, record = find_run(world, policy, run_key)
+    kept = keep(record.run_key if task is None else f"{record.run_key}/{task}")
+    before = kept.offset
+    quiet = replace(world, show_log=kept.write)
+    cluster = world.connect(profile)
+    try:
+        while True:
+            over = is_over(cluster, record)
+            offset, _ = show_new_lines(quiet, cluster, record.run_key, kept.offset, last=over, part=task, reached=kept.reached)
+            if over or not follow:
+                break
+            world.clock.sleep(LOG_INTERVAL_SECONDS)
+    finally:
+        cluster.close()
+    if task is not None and not offset:
+        world.say(no_log_of(record, task).replace("`task=`", "`--task`"))
+    came = f"{offset - before:,} bytes more" if 0 < before <= offset else f"{offset:,} bytes"
+    state = "The run has ended." if over else "The run goes on; the same command fetches what comes."
+    return Outcome(Exit.OK, {**outputs(record, record.log_url), "comment-url": ""}, f"The log of run {record.run_key}: {came}. {state}")
