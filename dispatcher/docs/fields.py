@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from dispatcher import launcher, packager, recipe, rules, squash, trainconfig, values
+from dispatcher import launcher, packager, recipe, rules, squash, thresholds, trainconfig, values
 from dispatcher.clouds import kuberay, kubernetes
 from dispatcher.docs.pages import table
 from dispatcher.phrases import duration
@@ -18,6 +18,7 @@ from dispatcher.phrases import duration
 _NAMED: tuple[tuple[Any, str], ...] = (
     (values.Duration, "a duration such as `90s`, `10m` or `4h`"),
     (values.SlurmTime, "a time in one of Slurm's forms, such as `04:00:00`, `1-12` or `90` (minutes)"),
+    (thresholds.Margin, "a share such as `2%`, or an amount"),
     (rules.Hours, "a number, such as `64` or `1.5`"),
     (rules.Regex, "a regular expression"),
     (launcher.Seconds, "seconds, such as `5` or `0.5`"),
@@ -56,7 +57,7 @@ def kind_words(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(kind_words(part) for part in inner if part is not type(None)))
     if origin is tuple:
-        return f"a list: {kind_words(inner[0])}"
+        return "two numbers, `[low, high]`" if inner == (thresholds.Number, thresholds.Number) else f"a list: {kind_words(inner[0])}"
     if origin is dict:
         return f"a table: {kind_words(inner[0])} → {kind_words(inner[1])}"
     if annotation is packager.SubPackager:
@@ -67,7 +68,7 @@ def kind_words(annotation: Any) -> str:
         if annotation.__module__.startswith("dispatcher.clouds."):
             return f"a table ([there](executors.md#{annotation.__name__.lower()}))"
         return f"a table ([below](#{annotation.__name__.lower()}))"
-    return {bool: "`true` or `false`", int: "a whole number", str: "text"}.get(annotation, str(annotation))
+    return {bool: "`true` or `false`", int: "a whole number", float: "a number", str: "text"}[annotation]
 
 
 def _annotated(inside: Any, metadata: tuple[Any, ...]) -> str:
