@@ -38,11 +38,11 @@ def sighting(cluster: LedgerCluster, job_id: str) -> object:
     return Sightings(sweep.squeue, sweep.sacct, sweep.scontrol).of(job_id)
 
 
-def wait_for(cluster: LedgerCluster, job_id: str, state: State, seconds: float = 40) -> Observation:
+def wait_for(cluster: LedgerCluster, job_id: str, state: State, seconds: float = 40, coded: bool = False) -> Observation:
     deadline = time.monotonic() + seconds
     while True:
         seen = sighting(cluster, job_id)
-        if isinstance(seen, Observation) and seen.state is state:
+        if isinstance(seen, Observation) and seen.state is state and not (coded and seen.exit_code is None):
             return seen
         assert time.monotonic() < deadline, seen
         time.sleep(0.3)
@@ -61,7 +61,8 @@ def test_from_claim_to_results(cluster: LedgerCluster, cluster_sshd: Sshd, slurm
     assert isinstance(answer, Submitted)
     fields = slurm.run("squeue", "--states=all", "-h", "-j", answer.job_id, "-o", "%j|%k").strip()
     assert fields == f"dispatch-{KEY}|{KEY}"
-    seen = wait_for(cluster, answer.job_id, State.FAILED)
+    # Where squeue knows already, and accounting not yet, there is no exit code for a moment.
+    seen = wait_for(cluster, answer.job_id, State.FAILED, coded=True)
     assert seen.exit_code == 3
     assert seen.start is not None
     assert abs(seen.start.timestamp() - time.time()) < 120, "times are UTC"
