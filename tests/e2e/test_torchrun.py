@@ -1,4 +1,4 @@
-"""torchrun over two nodes: the line that NeMo-Run renders, started by Slurm for real; and, where there is a CPU build, torch itself."""
+"""torchrun over two nodes: the line that NeMo-Run renders, started by Slurm for real; and, where torch is installed, torch itself."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ dist.destroy_process_group()
 
 def two_nodes(stage: Stage, folder: str) -> None:
     """The profile asks for two nodes and finds torchrun in `folder`."""
-    lines = f"nodes: 2\nsetup_lines: 'export PATH={folder}:$PATH'\n"
+    # Torch alone takes some 550 MB in each of a node's processes; the rig's jobs have 100 MB where they ask for nothing.
+    lines = f"nodes: 2\nmem: 3000M\nsetup_lines: 'export PATH={folder}:$PATH'\n"
     stage.repo.commit("main", {"profiles/cluster.yaml": stage.profile + lines})
 
 
