@@ -197,5 +197,5 @@ def torch_python() -> Path:
     if named:
         return Path(named)
     if importlib.util.find_spec("torch") is None:
-        missing("torch is not installed (several GB); DISPATCH_TORCH_PYTHON can name a Python that has it, in any build", may_be_required=False)
+        missing("torch is not installed; DISPATCH_TORCH_PYTHON can name a Python that has it", may_be_required=False)
     return Path(sys.executable)
