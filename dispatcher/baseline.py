@@ -12,21 +12,36 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from dispatcher.overlay import RunCurve
 from dispatcher.phrases import plural
 from dispatcher.record import RunRecord
+from dispatcher.series import MOST_CURVES, Curve
 from dispatcher.thresholds import Compared
 
 LINE_LIMIT = 32_000
-"""Characters of a line; a run with more metrics than fit is remembered with as many as do."""
+"""Characters of a line; of a run with more than fits first its curves are forgotten, then metrics."""
+# What trains computes with no more digits (float32 has seven), and every comparison reads all lines.
+_DIGITS = 8
 # A normal distribution's standard deviation is so many median absolute deviations: https://en.wikipedia.org/wiki/Median_absolute_deviation
 TO_DEVIATION = 1.4826
 # The MAD of few values is too small on average. Factors for 2 to 9 values: Croux & Rousseeuw, "Time-efficient algorithms for two
 # highly robust estimators of scale", 1992; beyond them n / (n - 0.8).
 _SMALL = {2: 1.196, 3: 1.495, 4: 1.363, 5: 1.206, 6: 1.200, 7: 1.140, 8: 1.129, 9: 1.107}
+
+
+def _readable_curves(value: Any) -> Any:
+    """A curve that cannot be read costs the run no metric: these are what judges."""
+    found: list[Curve] = []
+    for item in value if isinstance(value, (list, tuple)) else ():
+        try:
+            found.append(Curve.model_validate(item))
+        except ValidationError:
+            continue
+    return tuple(found[:MOST_CURVES])
 
 
 class Remembered(BaseModel):
@@ -39,8 +54,14 @@ class Remembered(BaseModel):
     sha: str = Field(pattern=r"^[0-9a-f]{40,64}$")
     at: datetime
     metrics: dict[str, float]
+    curves: Annotated[tuple[Curve, ...], BeforeValidator(_readable_curves)] = ()
     by: str = Field(default="", max_length=200)
     why: str = Field(default="", max_length=1000)
+
+    def curve(self, metric: str) -> RunCurve | None:
+        """The metric's curve, and that it is this run's; None when it has none."""
+        found = next((curve for curve in self.curves if curve.name == metric), None)
+        return RunCurve(run_key=self.run_key, sha=self.sha, value=self.metrics[metric], curve=found) if found else None
 
 
 @dataclass(frozen=True)
@@ -75,12 +96,20 @@ class History:
         if len(values) == 1:
             [only] = entries
             words = f"the accepted run {only.run_key[:8]} (by {only.by})" if only.kind == "accepted" else "the default branch's only run"
-        return Compared(middle, _deviation(values, middle), words)
+        return Compared(middle, _deviation(values, middle), words, _nearest(metric, middle, entries))
 
     def of_commit(self, sha: str, metric: str) -> Compared | None:
         """The newest run of one commit."""
         found = next((entry for entry in reversed(self.entries) if entry.sha == sha and metric in entry.metrics), None)
-        return Compared(found.metrics[metric], 0.0, f"the merge base's run ({sha[:7]})") if found else None
+        if found is None:
+            return None
+        return Compared(found.metrics[metric], 0.0, f"the merge base's run ({sha[:7]})", found.curve(metric))
+
+
+def _nearest(metric: str, middle: float, entries: Sequence[Remembered]) -> RunCurve | None:
+    """The curve of the run that is nearest to the median, of equals the newest; None when none of the runs has one."""
+    curves = [curve for entry in reversed(entries) if (curve := entry.curve(metric)) is not None]
+    return min(curves, key=lambda curve: abs(curve.value - middle), default=None)
 
 
 def _deviation(values: Sequence[float], middle: float) -> float:
@@ -117,12 +146,14 @@ def _readable(text: str) -> Iterator[Remembered]:
 
 def line_of(record: RunRecord, at: datetime) -> str:
     """A run of the default branch, for the ledger."""
-    return _line(Remembered(run_key=record.run_key, sha=record.sha, at=at, metrics=_numbers(record)))
+    return _line(Remembered(run_key=record.run_key, sha=record.sha, at=at, metrics=_numbers(record), curves=_curves(record)))
 
 
 def acceptance_of(record: RunRecord, by: str, why: str, at: datetime) -> str:
     """A run that somebody has accepted, for the ledger."""
-    return _line(Remembered(kind="accepted", run_key=record.run_key, sha=record.sha, at=at, metrics=_numbers(record), by=by, why=why))
+    numbers, curves = _numbers(record), _curves(record)
+    accepted = Remembered(kind="accepted", run_key=record.run_key, sha=record.sha, at=at, metrics=numbers, curves=curves, by=by, why=why)
+    return _line(accepted)
 
 
 def _numbers(record: RunRecord) -> dict[str, float]:
@@ -130,10 +161,21 @@ def _numbers(record: RunRecord) -> dict[str, float]:
     return {name: float(value) for name, value in given if isinstance(value, (int, float)) and math.isfinite(value)}
 
 
+def _curves(record: RunRecord) -> tuple[Curve, ...]:
+    return tuple(curve.model_copy(update={"values": tuple(map(_short, curve.values))}) for curve in record.curves)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
 def _line(entry: Remembered) -> str:
     """One line, short enough to be appended in one piece."""
     names = list(entry.metrics)
-    while len(line := entry.model_dump_json()) > LINE_LIMIT and names:
+    while len(line := entry.model_dump_json()) > LINE_LIMIT and (entry.curves or names):
+        if entry.curves:
+            entry = entry.model_copy(update={"curves": entry.curves[:-1]})
+            continue
         names = names[: len(names) * 3 // 4]
         entry = entry.model_copy(update={"metrics": {name: entry.metrics[name] for name in names}})
     return line

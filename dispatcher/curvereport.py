@@ -1,7 +1,8 @@
 """A run's progress and curves → lines of its comment and check: steps, last values, GPU-hours; a Mermaid chart for each series.
 
 GitHub draws `xychart-beta` (https://mermaid.js.org/syntax/xyChart.html): it has no numbers with exponents, no gaps and no legend. So values
-are scaled where they are tiny or huge, and what cannot be drawn is said in words. At a terminal a curve is one line of blocks.
+are scaled where they are tiny or huge, and what cannot be drawn is said in words, whose curve is whose among it. At a terminal a curve is
+one line of blocks.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from dispatcher.measuring import skipped_words
+from dispatcher.overlay import Overlay, RunCurve, overlaid
 from dispatcher.phrases import number, plural
 from dispatcher.record import RunRecord
 from dispatcher.series import Curve, Progress
 from dispatcher.slurm import State
+from dispatcher.thresholds import MetricVerdict
 from dispatcher.untrusted import neutralise
 
 # Mermaid's own first colour can hardly be seen on white. These two can, on white and on black.
@@ -53,46 +57,89 @@ def curve_lines(record: RunRecord, at_terminal: bool) -> list[str]:
     """The curves, folded; nothing where there are none."""
     if not record.curves:
         return []
-    baselines = {verdict.name: verdict.baseline for verdict in record.verdicts}
+    verdicts = {verdict.name: verdict for verdict in record.verdicts}
     lines = ["", f"<details><summary>{'Curve' if len(record.curves) == 1 else 'Curves'}</summary>", ""]
     for curve in record.curves:
-        lines += [*(_in_blocks(curve) if at_terminal else chart(curve, baselines.get(curve.name))), ""]
+        verdict = verdicts.get(curve.name)
+        lines += [*(_in_blocks(curve, verdict) if at_terminal else chart(curve, verdict)), ""]
     notes = skipped_words(record.series_skipped)
     return [*lines, *([f"<sub>{notes}</sub>", ""] if notes else []), "</details>"]
 
 
-def chart(curve: Curve, baseline: float | None = None) -> list[str]:
-    """One chart as a Mermaid block, and under it in words what the chart cannot say."""
-    baseline = baseline if baseline is not None and math.isfinite(baseline) else None
-    shown = [*curve.values, *([baseline] if baseline is not None else [])]
+@dataclass(frozen=True)
+class _Against:
+    """What stands beside a curve: the baseline's value, and a run's curve for it where one is remembered and crosses the same steps."""
+
+    value: float
+    run: RunCurve | None = None
+    drawn: Overlay | None = None
+
+    def line(self, count: int) -> tuple[float, ...]:
+        """What is drawn: that run's curve, else a flat line of `count` places."""
+        return self.drawn.values if self.drawn is not None else (self.value,) * count
+
+
+def _against(curve: Curve, verdict: MetricVerdict | None) -> _Against | None:
+    if verdict is None or verdict.baseline is None or not math.isfinite(verdict.baseline):
+        return None
+    drawn = overlaid(verdict.beside, *_axis(curve)) if verdict.beside is not None else None
+    return _Against(verdict.baseline, verdict.beside if drawn is not None else None, drawn)
+
+
+def _axis(curve: Curve) -> tuple[int, int]:
+    return curve.first, max(curve.last, curve.first + 1)
+
+
+def chart(curve: Curve, verdict: MetricVerdict | None = None) -> list[str]:
+    """One chart as a Mermaid block, with what the verdict compares with, and under it in words what the chart cannot say."""
+    against = _against(curve, verdict)
+    other = against.line(len(curve.values)) if against is not None else ()
+    shown = [*curve.values, *other]
     power = _power(shown)
     scaled = [value / 10.0**power for value in shown]
     low, high = _bounds(scaled)
     values = [_plain(value, _decimals(low, high)) for value in scaled]
     name = _PLAIN.sub(" ", curve.name)
     unit = f" in 10^{power}" if power else ""
+    first, last = _axis(curve)
     lines = [
         "```mermaid",
         _COLOURS,
         "xychart-beta",
         f'    title "{name}"',
-        f'    x-axis "step" {curve.first} --> {max(curve.last, curve.first + 1)}',
+        f'    x-axis "step" {first} --> {last}',
         f'    y-axis "{name}{unit}" {_plain(low, _decimals(low, high))} --> {_plain(high, _decimals(low, high))}',
         f"    line [{', '.join(values[: len(curve.values)])}]",
     ]
-    if baseline is not None:
-        lines.append(f"    line [{', '.join(values[-1:] * len(curve.values))}]")
-    return [*lines, "```", f"<sub>{' · '.join(_legend(curve, baseline))}</sub>"]
+    if other:
+        lines.append(f"    line [{', '.join(values[len(curve.values) :])}]")
+    return [*lines, "```", f"<sub>{' · '.join(_legend(curve, against))}</sub>"]
 
 
-def _legend(curve: Curve, baseline: float | None) -> list[str]:
+def _legend(curve: Curve, against: _Against | None) -> list[str]:
     words = [f"{neutralise(curve.name)}, steps {curve.first:,} to {curve.last:,}"]
     if curve.points > len(curve.values):
         words.append(f"{curve.points:,} points, of which each part shows its least and its greatest")
-    if baseline is not None:
-        words.append(f"the flat line is the baseline, {number(baseline)}")
+    if against is not None:
+        words += _baseline_words(against)
     if curve.gaps and curve.first_gap is not None:
         words.append(f"⚠️ NaN or infinite, and so left out: {plural(curve.gaps, 'value')}, the first at step {curve.first_gap:,}")
+    return words
+
+
+def _baseline_words(against: _Against) -> list[str]:
+    """Whose the second line is, and where it is not what that run measured."""
+    run, drawn = against.run, against.drawn
+    if run is None or drawn is None:
+        return [f"the flat line is the baseline, {number(against.value)}"]
+    which = "the baseline" if run.value == against.value else f"the nearest to the baseline, {number(against.value)}"
+    words = [f"the grey line is run `{run.run_key[:8]}` at `{run.sha[:7]}`, which came to {number(run.value)}, {which}"]
+    if drawn.flat_until is not None:
+        words.append(f"it is known from step {drawn.flat_until:,}, and its first value is drawn before")
+    if drawn.flat_from is not None:
+        words.append(f"it ended at step {drawn.flat_from:,}, and what it came to is drawn from there")
+    if drawn.goes_on_to is not None:
+        words.append(f"it went on to step {drawn.goes_on_to:,}")
     return words
 
 
@@ -124,10 +171,16 @@ def _plain(value: float, decimals: int) -> str:
     return "0" if words == "-0" else words
 
 
-def _in_blocks(curve: Curve) -> list[str]:
+def _in_blocks(curve: Curve, verdict: MetricVerdict | None) -> list[str]:
+    against = _against(curve, verdict)
     gaps = f", NaN or infinite: {plural(curve.gaps, 'value')}" if curve.gaps else ""
     ends = f"{number(min(curve.values))} to {number(max(curve.values))}, steps {curve.first:,} to {curve.last:,}{gaps}"
-    return [f"{neutralise(curve.name)} {sparkline(curve.values)} {ends}"]
+    if against is None or against.drawn is None:
+        return [f"{neutralise(curve.name)} {sparkline(curve.values)} {ends}"]
+    # Both by one scale.
+    blocks, count = sparkline([*curve.values, *against.drawn.values]), len(curve.values)
+    own = f"{neutralise(curve.name)} {blocks[:count]} {ends}"
+    return [own, f"{' ' * len(neutralise(curve.name))} {blocks[count:]} {' · '.join(_baseline_words(against))}"]
 
 
 def sparkline(values: Sequence[float]) -> str:

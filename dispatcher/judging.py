@@ -6,6 +6,7 @@ The rules are the default branch's, as everything that decides is. What is compa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dispatcher.baseline import History, history_name, line_of, parse_history
 from dispatcher.errors import DispatchError
@@ -64,7 +65,17 @@ def _sources(record: RunRecord, rules: Mapping[str, MetricRule], history: Histor
     named = {reference for rule in rules.values() for reference in rule.references}
     base = _merge_base(record, world) if "merge-base" in named else None
     of_base = {name: found for name in rules if base and (found := history.of_commit(base, name)) is not None}
-    return {"baseline": rolling, "merge-base": of_base}
+    return {"baseline": _drawn_with(record, rolling), "merge-base": _drawn_with(record, of_base)}
+
+
+def _drawn_with(record: RunRecord, found: Mapping[str, Compared]) -> Mapping[str, Compared]:
+    """Without the curves that stand beside none of the run's, or are its own (it may be the one that was accepted): records stay small."""
+    names = {curve.name for curve in record.curves}
+    own = {record.run_key, record.same_as}
+    return {
+        name: item if item.curve is not None and name in names and item.curve.run_key not in own else replace(item, curve=None)
+        for name, item in found.items()
+    }
 
 
 def _merge_base(record: RunRecord, world: World) -> str | None:

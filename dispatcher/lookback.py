@@ -109,11 +109,16 @@ def _row(entry: Remembered, trail: Trail, world: World) -> str:
     return f"| {when} | `{entry.sha[:7]}` | `{entry.run_key[:8]}` | {' | '.join(values)} | {mark} |"
 
 
+def _baseline(found: Compared) -> dict[str, object]:
+    """`drawn` is the run whose curve stands beside the next one's; its values are among `runs`, where these go so far back."""
+    return {"value": found.value, "spread": found.spread, "drawn": found.curve.run_key if found.curve else None}
+
+
 def _as_json(trail: Trail) -> dict[str, object]:
     return {
         "profile": trail.profile,
         "recipe": trail.recipe,
         "metrics": list(trail.metrics),
-        "baselines": {name: {"value": found.value, "spread": found.spread} for name, found in trail.baselines.items()},
+        "baselines": {name: _baseline(found) for name, found in trail.baselines.items()},
         "runs": [entry.model_dump(mode="json") for entry in trail.entries],
     }

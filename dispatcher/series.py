@@ -62,8 +62,8 @@ class Curve(_Kept):
     """What is drawn of a series: `values` lie at even distances between the steps `first` and `last`, and are finite."""
 
     name: Name
-    first: int
-    last: int
+    first: Annotated[int, Field(ge=0, le=MOST_STEPS)]
+    last: Annotated[int, Field(ge=0, le=MOST_STEPS)]
     values: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(min_length=2, max_length=CURVE_POINTS)
     points: int = 0
     """How many there were."""

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError
+from dispatcher.overlay import RunCurve
 from dispatcher.phrases import number
 from dispatcher.results import Value
 from dispatcher.values import Between, Model
@@ -130,11 +131,13 @@ class MetricRule(Model):
 
 @dataclass(frozen=True)
 class Compared:
-    """Something to compare with: its value, how much such values scatter by themselves (one standard deviation), and what it is."""
+    """Something to compare with: its value, how much such values scatter by themselves (one standard deviation), what it is."""
 
     value: float
     spread: float
     words: str
+    curve: RunCurve | None = None
+    """The run that is drawn for it."""
 
 
 class MetricVerdict(BaseModel):
@@ -146,6 +149,8 @@ class MetricVerdict(BaseModel):
     value: float | None = None
     baseline: float | None = None
     baseline_words: str = ""
+    beside: RunCurve | None = None
+    """The baseline's own curve; None where there is none, or none to draw it beside."""
     limit: str = ""
     outcome: Level
     why: str
@@ -188,7 +193,8 @@ def _verdict(name: str, rule: MetricRule, metrics: Mapping[str, Value], sources:
     chosen = min((item for item in found if item is not None), key=lambda item: order[item.outcome])
     compared = next((item for item in found if item is not None and item.baseline is not None), chosen)
     limits = " · ".join(item.limit for item in found if item is not None and item.limit)
-    return chosen.model_copy(update={"baseline": compared.baseline, "baseline_words": compared.baseline_words, "limit": limits})
+    told = {"baseline": compared.baseline, "baseline_words": compared.baseline_words, "beside": compared.beside, "limit": limits}
+    return chosen.model_copy(update=told)
 
 
 def _bounds(name: str, rule: MetricRule, value: float) -> MetricVerdict | None:
@@ -250,6 +256,7 @@ def _compared(
         value=value,
         baseline=found.value,
         baseline_words=found.words,
+        beside=found.curve,
         limit=f"{sign}{shown}",
         outcome=_missed(rule) if worse else "pass",
         why=words,

@@ -15,7 +15,8 @@ from dispatcher.gate import Fail, Pass, Requirement, judge
 from dispatcher.judging import judged, remember
 from dispatcher.observe import Seen, report
 from dispatcher.plan import pull_tag
-from dispatcher.record import Queued, RunRecord, Target
+from dispatcher.record import Queued, RunRecord, Target, parse_record
+from dispatcher.series import Curve
 from dispatcher.slurm import State
 from tests.fakes import HEAD, NOON, OTHER, POLICY, Fakes, comment_event, run_record
 
@@ -125,6 +126,50 @@ def test_what_people_see() -> None:
     assert "| ✅ | throughput | 400 | – | – | – |" in body or "| ✅ | throughput | 400 |" in body
     assert "baseline accept" in body
     assert fakes.forge.check("dispatch / cluster / default").conclusion == "failure"
+
+
+def drawn(*values: float, name: str = "loss") -> tuple[Curve, ...]:
+    return (Curve(name=name, first=1, last=100, values=values),)
+
+
+def with_curves(fakes: Fakes, *losses: float, name: str = "loss") -> None:
+    for number, loss in enumerate(losses, 1):
+        record = ended(loss, run_key=f"{number:016x}", sha=OTHER, curves=drawn(9.0, loss, name=name))
+        fakes.cluster.remembered.setdefault(NAME, []).append(line_of(record, NOON))
+
+
+def test_the_baselines_own_curve_stands_beside() -> None:
+    fakes = Fakes(WITH_RULES)
+    with_curves(fakes, 1.86, 1.87, 1.88)
+    seen = report(fakes.world, fakes.cluster, read_policy(fakes.world), _known(fakes, ended(1.88, curves=drawn(8.0, 1.88))))
+    for text in (fakes.forge.bodies[-1], fakes.forge.check("dispatch / cluster / default").summary):
+        assert "    line [8, 1.88]\n    line [9, 1.87]\n" in text
+        assert f"the grey line is run `{2:08x}` at `{OTHER[:7]}`, which came to 1.87, the baseline" in text.replace("0" * 8, f"{2:08x}")
+    again = parse_record(seen.record.to_json())
+    assert again == seen.record
+    fakes.cluster.remembered.clear()
+    assert decided(fakes, again) == again, "what is said again needs no ledger"
+    assert [verdict.name for verdict in again.verdicts if verdict.beside is not None] == ["loss"], "throughput has no curve of its own"
+
+
+def test_a_curve_that_nothing_is_drawn_beside_is_not_kept() -> None:
+    fakes = Fakes(WITH_RULES)
+    with_curves(fakes, 1.86, 1.87, 1.88)
+    assert decided(fakes, ended(1.88)).verdicts[0].beside is None
+    assert decided(fakes, ended(1.88, curves=drawn(8.0, 1.88, name="other"))).verdicts[0].beside is None
+    own = ended(1.88, curves=drawn(8.0, 1.88), run_key=f"{2:016x}")
+    assert decided(fakes, own).verdicts[0].beside is None, "the run that was accepted is not drawn over itself"
+    assert decided(fakes, ended(1.88, curves=drawn(8.0, 1.88), same_as=f"{2:016x}")).verdicts[0].beside is None
+
+
+def test_the_merge_bases_curve() -> None:
+    fakes = Fakes(WITH_RULES.replace("max_increase: 2%,", "max_increase: 2%, against: merge-base,"))
+    with_curves(fakes, 1.86)
+    fakes.forge.merge_bases["main", HEAD] = OTHER
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], base_ref="main")
+    beside = decided(fakes, ended(1.87, curves=drawn(8.0, 1.87))).verdicts[0].beside
+    assert beside is not None
+    assert (beside.run_key, beside.curve.values) == (f"{1:016x}", (9.0, 1.86))
 
 
 @pytest.mark.parametrize(

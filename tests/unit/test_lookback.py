@@ -15,6 +15,7 @@ from dispatcher.effects.plotting import check_name, png
 from dispatcher.errors import Exit, InputError
 from dispatcher.lookback import Trail, recall, told
 from dispatcher.plot import drawing, svg
+from dispatcher.series import Curve
 from dispatcher.slurm import State
 from dispatcher.world import Outcome
 from tests.fakes import NOON, POLICY, Fakes, run_record
@@ -60,6 +61,17 @@ def test_one_object_for_machines() -> None:
     assert (found["profile"], found["recipe"], found["metrics"]) == ("cluster", "default", ["loss", "lr"])
     assert [run["metrics"]["loss"] for run in found["runs"]] == [2.0, 1.5]
     assert found["baselines"]["loss"]["value"] == 1.75
+    assert (found["baselines"]["loss"]["drawn"], found["runs"][0]["curves"]) == (None, [])
+
+
+def test_the_object_has_the_curves_and_says_which_is_drawn() -> None:
+    fakes = remembering(2.0)
+    curve = Curve(name="loss", first=1, last=100, values=(9.0, 1.5), points=10_000)
+    drawn = run_record(run_key="e" * 16, state=State.SUCCEEDED, results={"loss": 1.5}, curves=(curve,))
+    fakes.cluster.remembered[NAME].append(line_of(drawn, NOON))
+    found = json.loads(told(trail(fakes), fakes.world).outputs["result"])
+    assert found["baselines"]["loss"]["drawn"] == "e" * 16
+    assert [Curve.model_validate(item) for item in found["runs"][1]["curves"]] == [curve]
 
 
 def test_only_so_many_and_only_this_metric() -> None:

@@ -12,6 +12,7 @@ import pytest
 from dispatcher.configuration import read_policy
 from dispatcher.curvereport import chart, curve_lines, progress_line, sparkline
 from dispatcher.observe import Around, look
+from dispatcher.overlay import RunCurve
 from dispatcher.ports import ActiveRun
 from dispatcher.record import Resources, RunRecord, parse_record
 from dispatcher.report import run_report
@@ -237,10 +238,33 @@ def test_progress_in_one_line(fields: dict[str, object], expected: str) -> None:
 def test_a_chart_has_only_numbers_that_mermaid_reads(
     values: tuple[float, ...], baseline: float | None, drawn: list[str], axis: str
 ) -> None:
-    lines_of_it = chart(Curve(name="loss", first=5, last=5, values=values), baseline)
+    verdict = MetricVerdict(name="loss", outcome="pass", baseline=baseline, why="") if baseline is not None else None
+    lines_of_it = chart(Curve(name="loss", first=5, last=5, values=values), verdict)
     assert [line.strip().removeprefix("line ") for line in lines_of_it if line.startswith("    line")] == drawn
     assert f"    y-axis {axis}" in lines_of_it
     assert '    x-axis "step" 5 --> 6' in lines_of_it
+
+
+def test_whose_curve_stands_beside_and_where_it_is_not_what_was_measured() -> None:
+    def told(first: int, last: int, value: float = 1.6) -> str:
+        curve = Curve(name="loss", first=first, last=last, values=(3.0, 1.5))
+        beside = RunCurve(run_key="abcdef12" * 2, sha="fedcba98" * 5, value=value, curve=curve)
+        verdict = MetricVerdict(name="loss", outcome="pass", baseline=1.6, beside=beside, why="")
+        own = Curve(name="loss", first=0, last=100, values=(2.0, 1.5))
+        record = shown(state=State.SUCCEEDED, curves=(own,), verdicts=(verdict,), results={"loss": 1.5})
+        terminal = "\n".join(curve_lines(record, at_terminal=True))
+        [legend] = [line for line in curve_lines(record, at_terminal=False) if line.startswith("<sub>")]
+        words = legend.removeprefix("<sub>loss, steps 0 to 100 · ").removesuffix("</sub>")
+        assert (words in terminal) is ("grey" in words)
+        return words
+
+    whose = "the grey line is run `abcdef12` at `fedcba9`, which came to 1.6, the baseline"
+    assert told(0, 100) == whose
+    assert told(0, 100, 1.5) == whose.replace("1.6, the baseline", "1.5, the nearest to the baseline, 1.6")
+    begun = "it is known from step 10, and its first value is drawn before"
+    assert told(10, 50) == f"{whose} · {begun} · it ended at step 50, and what it came to is drawn from there"
+    assert told(0, 5000) == f"{whose} · it went on to step 5,000"
+    assert told(100, 200) == "the flat line is the baseline, 1.6", "they have no steps in common"
 
 
 def test_the_comment_folds_the_curves_and_the_terminal_has_blocks() -> None:
