@@ -67,6 +67,8 @@ _WORDS: Mapping[str, State] = {
     "NODE_FAIL": State.NODE_FAIL,
     "BOOT_FAIL": State.NODE_FAIL,
 }
+# After these Slurm starts a job again by itself where it may (`JobRequeue`, `PreemptMode=REQUEUE`), and accounting hears of that late.
+_MAY_BEGIN_AGAIN = (State.PREEMPTED, State.NODE_FAIL)
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,8 @@ class Sightings:
             and accounted.end is not None
             and accounted.state in [seen.state for seen in ended or [accounted]]
         ):
-            return accounted
+            unheard = self._squeue is None and self._scontrol is None
+            return Silent(self._words) if unheard and accounted.state in _MAY_BEGIN_AGAIN else accounted
         if ended:
             return _filled(ended[0], exit_file)
         if accounted and accounted.state.ended:

@@ -6,6 +6,7 @@
 | `sshd` | an OpenSSH server |
 | `cluster_sshd` | an OpenSSH server whose sessions reach the `slurm` cluster: a login node |
 | `docker` | a Docker engine with one small image |
+| `small_disk` | a folder on a disk of 400 kB |
 | `latency` | makes a proxy that adds a round-trip time in front of a port |
 | `github` | a stand-in GitHub (`tests/github_fixtures.py`) |
 | `act` | the path of act, which runs GitHub workflows locally |
@@ -20,6 +21,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
@@ -137,6 +139,17 @@ def docker() -> Iterator[DockerRig]:
     """A Docker engine of this test run, with one image."""
     with started(DockerRig()) as rig:
         yield rig
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 kB, in `disk` of the test's folder."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]).returncode != 0:
+        missing("a small disk needs root and mount")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture

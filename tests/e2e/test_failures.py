@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dispatcher.failure import BLAME_WORDS
 from tests.github_server import GitHubServer
 from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
@@ -94,7 +97,7 @@ def test_every_end_says_why(stage: Stage, slurm: SlurmRig) -> None:
 # --------------------------------------------------------------------------- what a cluster does to jobs
 
 ENDS = """\
-import os, sys, time
+import os, signal, socket, subprocess, sys, time
 kind = sys.argv[1].partition("=")[2]
 print("step 1 loss 2.0", flush=True)
 if kind == "memory":
@@ -105,9 +108,24 @@ if kind == "junk":
 if kind == "much":
     for _ in range(1024):
         os.write(1, (b"all work and no play" * 52 + b"\\n") * 1007)
+    time.sleep(3)  # standard error overtakes what is still on its way
     raise ValueError("after a gigabyte")
 if kind == "broken":
     open("results.json", "w").write('{"loss": 1.8')
+if kind == "disk":
+    disk = os.path.join(os.environ["DISPATCH_RUN_DIR"], "..", "..", "..", "disk")
+    open(os.path.join(disk, "checkpoint"), "wb").write(bytes(1 << 20))
+if kind == "import":
+    import megatron_of_another_version
+if kind == "port":
+    first = socket.create_server(("127.0.0.1", 0))
+    socket.create_server(first.getsockname())
+if kind == "offline":
+    socket.create_connection(("models.invalid", 443))
+if kind == "command":
+    sys.exit(subprocess.run(["sh", "-c", "no-such-launcher --nnodes 2"]).returncode)
+if kind == "crash":
+    os.kill(os.getpid(), signal.SIGSEGV)
 if kind not in ("missing", "broken"):
     time.sleep(600)
 """
@@ -117,56 +135,98 @@ recipes:
   default: { script: train.py, entrypoint: python3, results: results.json }
 gate:
   required: [{ profile: cluster, recipe: default }]
-watch: { profiles: [cluster, small, short, first] }
+watch: { profiles: [cluster, small, short, first, boxed, late, low] }
 """
 # The node that fails has to be another one than that of the job which is ended by its time limit.
 PROFILES = {
     "small": "mem: 200M\nadditional_parameters: { nodelist: n2 }\n",
     "short": "time: '00:01:00'\nadditional_parameters: { nodelist: n2 }\n",
     "first": "additional_parameters: { nodelist: n1 }\n",
+    "boxed": "container_image: registry.example.com/missing:1\n",
+    "late": "additional_parameters: { begin: now+600 }\n",
+    "low": "partition: low\nmem: 3000M\n",
 }
-STARTED = {"memory": "small", "time": "short", "node": "first", **dict.fromkeys(("junk", "much", "missing", "broken"), "cluster")}
+# Kinds of ends, in the order in which they are asked for: their profile, what the comment begins with, and their class.
+STARTED = {
+    "time": ("short", "was ended at its time limit after 1m", "timeout"),
+    "node": ("first", "was ended by the failure of a node after ", "node failure"),
+    "low": ("low", "was preempted by another job after ", "preempted"),
+    "unstartable": ("late", "could not be started by the scheduler", "launcher"),
+    "memory": ("small", "out of host memory after ", "out of host memory"),
+    "much": ("cluster", "failed with ValueError after ", "code error"),
+    "junk": ("cluster", "failed with exit code 3 after ", "unexplained"),
+    "missing": ("cluster", "ended well, but it left no results file", None),
+    "broken": ("cluster", "ended well, but the results file is not JSON", None),
+    "disk": ("cluster", "stopped: no space left on a disk after ", "disk or quota"),
+    "import": ("cluster", "stopped: a module could not be imported after ", "import error"),
+    "port": ("cluster", "stopped: the port of the rendezvous is in use after ", "launcher"),
+    "offline": ("cluster", "stopped: a name could not be resolved after ", "NCCL or network"),
+    "command": ("cluster", "could not start: a command was not found after ", "launcher"),
+    "crash": ("cluster", "crashed in native code after ", "code error"),
+    "image": ("boxed", "could not start: its container image could not be brought after ", "launcher"),
+}
+BLAMED = {
+    "change": ("much", "command"),
+    "machine": ("node", "low", "unstartable", "port", "offline"),
+    "unclear": ("time", "memory", "disk", "import", "crash", "image"),
+}
 
 
+@pytest.mark.usefixtures("small_disk")
 def test_what_a_cluster_ends_and_what_jobs_leave_behind(github: GitHubServer, slurm: SlurmRig, cluster_sshd: Sshd, tmp_path: Path) -> None:
     extra = {"train.py": ENDS, **{f"profiles/{name}.yaml": f"extends: cluster\n{text}" for name, text in PROFILES.items()}}
     stage = Stage(github, cluster_sshd, tmp_path, policy=MORE, extra=extra)
     stage.repo.commit("feature", {"train.py": ENDS})
-    begun = {kind: stage.comment(f"/train profile={profile} kind={kind}").outputs for kind, profile in STARTED.items()}
-    jobs = {kind: outputs["job-id"] for kind, outputs in begun.items()}
-    slurm.wait_for_state(jobs["node"], "RUNNING")
-    slurm.run("scontrol", "update", f"JobId={jobs['node']}", "Requeue=0")
-    for kind in ("memory", "junk", "much"):
-        slurm.wait_for_state(jobs[kind], "FAILED")
-    for kind in ("missing", "broken"):
-        slurm.wait_for_state(jobs[kind], "COMPLETED")
-    slurm.set_node("n1", "DOWN")  # until its slurmd reports again, as it does by itself (ReturnToService=2)
-    slurm.wait_for_state(jobs["node"], "NODE_FAIL")
-    slurm.wait_for_state(jobs["time"], "TIMEOUT", timeout=150)
+    commands = [f"/train profile={profile} kind={kind}" for kind, (profile, _, _) in STARTED.items()]
+    for first in range(0, len(commands), 4):  # one comment may have five
+        begun = stage.comment("\n".join(commands[first : first + 4]))
+        assert begun.code == 0, begun
+    runs = {record["overrides"][0].partition("=")[2]: record["run_key"] for record in records(stage)}
+    jobs = {kind: (stage.job_dir / "runs" / key / "job").read_text().strip() for kind, key in runs.items()}
+    end_them(slurm, jobs, stage.job_dir / "runs" / runs["unstartable"])
     swept = stage.run("watch")
     assert swept.code == 0, swept
 
-    bodies = {kind: next(body for body in stage.answers if outputs["run-key"] in body) for kind, outputs in begun.items()}
+    bodies = {kind: next(body for body in stage.answers if key in body) for kind, key in runs.items()}
     heads = {kind: body.splitlines()[0].split(" · ", 2)[2] for kind, body in bodies.items()}
-    for kind, words in {
-        "memory": "out of host memory after ",
-        "time": "was ended at its time limit after 1m",
-        "node": "was ended by the failure of a node after ",
-        "junk": "failed with exit code 3 after ",
-        "much": "failed with ValueError after ",
-        "missing": "ended well, but it left no results file",
-        "broken": "ended well, but the results file is not JSON",
-    }.items():
-        assert heads[kind].startswith(words), (kind, heads[kind])
+    assert {kind: head for kind, head in heads.items() if not head.startswith(STARTED[kind][1])} == {}
+    failures = {record["run_key"]: record["failure"] for record in records(stage)}
+    classes = {kind: failures[key] and failures[key]["kind"] for kind, key in runs.items()}
+    assert classes == {kind: words[2] for kind, words in STARTED.items()}
+    blamed = {kind: next((name for name, words in BLAME_WORDS.items() if words in body), None) for kind, body in bodies.items()}
+    assert blamed == {**dict.fromkeys(STARTED), **{kind: blame for blame, kinds in BLAMED.items() for kind in kinds}}
     assert "exceeded memory limit (" in bodies["memory"]
-    assert "This looks like the machine, not the change." in bodies["node"]
-    assert "[`train.py:12`]" in bodies["much"], "a gigabyte before it"
+    assert "[`train.py:13`]" in bodies["much"], "a gigabyte before it"
+    assert "[Errno 28] No space left on device" in bodies["disk"]
+    assert "DUE TO PREEMPTION" in bodies["low"]
     assert not set("\x1b\x07\x00") & set(bodies["junk"])
     assert bodies["junk"].index("```text\n") < bodies["junk"].index("@org/everyone"), "nobody is called from within code"
     assert max(len(body) for body in bodies.values()) < 20_000
 
     checks = {check.external_id: check.conclusion for check in stage.repo.checks_on(stage.pull.head_sha)}
-    ended = {kind: checks[outputs["run-key"]] for kind, outputs in begun.items()}
+    ended = {kind: checks[key] for kind, key in runs.items()}
     assert ended == {kind: "timed_out" if kind == "time" else "failure" for kind in STARTED}
     [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
     assert gate.conclusion != "success"
+
+
+def records(stage: Stage) -> list[dict[str, Any]]:
+    return [json.loads((folder / "record.json").read_text()) for folder in (stage.job_dir / "runs").iterdir()]
+
+
+def end_them(slurm: SlurmRig, jobs: Mapping[str, str], unstartable: Path) -> None:
+    """What the jobs do not do by themselves is done to them; until all have ended."""
+    (unstartable / "logs").rename(unstartable / "elsewhere")
+    slurm.run("scontrol", "update", f"JobId={jobs['unstartable']}", "StartTime=now")
+    slurm.run("scontrol", "update", f"JobId={jobs['node']}", "Requeue=0")
+    slurm.wait_for_state(jobs["low"], "RUNNING")
+    urgent = slurm.preempt(memory=3500)
+    slurm.wait_for_state(jobs["low"], "PREEMPTED")
+    slurm.run("scancel", urgent)
+    for kind in ("missing", "broken"):
+        slurm.wait_for_state(jobs[kind], "COMPLETED")
+    for kind in sorted(set(STARTED) - {"time", "node", "low", "missing", "broken"}):
+        slurm.wait_for_state(jobs[kind], "FAILED")
+    slurm.set_node("n1", "DOWN")  # until its slurmd reports again, as it does by itself (ReturnToService=2)
+    slurm.wait_for_state(jobs["node"], "NODE_FAIL")
+    slurm.wait_for_state(jobs["time"], "TIMEOUT", timeout=150)

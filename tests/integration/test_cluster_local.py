@@ -644,17 +644,6 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path, slurm_like: PretendS
     cluster.close()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 400 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]).returncode != 0:
-        missing("a small disk needs root and mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("room", [0, 8, 40, 120, 240])
 def test_a_full_disk_submits_nothing(room: int, small_disk: Path, slurm_like: PretendSlurm) -> None:
     """`room` kB are left: not enough for the folder, the record, the archive, the tree or the kept package."""

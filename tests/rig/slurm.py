@@ -1,7 +1,8 @@
 """Debian's Slurm packages → a cluster on loopback: accounting, four nodes of eight pretended GPUs, Pyxis' options, and its faults.
 
 Everything is this object's own (munge key and socket, database, ports, spool folders), so that several clusters run side by
-side, beside one that the machine may have. Reached through `SLURM_CONF`. Without cgroups, a job over its memory ends FAILED
+side, beside one that the machine may have. Reached through `SLURM_CONF`. Jobs of `low` (ended) and `low-requeue` (put back into the
+queue) give way to those of `urgent`, all three on the last node; nobody else's do. Without cgroups, a job over its memory ends FAILED
 with "Exceeded job memory limit" in its log; OUT_OF_MEMORY takes a machine whose cgroups Slurm may use.
 """
 
@@ -55,6 +56,8 @@ MinJobAge={min_job_age}
 KillWait=2
 MessageTimeout=5
 InactiveLimit=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=1
 JobAcctGatherType=jobacct_gather/linux
@@ -62,8 +65,11 @@ JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
 {accounting}
 {nodes}
-PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 DefMemPerNode=100 State=UP
-PartitionName=interactive Nodes=n1 MaxTime=60 DefaultTime=30 DefMemPerNode=100 State=UP
+PartitionName=batch Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 DefMemPerNode=100 PreemptMode=OFF State=UP
+PartitionName=interactive Nodes=n1 MaxTime=60 DefaultTime=30 DefMemPerNode=100 PreemptMode=OFF State=UP
+PartitionName=low Nodes=n4 DefMemPerNode=100 PreemptMode=CANCEL State=UP
+PartitionName=low-requeue Nodes=n4 DefMemPerNode=100 PreemptMode=REQUEUE State=UP
+PartitionName=urgent Nodes=n4 DefMemPerNode=100 PriorityTier=10 PreemptMode=OFF State=UP
 """
 
 # Unknown accounts are refused only when associations are enforced, as real clusters do.
@@ -208,6 +214,11 @@ class SlurmRig:
     def set_node(self, node: str, state: str, reason: str = "rig") -> None:
         """`scontrol update` of a node: DRAIN, RESUME, DOWN, …"""
         self.run("scontrol", "update", f"NodeName={node}", f"State={state}", f"Reason={reason}")
+
+    def preempt(self, memory: int) -> str:
+        """An urgent job that takes so many MB of the last node until it is cancelled → its id. Jobs of `low` that are in its way give way."""
+        options = ["--parsable", "-A", ACCOUNT, "-p", "urgent", f"--mem={memory}", "-o", "/dev/null"]
+        return self.run("sbatch", *options, "--wrap", "sleep 600").strip()
 
     # ------------------------------------------------------------------ coming up
 

@@ -67,6 +67,11 @@ def test_every_word_has_a_state(word: str, state: State) -> None:
         (squeue("COMPLETED"), sacct("NODE_FAIL", "0:0"), None, "", State.SUCCEEDED),
         (squeue("CANCELLED"), sacct("NODE_FAIL", "0:0"), None, "", State.CANCELLED),
         (DOWN, sacct("FAILED", "1:0"), DOWN, "", State.FAILED),
+        # Unless that may have been no end: where the controller is silent, Slurm may have put the job back into its queue.
+        (DOWN, sacct("PREEMPTED", "0:0"), DOWN, "", Silent),
+        (DOWN, sacct("NODE_FAIL", "0:0"), None, "", Silent),
+        (EMPTY, sacct("PREEMPTED", "0:0"), None, "", State.PREEMPTED),
+        (squeue("PENDING", "BeginTime"), sacct("PREEMPTED", "0:0"), None, "", State.PENDING),
         # Without accounting, the controller knows for a while.
         (EMPTY, NO_ACCOUNTING, CommandOutput(0, "JobId=77 JobState=TIMEOUT Reason=TimeLimit ExitCode=0:15"), "", State.TIMEOUT),
         (squeue("FAILED"), NO_ACCOUNTING, None, "", State.FAILED),
