@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -104,6 +105,11 @@ def test_a_stage_that_fails_ends_what_waits_for_it_and_is_retried_with_that_alon
     assert "chain · 3 stages · 1 failed, 2 cancelled" in comment
     assert "was cancelled (stage pretrain failed with exit code 3" in rows(comment)["sft"]
     assert "was cancelled (stage sft was cancelled)" in rows(comment)["rl"]
+    found = [json.loads(file.read_text()) for file in stage.job_dir.glob("runs/*/record.json")]
+    assert {record["stage"]: record["failure"]["kind"] for record in found if record["stage"] != "pretrain"} == {
+        "sft": "dependency",
+        "rl": "dependency",
+    }
     assert gate(stage) == "failure"
 
     fails.write_text("sft")

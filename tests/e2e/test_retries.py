@@ -1,8 +1,9 @@
-"""A job that the machine ends is run again by itself, once, as a new job; one that its own code ends is not."""
+"""A job that the machine ends is run again by itself, once, as a new job, or by Slurm as the same one; one whose code fails is not."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,99 @@ def test_the_story_of_the_attempts(stage: Stage, slurm: SlurmRig) -> None:
     assert len({check.external_id for check in stage.repo.checks_on(stage.pull.head_sha, "dispatch / cluster / default")}) == 3
     [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
     assert gate.conclusion == "success", "the last attempt counts"
+
+
+# --------------------------------------------------------------------------- another job, and a node, for real
+
+# The first time it waits to be ended; `where` is the partition, or the profile's own word.
+HELD = """\
+import os, pathlib, time
+been = pathlib.Path(os.environ["DISPATCH_RUN_DIR"]).parent.parent / f"been-{os.environ['WHERE']}"
+if not been.exists():
+    been.touch()
+    time.sleep(600)
+print("step 1 loss 2.0", flush=True)
+"""
+THREE = """\
+recipes:
+  default: { script: train.py, entrypoint: python3 }
+default_recipe: default
+gate:
+  required: [{ profile: low }, { profile: again }, { profile: node }]
+retries: { infrastructure: 1, wait: 0s, exclude_node: true }
+watch: { profiles: [low, again, node] }
+"""
+THEIR_PROFILES = {
+    "low": "partition: low\nmem: 1800M\nenv_vars: { WHERE: low }\n",
+    "again": "partition: low-requeue\nmem: 1800M\nenv_vars: { WHERE: again }\n",
+    "node": "mem: 1000M\nenv_vars: { WHERE: node }\n",  # for which the others' node has no room
+}
+
+
+def test_what_gives_way_to_another_job_or_fails_with_its_node_is_run_again(
+    github: GitHubServer, slurm: SlurmRig, cluster_sshd: Sshd, tmp_path: Path
+) -> None:
+    extra = {"train.py": HELD, **{f"profiles/{name}.yaml": f"extends: cluster\n{text}" for name, text in THEIR_PROFILES.items()}}
+    stage = Stage(github, cluster_sshd, tmp_path, policy=THREE, extra=extra)
+    stage.repo.commit("feature", {"train.py": f"{HELD}# changed\n"})
+    assert stage.comment("\n".join(f"/train profile={name}" for name in THEIR_PROFILES)).code == 0
+    first = {record["profile"]: record for record in records(stage).values()}
+    jobs = {name: record["job_id"] for name, record in first.items()}
+    for name, job in jobs.items():
+        slurm.wait_for_state(job, "RUNNING")
+        wait_for(stage.job_dir / f"been-{name}")
+    urgent = slurm.preempt(memory=3500)
+    slurm.run("scontrol", "update", f"JobId={jobs['node']}", "Requeue=0")
+    [failing] = slurm.run("squeue", "-h", "-j", jobs["node"], "-o", "%N").split()
+    slurm.set_node(failing, "DOWN")
+    slurm.wait_for_state(jobs["low"], "PREEMPTED")
+    slurm.wait_for_state(jobs["node"], "NODE_FAIL")
+    slurm.wait_for_state(jobs["again"], "PENDING")
+    assert stage.run("watch").code == 0
+    second = {record["profile"]: record for key, record in records(stage).items() if record["retry_of"]}
+    assert {name: record["retry_of"] for name, record in second.items()} == {name: first[name]["run_key"] for name in ("low", "node")}
+    assert conclusions(stage, "again") == [None], "put back into the queue, it has not ended"
+    [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
+    assert gate.conclusion is None, "red is for what nobody tries again"
+    slurm.run("scancel", urgent)
+    time.sleep(5)  # or the first start's last message would end the second one: that is what Slurm's two minutes are for
+    slurm.run("scontrol", "update", f"JobId={jobs['again']}", "StartTime=now")
+    for job in (second["low"]["job_id"], second["node"]["job_id"], jobs["again"]):
+        slurm.wait_for_state(job, "COMPLETED")
+    assert stage.run("watch").code == 0
+
+    assert len(records(stage)) == 5
+    assert len(stage.answers) == 5
+    low, node = (said_of(stage, first[name]["run_key"]) for name in ("low", "node"))
+    assert low.splitlines()[0].startswith("### ❌ train · low · was preempted by another job after ")
+    assert "This looks like the machine, not the change." in low
+    assert f"It is run again by itself: attempt 2 is run `{second['low']['run_key'][:8]}`." in low
+    assert "was ended by the failure of a node" in node
+    after = f"attempt 2 of 2, after run `{first['low']['run_key'][:8]}` failed: preempted on `n4` ·"
+    assert after in said_of(stage, second["low"]["run_key"]), "the node is not to blame"
+    after = f"after run `{first['node']['run_key'][:8]}` failed: node failure on `{failing}`, without `{failing}`"
+    assert after in said_of(stage, second["node"]["run_key"])
+    assert records(stage)[second["node"]["run_key"]]["nodes"] not in ("", failing)
+    again = said_of(stage, first["again"]["run_key"])
+    assert again.splitlines()[0].startswith("### ✅ train · again · passed in ")
+    assert "attempt" not in again, "for us it is one run"
+    assert [conclusions(stage, name) for name in THEIR_PROFILES] == [["failure", "success"], ["success"], ["failure", "success"]]
+    [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
+    assert gate.conclusion == "success"
+
+
+def said_of(stage: Stage, run_key: str) -> str:
+    [body] = [body for body in stage.answers if f"run `{run_key}`" in body]
+    return body
+
+
+def conclusions(stage: Stage, profile: str) -> list[str | None]:
+    """Of the checks of its runs, in their order."""
+    return [check.conclusion for check in stage.repo.checks_on(stage.pull.head_sha, f"dispatch / {profile} / default")]
+
+
+def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline, file
+        time.sleep(0.1)

@@ -216,7 +216,7 @@ class SlurmRig:
         self.run("scontrol", "update", f"NodeName={node}", f"State={state}", f"Reason={reason}")
 
     def preempt(self, memory: int) -> str:
-        """An urgent job that takes so many MB of the last node until it is cancelled → its id. Jobs of `low` that are in its way give way."""
+        """An urgent job that takes so many MB of the last node until it is cancelled → its id. What is of `low` there gives way."""
         options = ["--parsable", "-A", ACCOUNT, "-p", "urgent", f"--mem={memory}", "-o", "/dev/null"]
         return self.run("sbatch", *options, "--wrap", "sleep 600").strip()
 
