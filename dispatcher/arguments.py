@@ -136,11 +136,17 @@ def _for_github(add: Add) -> None:
     handle = add("handle", "answer one GitHub event, as the action does", "handle --event event.json")
     handle.add_argument("--event", metavar="FILE", help="the payload (default: $GITHUB_EVENT_PATH)")
     handle.add_argument("--event-name", metavar="NAME", help="for example issue_comment (default: $GITHUB_EVENT_NAME)")
+    _log_folder(handle, "keep the complete log of a run that is waited for in this folder (default: $DISPATCH_LOG_FOLDER, else nowhere)")
     watch = add("watch", "look at every active run once and report what changed", "watch --follow")
     watch.add_argument("--follow", action="store_true", help="look again and again until nothing is active")
     watch.add_argument("--interval", type=_seconds, default=60.0, metavar="SECONDS", help="between two looks with --follow (default: 60)")
+    _log_folder(watch, "keep the complete log of every run that ends in this folder (default: $DISPATCH_LOG_FOLDER, else nowhere)")
     gate = add("gate", "judge a pull request's required runs and write the check dispatch/gate", "gate 12")
     gate.add_argument("number", type=_whole, nargs="?", metavar="NUMBER", help="the pull request (default: the event's)")
+
+
+def _log_folder(command: argparse.ArgumentParser, words: str) -> None:
+    command.add_argument("--log-folder", type=Path, metavar="DIR", help=words)
 
 
 def _trying(add: Add) -> None:

@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def _handle(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
     from dispatcher.effects.assembly import for_github
     from dispatcher.flow import handle
 
-    return _told(handle(event, for_github(inputs, runner, getattr(event, "default_branch", ""))))
+    return _told(handle(event, for_github(_with_logs(arguments, inputs), runner, getattr(event, "default_branch", ""))))
 
 
 def _ask(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
@@ -94,7 +95,6 @@ def _ask(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
 
 
 def _asked(arguments: argparse.Namespace, inputs: Inputs, runner: Runner, compiler: CompilerProcess) -> Outcome:
-    from dataclasses import replace
     from uuid import uuid4
 
     from dispatcher.configuration import read_policy
@@ -176,7 +176,7 @@ def _watch(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Tol
     from dispatcher.configuration import read_policy
     from dispatcher.watching import watch
 
-    world = _somewhere(arguments, inputs, runner)
+    world = _somewhere(arguments, _with_logs(arguments, inputs), runner)
     return _told(watch(world, read_policy(world), arguments.follow or bool(inputs.wait), arguments.interval))
 
 
@@ -293,6 +293,11 @@ def _somewhere(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) ->
         branch = repository.get("default_branch") if isinstance(repository, dict) else None
         return for_github(inputs, runner, branch if isinstance(branch, str) else "")
     return with_forge(inputs, for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo))
+
+
+def _with_logs(arguments: argparse.Namespace, inputs: Inputs) -> Inputs:
+    """With the folder that was named on the command line."""
+    return inputs if arguments.log_folder is None else replace(inputs, log_folder=str(arguments.log_folder))
 
 
 def _told(ended: Outcome) -> Told:

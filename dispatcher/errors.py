@@ -143,6 +143,11 @@ CATALOGUE: dict[str, Kind] = {
     "input.extras": Kind(
         Exit.USAGE, "The action's input `extras` takes names of extras.", "Write the names that exist, with commas between."
     ),
+    "input.retention": Kind(
+        Exit.USAGE,
+        "The action's input `log-retention-days` takes a number of days.",
+        "Write a whole number from 1 to 400, or leave it out: then the repository's setting counts.",
+    ),
     "input.flag": Kind(Exit.USAGE, "An input takes true or false.", "Write `true` or `false`."),
     "input.missing": Kind(
         Exit.USAGE, "Something that this command needs was not given.", "`nemotron-dispatch COMMAND --help` says where it comes from."

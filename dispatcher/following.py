@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 
+from dispatcher.endedlogs import keep_ended, kept_words
 from dispatcher.errors import Exit, ForgeError
 from dispatcher.gatekeeper import judge_ended
+from dispatcher.loglines import show_new_lines
 from dispatcher.observe import TAIL_READ, Around, Seen, changed, look, note_absence, note_no_link, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
@@ -18,7 +19,6 @@ from dispatcher.world import Outcome, World
 
 # Slow enough for a busy controller, quick enough for somebody who watches.
 INTERVAL_SECONDS = {"slurm": 10.0, "local": 0.5}
-CHUNK = 256 * 1024
 
 
 def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcome:
@@ -47,41 +47,8 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
             note_no_link(cluster, run, now)
         if seen.record.state.ended:
             judge_ended(world, policy, (seen.record,))
-            return _ended(world, seen)
+            return _ended(world, cluster, seen)
         world.clock.sleep(min(INTERVAL_SECONDS.get(seen.record.executor, 10.0) * (1 + quiet // 10), 30.0))
-
-
-def show_new_lines(
-    world: World,
-    cluster: Cluster,
-    run_key: str,
-    offset: int,
-    last: bool = False,
-    part: int | None = None,
-    reached: Callable[[int], None] = lambda offset: None,
-) -> tuple[int, bool]:
-    """Every whole line of the log (or that of a part) beyond `offset`, masked; with `last` the rest too → the next offset, whether it grew.
-
-    Whole lines, because what masks a secret and what disarms a workflow command looks at one: half of it could be completed later.
-    A file that shrank (rotated, truncated, a requeued job's new one) is read from its beginning again. `reached` hears of each piece.
-    """
-    grown = False
-    while True:
-        files = cluster.fetch(run_key, offset, CHUNK, 0, part=part)
-        if files is None:
-            return offset, grown
-        if files.log_size < offset:
-            world.say("The log was truncated; it goes on from its beginning.")
-            offset = 0
-            continue
-        whole = max(files.log.rfind(b"\n"), files.log.rfind(b"\r")) + 1
-        new = files.log[:whole] or (files.log if last or len(files.log) >= CHUNK else b"")
-        if not new:
-            return offset, grown
-        text = redact(new.decode("utf-8", "replace"), world.settings.to_hide)
-        world.show_log((text if whole else text + "\n").encode())
-        offset, grown = files.log_offset + len(new), True
-        reached(offset)
 
 
 def exit_of(record: RunRecord) -> Exit:
@@ -108,12 +75,13 @@ def _ended_elsewhere(world: World, cluster: Cluster, seen: Seen, offset: int) ->
     if files is not None:
         tail = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
         seen = Seen(parse_record(files.record), tail, seen.comment_url)
-    return _ended(world, seen)
+    return _ended(world, cluster, seen)
 
 
-def _ended(world: World, seen: Seen) -> Outcome:
+def _ended(world: World, cluster: Cluster, seen: Seen) -> Outcome:
+    kept = kept_words(keep_ended(world, cluster, seen.record))
     # At a terminal the log has just been shown; only of a failed run its end is worth saying twice.
     shown = world.settings.voice.at_terminal and exit_of(seen.record) is Exit.OK
     words = run_report(seen.record, "" if shown else seen.tail, world.clock.now(), world.settings.voice)
     told = {**outputs(seen.record, seen.record.log_url or world.settings.voice.summary_url), "comment-url": seen.comment_url}
-    return Outcome(exit_of(seen.record), told, words.summary, seen.record)
+    return Outcome(exit_of(seen.record), told, "\n\n".join(filter(None, (words.summary, kept))), seen.record)

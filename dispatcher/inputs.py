@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dispatcher.action import extras_in
+from dispatcher.action import extras_in, retention_in
 from dispatcher.errors import InputError
 
 MAX_EVENT_BYTES = 32 * 1024 * 1024
@@ -39,6 +39,7 @@ class GitHubInputs:
     app_id: str
     app_private_key: str = field(repr=False)
     triggering_actor: str = ""
+    job: str = ""
 
     @property
     def rerun_by(self) -> str:
@@ -78,6 +79,9 @@ class Inputs:
     git_url: str | None
     state_dir: str
     extras_word: str
+    log_folder: str
+    log_artifact_word: str | None
+    log_retention_word: str
     environment: Mapping[str, str] = field(repr=False)
 
     @property
@@ -89,6 +93,16 @@ class Inputs:
     def extras(self) -> tuple[str, ...]:
         """The extras to install. Raises `InputError` (`input.extras`) for what is none."""
         return extras_in(self.extras_word)
+
+    @property
+    def log_artifact(self) -> bool:
+        """Whether complete logs are uploaded. Raises `InputError` (`input.flag`)."""
+        return bool(_flag("DISPATCH_LOG_ARTIFACT", self.log_artifact_word))
+
+    @property
+    def log_retention_days(self) -> int | None:
+        """How long GitHub keeps them; None leaves it to the repository. Raises `InputError` (`input.retention`)."""
+        return retention_in(self.log_retention_word)
 
     def secrets(self, names: tuple[str, ...]) -> dict[str, str]:
         """The named secrets that are set."""
@@ -136,6 +150,7 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
         app_id=get("DISPATCH_APP_ID"),
         app_private_key=get("DISPATCH_APP_PRIVATE_KEY"),
         triggering_actor=get("GITHUB_TRIGGERING_ACTOR"),
+        job=get("GITHUB_JOB"),
     )
     ssh = SshInputs(
         key=given.get("DISPATCH_SSH_KEY"),
@@ -153,6 +168,9 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
         git_url=given.get("DISPATCH_GIT_URL"),
         state_dir=get("DISPATCH_STATE_DIR", str(Path(home) / "nemotron-dispatch")),
         extras_word=get("DISPATCH_EXTRAS"),
+        log_folder=get("DISPATCH_LOG_FOLDER"),
+        log_artifact_word=given.get("DISPATCH_LOG_ARTIFACT"),
+        log_retention_word=get("DISPATCH_LOG_RETENTION_DAYS"),
         environment=dict(given),
     )
 

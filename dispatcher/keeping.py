@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
 
 from dispatcher.configuration import guarded
 from dispatcher.errors import Exit
-from dispatcher.following import show_new_lines
+from dispatcher.loglines import log_name, show_new_lines
 from dispatcher.policy import Policy
+from dispatcher.ports import KeptLog
 from dispatcher.report import outputs
 from dispatcher.running import no_log_of
 from dispatcher.terminal import LOG_INTERVAL_SECONDS, find_run, is_over
 from dispatcher.world import Outcome, World
 
 
-class KeptLog(Protocol):
-    """Where a log is kept, and how far it is there (`effects/logfile.py`)."""
-
-    @property
-    def offset(self) -> int:
-        """Bytes of the cluster's file that are here; as masked text they may be more or fewer."""
-
-    def write(self, text: bytes) -> None:
-        """Adds what has come."""
-
-    def reached(self, offset: int) -> None:
-        """Remembers how far it is, so that whoever comes next goes on from here."""
-
-
 def keep_log(world: World, policy: Policy, run_key: str, follow: bool, task: int | None, keep: Callable[[str], KeptLog]) -> Outcome:
     """Brings the file up to date, with `follow` until the run has ended. `keep` opens it for one run's log, named by key and task."""
     world = guarded(world, policy)
     profile, record = find_run(world, policy, run_key)
-    kept = keep(record.run_key if task is None else f"{record.run_key}/{task}")
+    kept = keep(log_name(record.run_key, task))
     before = kept.offset
     quiet = replace(world, show_log=kept.write)
     cluster = world.connect(profile)

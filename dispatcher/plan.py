@@ -264,6 +264,7 @@ class JobPlan:
             steps=self.recipe.steps,
             resources=self.resources,
             parts=max(self.resources.tasks, len(self.profile.het_groups) if isinstance(self.profile, SlurmProfile) else 1),
+            array=(self.profile.array or "") if isinstance(self.profile, SlurmProfile) else "",
             lfs_pointers=self.package.lfs_pointers[:20],
             code_roots=code_roots(package_spec(self.recipe, self.profile)),
             attempt=self.grant.attempt,

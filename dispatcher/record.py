@@ -152,6 +152,8 @@ class RunRecord(_Frozen):
     resources: Resources = Resources()
     parts: int = 1
     """Tasks of an array job, or components of a heterogeneous one: so many have to end well."""
+    array: str = Field(default="", max_length=256, pattern=r"^[0-9,:%-]*$")
+    """The tasks of an array job, as Slurm gets them: `0-7`, `1,3,5`."""
     task_seconds: int | None = None
     """How long an array's tasks ran, all together."""
     asked_at: datetime

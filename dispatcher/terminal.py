@@ -14,9 +14,10 @@ from dispatcher.configuration import guarded, read_profile
 from dispatcher.dependents import dependents, last_first
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.event import ManualEvent
-from dispatcher.following import CHUNK, exit_of, show_new_lines
+from dispatcher.following import exit_of
 from dispatcher.grammar import Malformed, Run, Sweep
 from dispatcher.grouping import group_records
+from dispatcher.loglines import CHUNK, show_new_lines
 from dispatcher.observe import Around, Seen, look, report, sight_of, sightings_of, sights_of
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy

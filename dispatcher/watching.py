@@ -12,13 +12,14 @@ from typing_extensions import assert_never
 from dispatcher.admission import take_every_turn
 from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
+from dispatcher.endedlogs import keep_ended, kept_words
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import judge_ended
 from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, progress_due, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
-from dispatcher.record import parse_record
+from dispatcher.record import RunRecord, parse_record
 from dispatcher.repeating import settle
 from dispatcher.report import run_report
 from dispatcher.running import watched_profiles
@@ -47,24 +48,31 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
     """Sweeps every configured cluster. With `follow`, until nothing is active any more."""
     world = guarded(world, policy)
     owners: dict[str, bool] | None = {} if follow else None
+    kept: list[str] = []
     while True:
         tally = Tally()
         seen: list[Seen] = []
+        ended: list[tuple[Profile, RunRecord]] = []
         with one_connection_each(world) as connected:
             for name, profile in watched_profiles(world, policy):
                 try:
-                    seen += _sweep(connected, policy, profile, tally, owners)
+                    news = _sweep(connected, policy, profile, tally, owners)
+                    seen += news
+                    ended += [(profile, item.record) for item in news if item.record.state.ended]
                 except DispatchError as error:
                     tally.failed += 1
                     world.say(f"{name}: {error.cause} {error.next_step}")
             judge_expired(connected, policy)
-            judge_ended(connected, policy, [item.record for item in seen if item.record.state.ended])
+            judge_ended(connected, policy, [record for _, record in ended])
+            # Last, because it may take long: by now GitHub has heard of everything.
+            for profile, record in ended:
+                kept += keep_ended(connected, connected.connect(profile), record)
         went = f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.queued} queued"
         world.say(f"{went}, {tally.failed} clusters did not answer.")
         if not follow or (tally.active == tally.ended and not tally.failed and not tally.queued):
             pages = [run_report(item.record, item.tail, world.clock.now(), world.settings.voice).summary for item in seen]
             reason, code = ("incomplete", Exit.CLUSTER) if tally.failed else ("swept", Exit.OK)
-            return outcome("watched", reason, code, "\n\n".join(pages), result=json.dumps(asdict(tally)))
+            return outcome("watched", reason, code, "\n\n".join(filter(None, (*pages, kept_words(kept)))), result=json.dumps(asdict(tally)))
         world.clock.sleep(interval)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dispatcher.action import blank_outputs
 from dispatcher.answer import Voice
 from dispatcher.errors import Exit
-from dispatcher.ports import Archive, Clock, Cloud, Cluster, Compiler, Forge
+from dispatcher.ports import Archive, Clock, Cloud, Cluster, Compiler, Forge, KeptLog
 from dispatcher.profile import CloudProfile, Profile
 from dispatcher.record import RunRecord
 
@@ -55,6 +55,8 @@ class World:
     settings: Settings
     cloud: Callable[[CloudProfile], Cloud] | None = None
     """The API behind a profile's executor; None where there is none to speak to."""
+    keep: Callable[[str, str], KeptLog] | None = None
+    """A file's name and a log's → that file in the folder for complete logs, opened. None where none are kept."""
 
 
 @dataclass(frozen=True)

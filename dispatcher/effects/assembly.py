@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dispatcher.answer import Voice
 from dispatcher.effects.clock import SystemClock
 from dispatcher.effects.compiler import CompilerProcess
+from dispatcher.effects.logfile import LogFolder
 from dispatcher.effects.runner import Runner
 from dispatcher.errors import InputError
 from dispatcher.inputs import Inputs
@@ -242,6 +243,7 @@ def _world(
         return archive(account.token() if account else github.token)
 
     cloud = _cloud(inputs.environment)
+    logs = LogFolder(Path(inputs.log_folder), lambda paths: runner.outputs({"log-files": paths})) if inputs.log_folder else None
     return World(
         forge=forge,
         archive=current_archive,
@@ -253,6 +255,7 @@ def _world(
         clock=SystemClock(),
         say=runner.say,
         show_log=runner.log_bytes,
+        keep=logs.open if logs else None,
         settings=Settings(
             repository=repository,
             voice=Voice(inputs.word, github.server_url, github.run_url, at_terminal=forge is None),

@@ -1,22 +1,29 @@
-"""A file that a log is kept in, and beside it how far that is: what was written without being remembered is taken back."""
+"""A file that a log is kept in, and beside it how far that is: what was written and not remembered is taken back; a folder of those."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from dispatcher.errors import InputError
+
+# What a runner's disk must have left for everything else.
+SPARE_BYTES = 512 * 1024 * 1024
 
 
 class LogFile:
     """`path` has the log called `name`; `<path>.state` says where to go on. Another log's file is written anew.
 
+    With `spare`, so many bytes of the disk are left free.
+
     Raises:
         InputError: `input.not-written`.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        self._path, self._state, self._name = path, path.with_name(path.name + ".state"), name
+    def __init__(self, path: Path, name: str, spare: int = 0) -> None:
+        self._path, self._state, self._name, self._spare = path, path.with_name(path.name + ".state"), name, spare
         self.offset, size = self._known()
         try:
             with path.open("r+b" if size else "wb") as file:
@@ -37,6 +44,8 @@ class LogFile:
     def write(self, text: bytes) -> None:
         """Adds to the end."""
         try:
+            if self._spare and shutil.disk_usage(self._path.parent).free < self._spare + len(text):
+                raise InputError("input.not-written", f"{self._path} is not written any further: the disk is nearly full.")
             with self._path.open("ab") as file:
                 file.write(text)
         except OSError as error:
@@ -53,5 +62,36 @@ class LogFile:
         except OSError as error:
             raise self._cannot(error) from None
 
+    def finished(self) -> None:
+        """Takes away what says how far it is."""
+        self._state.unlink(missing_ok=True)
+
     def _cannot(self, error: OSError) -> InputError:
         return InputError("input.not-written", f"{self._path} cannot be written ({error.strerror}).")
+
+
+class LogFolder:
+    """The folder of complete logs, made when the first one comes; `told` hears of the paths of all of them, one a line, after each."""
+
+    def __init__(self, folder: Path, told: Callable[[str], None], spare: int = SPARE_BYTES) -> None:
+        self._folder, self._told, self._spare = folder, told, spare
+        self._paths: list[str] = []
+
+    def open(self, file: str, log: str) -> LogFile:
+        """The file of that name, for the log of that name.
+
+        Raises:
+            InputError: `input.not-written`.
+        """
+        path = self._folder / file
+        if path.is_symlink():  # what lies in a workspace may be a pull request's
+            raise InputError("input.not-written", f"{path} is a symbolic link.", "Name another folder for the logs.")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError("input.not-written", f"The folder {self._folder} cannot be made ({error.strerror}).") from None
+        opened = LogFile(path, log, self._spare)
+        if str(path) not in self._paths:
+            self._paths.append(str(path))
+            self._told("\n".join(self._paths))
+        return opened

@@ -1,4 +1,4 @@
-"""An event and the lock files → nothing to do (the action's outputs), or a Python that has everything (output `python`).
+"""An event and the lock files → nothing to do (the action's outputs), or a Python that has everything (output `python`) and room for logs.
 
 Runs on the runner's own Python and its standard library, before anything is installed and without any secret. The environment
 is kept in the runner's tool cache under a name that says what is in it, so that a runner that stays prepares it once; it appears
@@ -10,12 +10,18 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dispatcher.inputs import Inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 UV_LOCK = ROOT / ".ci" / "tool-uv.lock"
@@ -36,7 +42,8 @@ def main() -> int:
         runner.outputs(outputs)
         return 0
     try:
-        runner.outputs({"python": str(environment(tool_cache(os.environ), locks(inputs.extras)))})
+        logs = where_logs_go(inputs, os.environ)
+        runner.outputs({"python": str(environment(tool_cache(os.environ), locks(inputs.extras)))} | logs)
     except InputError as error:
         runner.error(error.code, f"{error.cause} {error.next_step}")
         return 2
@@ -62,6 +69,33 @@ def nothing_to_do(environ: Mapping[str, str]) -> dict[str, str] | None:
     except DispatchError:
         return None
     return blank_outputs("ignored", command.reason) if isinstance(command, Ignored) else None
+
+
+def where_logs_go(inputs: Inputs, environ: Mapping[str, str]) -> dict[str, str]:
+    """Outputs for complete logs: their folder, the name and retention of the artifact if there is to be one; nothing where none are wanted.
+
+    An artifact's name must be the only one of its kind in a workflow run: a job of a matrix, a second use in a job, a re-run have others.
+
+    Raises:
+        InputError: `input.flag`, `input.retention`, `input.not-written`.
+    """
+    from dispatcher.errors import InputError
+
+    artifact, days = inputs.log_artifact, inputs.log_retention_days
+    if not (artifact or inputs.log_folder):
+        return {}
+    try:
+        if inputs.log_folder:
+            folder = Path(inputs.github.workspace, inputs.log_folder).expanduser().absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix="nemotron-dispatch-logs-", dir=environ.get("RUNNER_TEMP") or None))
+    except OSError as error:
+        words = f"The folder for logs cannot be made: {error.strerror}."
+        raise InputError("input.not-written", words, "Name another one in `log-folder`.") from None
+    job = re.sub(r"[^A-Za-z0-9_-]", "", inputs.github.job)[:100] or "job"
+    name = f"dispatch-logs-{job}-{inputs.github.run_attempt}-{secrets.token_hex(4)}" if artifact else ""
+    return {"log-folder": str(folder), "log-artifact": name, "log-retention-days": str(days or "")}
 
 
 def tool_cache(environ: Mapping[str, str]) -> Path:

@@ -39,6 +39,7 @@ from dispatcher.ports.code import (
     PatternSpec,
 )
 from dispatcher.ports.forge import Annotation, Button, Check, CheckRef, Comment, Conclusion, Forge, Label, PullRequest, Reaction
+from dispatcher.ports.keptlog import KeptLog
 
 __all__ = [
     "ActiveRun",
@@ -68,6 +69,7 @@ __all__ = [
     "HybridSpec",
     "InProgress",
     "JobView",
+    "KeptLog",
     "Label",
     "Launched",
     "NotLaunched",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher.action import INPUTS, MODES, OUTPUTS
+from dispatcher.action import INPUTS, LOG_OUTPUTS, MODES, OUTPUTS
 from dispatcher.inputs import read_inputs
 from dispatcher.world import outcome
 
@@ -43,23 +43,39 @@ def test_the_inputs_are_those_of_the_code() -> None:
 
 
 def test_every_input_enters_under_its_variable_and_secrets_only_where_they_are_used() -> None:
-    prepare, dispatch = steps(ACTION)
+    prepare, dispatch, _ = steps(ACTION)
     assert dispatch["env"].pop("DISPATCH_PYTHON") == "${{ steps.prepare.outputs.python }}"
-    assert dispatch["env"] == {given.variable: f"${{{{ inputs.{given.name} }}}}" for given in INPUTS if given.name != "extras"}
-    assert set(prepare["env"]) == {"DISPATCH_MODE", "DISPATCH_COMMAND", "DISPATCH_EXTRAS"}
+    assert dispatch["env"].pop("DISPATCH_LOG_FOLDER") == "${{ steps.prepare.outputs.log-folder }}"
+    entering = {given.variable: f"${{{{ inputs.{given.name} }}}}" for given in INPUTS}
+    early = {"DISPATCH_EXTRAS", "DISPATCH_LOG_ARTIFACT", "DISPATCH_LOG_RETENTION_DAYS", "DISPATCH_LOG_FOLDER"}
+    assert dispatch["env"] == {name: value for name, value in entering.items() if name not in early}
+    assert prepare["env"] == {name: value for name, value in entering.items() if name in {"DISPATCH_MODE", "DISPATCH_COMMAND", *early}}
+
+
+def test_logs_are_uploaded_by_the_action_that_releases_use_only_where_there_are_any_and_no_step_fails_for_it() -> None:
+    *_, upload = steps(ACTION)
+    release = steps(load(ROOT / ".github" / "workflows" / "release.yml"))
+    assert upload["uses"] in {step.get("uses") for step in release}
+    for needed in ("always()", "steps.prepare.outputs.log-artifact != ''", "steps.dispatch.outputs.log-files != ''"):
+        assert needed in upload["if"].split(" && ")
+    assert upload["continue-on-error"] is True
+    assert upload["with"] == {
+        "name": "${{ steps.prepare.outputs.log-artifact }}",
+        "path": "${{ steps.dispatch.outputs.log-files }}",
+        "if-no-files-found": "ignore",
+        "retention-days": "${{ steps.prepare.outputs.log-retention-days }}",
+    }
 
 
 @pytest.mark.parametrize("variable", [given.variable for given in INPUTS if given.name != "mode"])
 def test_every_input_is_read(variable: str) -> None:
     # What is handed on as it came does not count as reading it.
-    given, none = (read_inputs({variable: value}) for value in ("true", ""))
-    assert (given.github, given.ssh, given.word, given.wait, given.extras_word) != (
-        none.github,
-        none.ssh,
-        none.word,
-        none.wait,
-        none.extras_word,
-    )
+    def read(value: str) -> tuple[object, ...]:
+        given = read_inputs({variable: value})
+        logs = (given.log_folder, given.log_artifact, given.log_retention_word)
+        return given.github, given.ssh, given.word, given.wait, given.extras_word, logs
+
+    assert read("true") != read("")
 
 
 def test_the_defaults_are_those_of_the_code() -> None:
@@ -70,9 +86,9 @@ def test_the_defaults_are_those_of_the_code() -> None:
 
 
 def test_the_outputs_are_those_of_the_code() -> None:
-    assert tuple(ACTION["outputs"]) == OUTPUTS
+    assert tuple(ACTION["outputs"]) == (*OUTPUTS, *LOG_OUTPUTS)
     for name, given in ACTION["outputs"].items():
-        assert given["value"] == f"${{{{ steps.dispatch.outputs.{name} || steps.prepare.outputs.{name} }}}}"
+        assert given["value"] == LOG_OUTPUTS.get(name, f"${{{{ steps.dispatch.outputs.{name} || steps.prepare.outputs.{name} }}}}")
         assert given["description"]
     assert tuple(outcome("ignored", "bot").outputs) == OUTPUTS
 
@@ -157,8 +173,9 @@ def test_the_reusable_workflow_hands_everything_on() -> None:
     for name in INPUTS:
         if name.name in call["inputs"]:
             assert call["inputs"][name.name]["default"] == name.default
-    assert tuple(job["outputs"]) == tuple(call["outputs"]) == OUTPUTS
-    for name in OUTPUTS:
+    # Folder and files are gone with the runner.
+    assert tuple(job["outputs"]) == tuple(call["outputs"]) == (*OUTPUTS, "log-artifact-url")
+    for name in call["outputs"]:
         assert job["outputs"][name] == f"${{{{ steps.dispatch.outputs.{name} }}}}"
         assert call["outputs"][name]["value"] == f"${{{{ jobs.dispatch.outputs.{name} }}}}"
 

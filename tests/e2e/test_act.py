@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.action import OUTPUTS
+from dispatcher.action import LOG_OUTPUTS, OUTPUTS
 from tests.github_server import GitHubServer
 from tests.rig.act import ActRunner, Ran
 from tests.rig.slurm import SlurmRig
@@ -47,7 +47,7 @@ def test_a_comment_becomes_a_job_and_the_watch_tells_its_end(runner: ActRunner, 
     payload = stage.server.comment_event(stage.pull, comment)
     ran = deliver(runner, stage, TRAIN, "issue_comment", payload)
     assert ran.code == 0, ran.log
-    assert set(ran.outputs) == set(OUTPUTS)
+    assert set(ran.outputs) == {*OUTPUTS, *LOG_OUTPUTS}
     assert (ran.outputs["decision"], ran.outputs["reason-code"]) == ("run", "submitted")
     job, key = ran.outputs["job-id"], ran.outputs["run-key"]
     assert key in slurm.run("scontrol", "show", "job", job)
@@ -71,7 +71,8 @@ def test_a_comment_becomes_a_job_and_the_watch_tells_its_end(runner: ActRunner, 
     ]
 
     slurm.wait_for_state(job, "COMPLETED")
-    watched = deliver(runner, stage, WATCH, "schedule", stage.server.schedule_event(stage.repo, "*/10 * * * *"))
+    kept = {"log-artifact": "true", "log-retention-days": "14"}
+    watched = deliver(runner, stage, WATCH, "schedule", stage.server.schedule_event(stage.repo, "*/10 * * * *"), inputs=kept)
     assert watched.code == 0, watched.log
     assert watched.outputs["decision"] == "watched"
     assert json.loads(watched.outputs["result"])["ended"] == 1
@@ -79,6 +80,19 @@ def test_a_comment_becomes_a_job_and_the_watch_tells_its_end(runner: ActRunner, 
     assert "**loss 1.875**" in answer
     ended = {check.name: check.conclusion for check in stage.repo.checks_on(stage.pull.head_sha)}
     assert ended == {"dispatch / cluster / default": "success", "dispatch/gate": "success"}
+
+    # The sweep that saw its end has kept its complete log, and uploaded it.
+    [artifact] = [item for item in watched.artifacts.iterdir() if item.is_dir()]
+    assert artifact.name.startswith("dispatch-logs-watch-1-")
+    assert [item.name for item in artifact.iterdir()] == [f"cluster-default-{key}.log"]
+    assert "step 0 loss 2.0\nstep 1 loss 1.9\nstep 2 loss 1.8\n" in (artifact / f"cluster-default-{key}.log").read_text()
+    given = json.loads((watched.artifacts / f"{artifact.name}.json").read_text())
+    assert (given["retention-days"], given["if-no-files-found"]) == ("14", "ignore")
+    assert watched.outputs["log-artifact-url"].endswith("/artifacts/1")
+    assert watched.outputs["log-files"] == f"{watched.outputs['log-folder']}/cluster-default-{key}.log"
+
+    nothing = deliver(runner, stage, WATCH, "schedule", stage.server.schedule_event(stage.repo, "*/10 * * * *"), inputs=kept)
+    assert (nothing.code, nothing.outputs["log-files"], nothing.artifacts.exists()) == (0, "", False), nothing.log
 
 
 def test_a_comment_that_is_no_command_installs_nothing_and_asks_nobody(act: Path, github: GitHubServer, sshd: Sshd, tmp_path: Path) -> None:

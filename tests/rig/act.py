@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,15 +18,22 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 ACTION = "org/nemotron-dispatch@v1"
+# What action.yml itself uses has a stand-in here: act fetches it for every run, wanted or not, as GitHub's runner does.
+UPLOAD = re.findall(r"uses: (actions/upload-artifact@[0-9a-f]{40})", (ROOT / "action.yml").read_text())[0]
+STANDIN = ROOT / "tests" / "rig" / "upload-artifact"
 
 
 @dataclass(frozen=True)
 class Ran:
-    """How one workflow run ended: act's exit status, everything it printed, the action's outputs (empty when the job was skipped)."""
+    """How one workflow run ended: act's exit status, everything it printed, the action's outputs (empty when the job was skipped).
+
+    `artifacts` is a folder with one for each artifact, and beside that `<name>.json`: with what it was uploaded.
+    """
 
     code: int
     log: str
     outputs: Mapping[str, str]
+    artifacts: Path
 
 
 class ActRunner:
@@ -49,8 +57,11 @@ class ActRunner:
         secrets: Mapping[str, str],
         variables: Mapping[str, str],
         workspace: Mapping[str, str] | None = None,
+        inputs: Mapping[str, str] | None = None,
     ) -> Ran:
-        """One run of a workflow. `workspace` are files that a step before puts there, as `actions/checkout` of a pull request would."""
+        """One run of a workflow. `workspace` are files that a step before puts there, as `actions/checkout` of a pull request would;
+        `inputs` are given to the action beside those of the workflow.
+        """
         self.runs += 1
         here = self.folder / f"run-{self.runs}"
         for name, text in {
@@ -61,11 +72,12 @@ class ActRunner:
             (here / name).write_text(text)
         file = here / "repository" / ".github" / "workflows" / workflow.name
         file.parent.mkdir(parents=True)
-        file.write_text(_observed(workflow, here))
+        file.write_text(_observed(workflow, here, inputs or {}))
         command = [str(self.act), event, f"--eventpath={here}/event.json", f"--workflows={file}", f"--action-cache-path={here}/cache"]
         command += ["--platform=ubuntu-latest=-self-hosted", f"--local-repository={ACTION}={self.action}"]
-        command += ["--action-offline-mode", "--no-cache-server"]
-        for flag, values in (("--env", {"RUNNER_TOOL_CACHE": str(self.tools), **env}), ("--secret", secrets), ("--var", variables)):
+        command += [f"--local-repository={UPLOAD}={STANDIN}", "--action-offline-mode", "--no-cache-server"]
+        given = {"RUNNER_TOOL_CACHE": str(self.tools), "STANDIN_ARTIFACTS": str(here / "artifacts"), **env}
+        for flag, values in (("--env", given), ("--secret", secrets), ("--var", variables)):
             for name, value in values.items():
                 command += [flag, f"{name}={value}"]
         own = {"PATH": runner_path(), "HOME": os.environ.get("HOME", "/root")}
@@ -81,15 +93,20 @@ class ActRunner:
             timeout=150,
         )
         told = here / "outputs.json"
-        return Ran(done.returncode, done.stdout, json.loads(told.read_text()) if told.exists() else {})
+        return Ran(done.returncode, done.stdout, json.loads(told.read_text()) if told.exists() else {}, here / "artifacts")
 
 
-def _observed(workflow: Path, here: Path) -> str:
+def _observed(workflow: Path, here: Path, inputs: Mapping[str, str]) -> str:
     """The workflow between a step that fills the workspace and one that writes down the outputs; without what act does not know."""
     text = workflow.read_text()
     uses = f"        uses: {ACTION}\n"
     assert text.count(uses) == text.count("    steps:\n") == 1
     text = text.replace(uses, f"{uses}        id: action\n").replace(", deployment: false", "")
+    if inputs:
+        assert text.count("        with:\n") == 1
+        text = text.replace(
+            "        with:\n", "        with:\n" + "".join(f"          {name}: {json.dumps(value)}\n" for name, value in inputs.items())
+        )
     if (here / "files").exists():
         text = text.replace("    steps:\n", f"    steps:\n      - name: Fill\n        run: cp -R '{here}/files/.' .\n")
     return f"""{text.rstrip()}

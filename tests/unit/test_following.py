@@ -9,7 +9,8 @@ import pytest
 
 from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit
-from dispatcher.following import CHUNK, exit_of, follow
+from dispatcher.following import exit_of, follow
+from dispatcher.loglines import CHUNK
 from dispatcher.observe import Seen, report
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State

@@ -71,7 +71,8 @@ def test_every_input_of_the_action_is_read(item: object) -> None:
     variable = getattr(item, "variable", "")
     given = read_inputs({variable: "true"})
     found = (given.github, given.ssh, given.word, given.wait, given.extras_word)
-    assert found != (read_inputs({}).github, read_inputs({}).ssh, "/train", None, "")
+    logs = (given.log_folder, given.log_artifact, given.log_retention_word)
+    assert (found, logs) != ((read_inputs({}).github, read_inputs({}).ssh, "/train", None, ""), ("", False, ""))
 
 
 def test_an_app_speaks_under_its_own_name() -> None:

@@ -1,0 +1,52 @@
+"""A run's log beyond an offset → whole lines, masked, piece by piece; however long it is, one piece of it is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dispatcher.ports import Cluster
+from dispatcher.untrusted import redact
+from dispatcher.world import World
+
+CHUNK = 256 * 1024
+
+
+def log_name(run_key: str, part: int | None) -> str:
+    """What a log is called where it is kept: the run's key, and which of its parts."""
+    return run_key if part is None else f"{run_key}/{part}"
+
+
+def show_new_lines(
+    world: World,
+    cluster: Cluster,
+    run_key: str,
+    offset: int,
+    last: bool = False,
+    part: int | None = None,
+    reached: Callable[[int], None] = lambda offset: None,
+    until: int | None = None,
+) -> tuple[int, bool]:
+    """Every whole line of the log (or that of a part) beyond `offset`, masked; with `last` the rest too → the next offset, whether it grew.
+
+    Whole lines, because what masks a secret and what disarms a workflow command looks at one: half of it could be completed later.
+    A file that shrank (rotated, truncated, a requeued job's new one) is read from its beginning again. `reached` hears of each piece; none
+    begins at `until` or behind it.
+    """
+    grown = False
+    while until is None or offset < until:
+        files = cluster.fetch(run_key, offset, CHUNK, 0, part=part)
+        if files is None:
+            return offset, grown
+        if files.log_size < offset:
+            world.say("The log was truncated; it goes on from its beginning.")
+            offset = 0
+            continue
+        whole = max(files.log.rfind(b"\n"), files.log.rfind(b"\r")) + 1
+        new = files.log[:whole] or (files.log if last or len(files.log) >= CHUNK else b"")
+        if not new:
+            return offset, grown
+        text = redact(new.decode("utf-8", "replace"), world.settings.to_hide)
+        world.show_log((text if whole else text + "\n").encode())
+        offset, grown = files.log_offset + len(new), True
+        reached(offset)
+    return offset, grown
