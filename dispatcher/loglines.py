@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from dispatcher.ports import Cluster
@@ -9,6 +10,9 @@ from dispatcher.untrusted import redact
 from dispatcher.world import World
 
 CHUNK = 256 * 1024
+# A private key is longer than a line: of one that has begun so much is waited for.
+KEY_BYTES = 16 * 1024
+_KEY_BEGINS = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
 
 
 def log_name(run_key: str, part: int | None) -> str:
@@ -29,8 +33,8 @@ def show_new_lines(
     """Every whole line of the log (or that of a part) beyond `offset`, masked; with `last` the rest too → the next offset, whether it grew.
 
     Whole lines, because what masks a secret and what disarms a workflow command looks at one: half of it could be completed later.
-    A file that shrank (rotated, truncated, a requeued job's new one) is read from its beginning again. `reached` hears of each piece; none
-    begins at `until` or behind it.
+    For the same reason a private key that has begun is waited for. A file that shrank (rotated, truncated, a requeued job's new one) is
+    read from its beginning again. `reached` hears of each piece; none begins at `until` or behind it.
     """
     grown = False
     while until is None or offset < until:
@@ -42,6 +46,8 @@ def show_new_lines(
             offset = 0
             continue
         whole = max(files.log.rfind(b"\n"), files.log.rfind(b"\r")) + 1
+        if not (last and files.log_offset + len(files.log) >= files.log_size):
+            whole = _before_half_a_key(files.log[:whole])
         new = files.log[:whole] or (files.log if last or len(files.log) >= CHUNK else b"")
         if not new:
             return offset, grown
@@ -50,3 +56,9 @@ def show_new_lines(
         offset, grown = files.log_offset + len(new), True
         reached(offset)
     return offset, grown
+
+
+def _before_half_a_key(log: bytes) -> int:
+    """How much of it can be shown: what follows would not be known as a key's second half."""
+    begins = max((found.start() for found in _KEY_BEGINS.finditer(log, max(len(log) - KEY_BYTES, 0))), default=len(log))
+    return len(log) if b"-----END " in log[begins:] else begins

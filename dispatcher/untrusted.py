@@ -23,29 +23,31 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]()|~!$])")
 _ZERO_WIDTH_SPACE = "\u200b"
 _ACTIVE = re.compile(r"@(?=\w)|#(?=\d|\[)|(?<=\bGH)-(?=\d)|:(?=:)|:(?=//)|(?<=\bwww)\.", re.IGNORECASE | re.ASCII)
 
+# Beside each shape what stands in every such token: looking for that is a hundred times as fast as the expression, and a log has gigabytes.
 _TOKEN_SHAPES = tuple(
-    re.compile(pattern)
-    for pattern in (
+    (marks, re.compile(pattern))
+    for marks, pattern in (
         # GitHub: https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
-        r"\bgh[pousr]_[A-Za-z0-9]{20,255}",
-        r"\bgithub_pat_[A-Za-z0-9_]{20,255}",
-        r"\bghs_[A-Za-z0-9._-]{20,}",
-        r"\bhf_[A-Za-z0-9]{20,}",
-        r"\bwandb_v\d_[A-Za-z0-9_]{20,}",
-        r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-        r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
-        r"\bnvapi-[A-Za-z0-9_-]{20,}",
-        r"\bsk-[A-Za-z0-9_-]{20,}",
-        r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}",
+        (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{20,255}"),
+        (("github_pat_",), r"\bgithub_pat_[A-Za-z0-9_]{20,255}"),
+        (("ghs_",), r"\bghs_[A-Za-z0-9._-]{20,}"),
+        (("hf_",), r"\bhf_[A-Za-z0-9]{20,}"),
+        (("wandb_v",), r"\bwandb_v\d_[A-Za-z0-9_]{20,}"),
+        (("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+        (("xox",), r"\bxox[abeprs]-[A-Za-z0-9-]{10,}"),
+        (("nvapi-",), r"\bnvapi-[A-Za-z0-9_-]{20,}"),
+        (("sk-",), r"\bsk-[A-Za-z0-9_-]{20,}"),
+        (("eyJ",), r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}"),
     )
 )
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL)
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s:@]{0,256}:[^/\s@]{1,512}(?=@)|(?<=://)[^/\s:@]{16,512}(?=@)")
-# A value after a word that says it is a secret: `WANDB_API_KEY=…`, `password: …`, `Authorization: Bearer …`.
+# A value after a word that says it is a secret: `WANDB_API_KEY=…`, `password: …`, `Authorization: Bearer …`. It begins with the class of
+# those words' first letters (U+017F is an s to `(?i)`), outside of `(?i)`: only so it is looked for by its first letter, ten times as fast.
 _NAMED = re.compile(
-    r"((?<![A-Za-z0-9])[A-Za-z0-9_-]{0,64}?(?:api[_-]?key|secret|token|passw(?:or)?d|passphrase|access[_-]?key)[\"']?\s{0,4}[=:]\s{0,4}[\"']?)"
-    r"([^\s\"',;]{8,})|(\bauthorization[\"']?\s{0,4}[=:]\s{0,4}[\"']?(?:bearer|basic|token)\s{1,4})([^\s\"',;]{8,})",
-    re.IGNORECASE,
+    r"([AaSs\u017fTtPp](?i:(?:(?<=a)(?:pi[_-]?key|ccess[_-]?key)|(?<=s)ecret|(?<=t)oken|(?<=p)ass(?:w(?:or)?d|phrase))[\"']?\s{0,4}[=:]\s{0,4}[\"']?"
+    r"|(?<=\ba)uthorization[\"']?\s{0,4}[=:]\s{0,4}[\"']?(?:bearer|basic|token)\s{1,4}))"
+    r"([^\s\"',;]{8,})"
 )
 # Weights & Biases' keys are 40 hex digits like a commit's SHA, so they are recognised only near their name.
 _WANDB = re.compile(r"((?:wandb|weights ?& ?biases)[^\n]{0,60}?(?<![0-9a-f]))([0-9a-f]{40})(?![0-9a-f])", re.IGNORECASE)
@@ -121,8 +123,10 @@ def redact(text: str, secrets: Collection[str] = ()) -> str:
     for part in sorted(known, key=len, reverse=True):
         text = text.replace(part, MASK)
     text = _PEM.sub(MASK, text)
-    for shape in _TOKEN_SHAPES:
-        text = shape.sub(MASK, text)
-    text = _URL_CREDENTIALS.sub(MASK, text)
+    for marks, shape in _TOKEN_SHAPES:
+        if any(mark in text for mark in marks):
+            text = shape.sub(MASK, text)
+    if "://" in text:
+        text = _URL_CREDENTIALS.sub(MASK, text)
     text = _WANDB.sub(lambda found: found[1] + MASK, text)
-    return _NAMED.sub(lambda found: (found[1] or found[3]) + MASK, text)
+    return _NAMED.sub(lambda found: found[1] + MASK, text)

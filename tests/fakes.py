@@ -422,7 +422,7 @@ class FakeCluster:
 
     `before_sweep` holds what happens between one look and the next: each sweep first does the first of them. `queue` has the keys that
     wait, in their order; `dropped` those that were taken out; `locked` says whether we have the admission lock, `lock_is_taken` that
-    somebody else has it; `journal` has the usage lines of each month.
+    somebody else has it; `journal` has the usage lines of each month. Whoever reads a log from beyond `cut` meets its error.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -445,6 +445,7 @@ class FakeCluster:
         self.refuses = ""
         self.before_sweep: list[Callable[[], object]] = []
         self.probes: tuple[Probe, ...] = ()
+        self.cut: tuple[int, BaseException] | None = None
         self.cancel_says = CommandOutput(0, "")
         self.estimate_says = CommandOutput(
             0, "", "sbatch: Job 7 to start at 2024-05-06T15:30:00 using 1 processors on nodes n1 in partition batch\n"
@@ -577,6 +578,8 @@ class FakeCluster:
         run = self.runs.get(run_key)
         if run is None:
             return None
+        if self.cut is not None and log_offset > self.cut[0]:
+            raise self.cut[1]
         log = run.log if part is None else run.part_logs.get(part, b"")
         size = len(log)
         offset = min(max(size + log_offset, 0) if log_offset < 0 else log_offset, size)

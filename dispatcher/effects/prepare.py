@@ -89,7 +89,9 @@ def where_logs_go(inputs: Inputs, environ: Mapping[str, str]) -> dict[str, str]:
             folder = Path(inputs.github.workspace, inputs.log_folder).expanduser().absolute()
             folder.mkdir(parents=True, exist_ok=True)
         else:
-            folder = Path(tempfile.mkdtemp(prefix="nemotron-dispatch-logs-", dir=environ.get("RUNNER_TEMP") or None))
+            temporary = Path(environ.get("RUNNER_TEMP") or tempfile.gettempdir())
+            temporary.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix="nemotron-dispatch-logs-", dir=temporary))
     except OSError as error:
         words = f"The folder for logs cannot be made: {error.strerror}."
         raise InputError("input.not-written", words, "Name another one in `log-folder`.") from None

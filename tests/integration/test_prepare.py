@@ -177,3 +177,32 @@ def test_a_comment_that_is_no_command_is_answered_without_any_environment(action
 def test_watch_and_gate_are_never_ignored(action: Action) -> None:
     action.event.write_text(EVENT.read_text())
     assert list(action.run(DISPATCH_MODE="watch")[2]) == ["python"]
+
+
+def test_a_place_for_logs_and_a_name_that_no_other_job_has(action: Action) -> None:
+    there = {"RUNNER_TEMP": str(action.folder / "temp"), "GITHUB_JOB": "watch", "GITHUB_RUN_ATTEMPT": "2", "DISPATCH_LOG_ARTIFACT": "true"}
+    first, second = (action.run(**there, DISPATCH_LOG_RETENTION_DAYS="30")[2] for _ in range(2))
+    for told in (first, second):
+        assert Path(told["log-folder"]).parent == action.folder / "temp"
+        assert list(Path(told["log-folder"]).iterdir()) == []
+        assert re.fullmatch(r"dispatch-logs-watch-2-[0-9a-f]{8}", told["log-artifact"])
+        assert told["log-retention-days"] == "30"
+    assert first["log-artifact"] != second["log-artifact"]
+    own = action.run(DISPATCH_LOG_FOLDER="kept/logs", GITHUB_WORKSPACE=str(action.workspace))[2]
+    assert (own["log-folder"], own["log-artifact"]) == (str(action.workspace / "kept" / "logs"), "")
+    assert Path(own["log-folder"]).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"DISPATCH_LOG_ARTIFACT": "yes please"}, "input.flag"),
+        ({"DISPATCH_LOG_ARTIFACT": "true", "DISPATCH_LOG_RETENTION_DAYS": "401"}, "input.retention"),
+        ({"DISPATCH_LOG_FOLDER": "/dev/null/logs"}, "input.not-written"),
+    ],
+)
+def test_what_cannot_be_meant_of_logs_is_refused_before_anything_is_installed(action: Action, changes: dict[str, str], reason: str) -> None:
+    code, log, outputs = action.run(**changes)
+    assert (code, outputs) == (2, {})
+    assert f"::error title={reason}::" in log
+    assert not action.tools.exists()

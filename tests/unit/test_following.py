@@ -96,6 +96,32 @@ def test_lines_are_shown_whole_however_they_were_written(parts: list[bytes]) -> 
     assert all(part.endswith(b"\n") for part in shown)
 
 
+def test_a_private_key_is_masked_however_it_was_written() -> None:
+    fakes = Fakes()
+    begin, end = b"-----BEGIN RSA PRIVATE KEY-----\n", b"-----END RSA PRIVATE KEY-----\n"
+    attached(fakes, writes(b"one\n" + begin), writes(b"MIIEvQ\n"), writes(b"IBADAN\n" + end), writes(b"two\n"))
+    assert fakes.shown == b"one\n***\ntwo\n"
+
+
+def test_a_private_key_is_masked_where_two_pieces_of_the_log_meet() -> None:
+    key = b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + b"b3BlbnNzaC1r\n" * 200 + b"-----END OPENSSH PRIVATE KEY-----\n"
+    before = b"x" * (CHUNK - 1000) + b"\n"
+    fakes = Fakes()
+    attached(fakes, lambda run: writes(before + key + b"two\n")(run))
+    assert fakes.shown == before + b"***\ntwo\n"
+
+
+def test_what_only_begins_like_a_key_is_not_held_back_for_ever() -> None:
+    fakes = Fakes()
+    seen: list[bytes] = []
+    line = b"more and more of something else\n"
+    attached(
+        fakes, writes(b"one\n-----BEGIN PRIVATE KEY-----\n"), writes(line * 1000), lambda run: seen.append(fakes.shown), writes(b"last\n")
+    )
+    assert seen == [b"one\n***"], "masked to the end of the piece, as an unfinished key is"
+    assert fakes.shown == b"one\n***last\n"
+
+
 def test_a_progress_bar_is_not_held_back() -> None:
     fakes = Fakes()
     seen: list[bytes] = []

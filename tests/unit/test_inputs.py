@@ -75,6 +75,20 @@ def test_every_input_of_the_action_is_read(item: object) -> None:
     assert (found, logs) != ((read_inputs({}).github, read_inputs({}).ssh, "/train", None, ""), ("", False, ""))
 
 
+@pytest.mark.parametrize(("text", "days"), [("", None), ("1", 1), ("090", 90), (" 400 ", 400)])
+def test_for_how_long_logs_are_kept(text: str, days: int | None) -> None:
+    assert read_inputs({"DISPATCH_LOG_RETENTION_DAYS": text}).log_retention_days == days
+
+
+@pytest.mark.parametrize("text", ["0", "401", "-1", "1.5", "a month", "１２", "9" * 5000, "30\n31"])
+def test_what_is_no_number_of_days(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        _ = read_inputs({"DISPATCH_LOG_RETENTION_DAYS": text}).log_retention_days
+    assert caught.value.code == "input.retention"
+    assert "from 1 to 400" in caught.value.cause
+    assert len(caught.value.cause) < 200
+
+
 def test_an_app_speaks_under_its_own_name() -> None:
     assert read_inputs({"DISPATCH_APP_SLUG": "my-app"}).github.identity == "my-app[bot]"
     assert read_inputs({"DISPATCH_APP_SLUG": "my-app", "DISPATCH_IDENTITY": "somebody"}).github.identity == "somebody"
