@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dispatcher.sections import Retries
 
 MOST_RETRIES = 10
+_RETRY = re.compile(r"retry:[0-9]{1,3}:[0-9a-f]{16}(?::(?P<origin>.+))?", re.DOTALL)
 _NODE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _ONE_NODE = re.compile(_NODE)
 
@@ -59,13 +60,12 @@ class Exhausted:
 def next_attempt(record: RunRecord, retries: Retries) -> Repeats | Exhausted | None:
     """The retry that an ended run gets. None where it gets none whatever number it is: nothing need be said about that.
 
-    Only what GitHub asked for in a pull request is run again: elsewhere nobody can be asked whether it still may. A stage of a pipeline
-    has others that wait for it, and a run that took over another's job has none of its own.
+    A stage of a pipeline has others that wait for it, and a run that took over another's job has none of its own.
     """
     failure = record.failure
     if not retries.infrastructure or failure is None or not blames_machine(failure.cause):
         return None
-    if record.origin != "github" or record.target.pull is None or record.stage or record.same_as:
+    if record.origin != "github" or not _can_be_asked_about(record) or record.stage or record.same_as:
         return None
     before = record.repeats
     number = (before.number if before else 0) + 1
@@ -83,6 +83,25 @@ def next_attempt(record: RunRecord, retries: Retries) -> Repeats | Exhausted | N
         wait=retries.wait * 2 ** (number - 1),
         without=without if retries.exclude_node else (),
     )
+
+
+def _can_be_asked_about(record: RunRecord) -> bool:
+    """Whether something says today whether the run still may: a pull request, the policy itself, or the branch that its commit is on."""
+    return record.target.pull is not None or origin_of(record.trigger).startswith(("schedule:", "merge_group:", "manual:"))
+
+
+def retry_trigger(number: int, before: str, origin: str = "") -> str:
+    """What brings a retry about: part of its run key, so no record can say that it was an earlier one, or that another way led to it.
+
+    `origin` is the trigger of the first attempt where there is no pull request; empty where there is one.
+    """
+    return f"retry:{number}:{before}" + (f":{origin}" if origin else "")
+
+
+def origin_of(trigger: str) -> str:
+    """The trigger of the first attempt, of which a retry's own trigger tells; empty where that tells of none."""
+    retry = _RETRY.fullmatch(trigger)
+    return trigger if retry is None else retry["origin"] or ""
 
 
 def blames_machine(cause: str) -> bool:

@@ -35,6 +35,10 @@ REASONS: Mapping[str, str] = {
     "too-many-commands": "The comment has more commands than the policy allows in one.",
     "attempts-used": "The run has been run again by itself as often as the policy's `retries` allow.",
     "record-changed": "What the ledger says of a run that would be run again by itself is not what was granted: jobs can write there.",
+    "not-on-branch": "Its commit is not, or no longer, on the default branch or the schedule's `ref`: it is not run again by itself.",
+    "not-scheduled": "The policy has no such schedule any more, or it runs something else.",
+    "not-required": "The policy no longer wants this run in the merge queue.",
+    "queue-entry-gone": "The merge queue no longer has the commit that the run was for.",
     "budget-exceeded": "With this run, more GPU-hours would be used in the month than a budget of the policy has.",
 }
 

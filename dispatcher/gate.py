@@ -147,6 +147,11 @@ def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str)
         return Line(requirement, None, note=_why_none(same))
     # By when it was asked for: every record says that, also one that GitHub would not hear of when it was submitted.
     newest = max(plain, key=lambda record: (record.asked_at, record.submitted_at or record.asked_at))
+    if newest.retry_owed:
+        # Red would throw the commit out of a merge queue, for something that is tried again.
+        return Line(
+            requirement, State.QUEUED, newest.run_key, newest.log_url, "the machine ended it; it is about to be run again by itself"
+        )
     note = newest.results_problem or newest.reason
     state = State.FAILED if newest.state is State.SUCCEEDED and newest.results_problem else newest.state
     return Line(requirement, state, newest.run_key, newest.log_url, note)

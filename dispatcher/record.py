@@ -129,6 +129,8 @@ class RunRecord(_Frozen):
     """The run that repeats this one by itself."""
     not_repeated: str = Field(default="", pattern=r"^([a-z][a-z0-9.-]{0,63})?$")
     """The reason or error code for which there is none, though the policy wants one."""
+    retry_owed: bool = False
+    """It has ended and will be repeated, but could not be yet: a gate waits for that."""
     approved_by: str = ""
     """Who vouched for the commit, or agreed as second person; empty where nobody had to."""
     own_runspec: bool = False

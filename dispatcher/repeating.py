@@ -1,4 +1,4 @@
-"""A run's end → its retry, where the policy wants one, and then the report of the end.
+"""A run's end → its retry, where the policy wants one, and then the report of the end. By whose permission: `renewing.py`.
 
 In this order, and the run leaves `active/` last: whoever dies in between leaves an end that the next sweep settles once more. The retry's
 run key follows from that of the run before, so the ledger's lock makes one job of it, however many settle the same end at once.
@@ -14,19 +14,13 @@ from typing_extensions import assert_never
 
 from dispatcher.answer import Answer
 from dispatcher.attempts import Exhausted, Repeats, next_attempt
-from dispatcher.authorise import Denial, Grant, authorise
 from dispatcher.errors import DispatchError, Exit, ForgeError
-from dispatcher.event import CheckEvent
-from dispatcher.grammar import Malformed, Run
-from dispatcher.lookups import gather_facts
 from dispatcher.observe import UNREPORTED, Seen, report, say
-from dispatcher.plan import run_key
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.preparing import prepare
 from dispatcher.record import RunRecord
-from dispatcher.report import check_name
-from dispatcher.resuming import run_of
+from dispatcher.renewing import renewed
 from dispatcher.submitting import Begun, Busy, NotBegun, begin, submitted
 from dispatcher.world import World
 
@@ -38,7 +32,8 @@ _FOR_GOOD = (Exit.CONFIG, Exit.COMPILE)
 
 def settle(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Seen:
     """Reports how a run stands. One that has ended and is owed a retry gets it first; until that is decided it stays active."""
-    record = seen.record
+    record = seen.record.model_copy(update={"retry_owed": False})
+    seen = replace(seen, record=record)
     repeats = next_attempt(record, policy.retries) if record.state.ended else None
     if repeats is None or world.forge is None or record.followed_by or record.not_repeated:
         return report(world, cluster, policy, seen)
@@ -52,7 +47,7 @@ def settle(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Seen:
         world.say(f"Run {record.run_key} could not be run again yet: {error.cause} The next sweep tries it.")
         decided = None
     if decided is None:
-        return say(world, cluster, policy, seen)
+        return say(world, cluster, policy, replace(seen, record=record.model_copy(update={"retry_owed": True})))
     return report(world, cluster, policy, replace(seen, record=decided))
 
 
@@ -64,23 +59,15 @@ def _repeated(record: RunRecord, repeats: Repeats, policy: Policy, world: World)
     """The ended run's record, with the retry that follows or why none does; None while somebody else is submitting that."""
     # It goes on without anybody who waits, whoever waited for the first.
     world = replace(world, settings=replace(world.settings, wait=False))
-    event = _as_if_asked_again(record)
-    run = run_of(record, record.sha)
-    if isinstance(run, Malformed):
-        return _not(record, "malformed")
-    if not _is_as_granted(record, run, world):
-        return _not(record, "record-changed")
-    facts = gather_facts((run,), event, policy, world)
-    grant = authorise(run, event, facts, policy, word=world.settings.voice.word)
-    if isinstance(grant, Denial):
-        # It is we who name the run's commit: nobody has mistaken it.
-        return _not(record, "head-moved" if grant.reason == "sha-mismatch" else grant.reason)
-    prepared = prepare(_as_the_next(grant, record, repeats), facts, policy, world)
+    again = renewed(record, repeats, policy, world)
+    if isinstance(again, str):
+        return _not(record, again)
+    prepared = prepare(again.grant, again.facts, policy, world)
     if isinstance(prepared, Answer):
         return _not(record, prepared.reason)
     if prepared.approval is not None or prepared.plan.profile.dry_run:
         return _not(record, "approval-needed" if prepared.approval is not None else "dry-run")
-    beginning = begin(prepared, (), event, policy, world)
+    beginning = begin(prepared, (), again.event, policy, world)
     match beginning:
         case NotBegun():
             return _not(record, beginning.answer.reason)
@@ -91,54 +78,6 @@ def _repeated(record: RunRecord, repeats: Repeats, policy: Policy, world: World)
             return record.model_copy(update={"followed_by": beginning.record.run_key})
         case _:
             assert_never(beginning)
-
-
-def _as_if_asked_again(record: RunRecord) -> CheckEvent:
-    """As if whoever asked for the run had pressed "Re-run" beside its check: about that very commit, which still has to be the head."""
-    return CheckEvent(
-        repository=record.target.repository,
-        check_id=record.target.check or 0,
-        name="",
-        external_id=record.run_key,
-        head_sha=record.sha,
-        number=record.target.pull,
-        button="",
-        app_slug="",
-        sender=record.actor,
-        run_id="",
-        default_branch="",
-    )
-
-
-def _as_the_next(grant: Grant, record: RunRecord, repeats: Repeats) -> Grant:
-    """Permission as it is today, for the next attempt. Who agreed to this run agreed to this commit and this size."""
-    return replace(
-        grant,
-        trigger=_trigger(repeats.number, record.run_key),
-        attempt=record.attempt + 1,
-        retry_of=record.run_key,
-        approved_by=record.approved_by,
-        repeats=repeats,
-    )
-
-
-def _is_as_granted(record: RunRecord, run: Run, world: World) -> bool:
-    """Whether the record still says what was granted once. It lies where jobs can write, and here no person looks at it before it runs.
-
-    The run key is a digest of trigger, profile, recipe, overrides and attempt, and a check of our own identity has it on that commit.
-    """
-    assert world.forge is not None, "without GitHub nothing is run again by itself"
-    own = run_key(record.target.repository, record.trigger, record.profile, record.recipe, run.overrides, record.attempt)
-    trigger = _trigger(record.repeats.number, record.retry_of) if record.repeats else ""
-    if own != record.run_key or (record.trigger.startswith("retry:") and record.trigger != trigger):
-        return False
-    checks = world.forge.find_checks(record.sha, check_name(record.profile, record.name))
-    return any(check.external_id == record.run_key for check in checks)
-
-
-def _trigger(number: int, before: str) -> str:
-    """What brings the retry about: part of its run key, so that no record can say that it was an earlier one."""
-    return f"retry:{number}:{before}"
 
 
 def _first_report(begun: Begun, policy: Policy, world: World) -> None:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dispatcher.attempts import origin_of
 from dispatcher.denial import Denial, by
 from dispatcher.phrases import number
 from dispatcher.policy import Policy
@@ -140,7 +141,8 @@ def _caps(record: RunRecord, general: Active | Budget, kind: str, profile: Rule 
 def _of_nobody(record: RunRecord) -> bool:
     """Whether no person has asked for it. An account may be called `schedule`: what it asked for has another trigger."""
     beginning = _OF_NOBODY.get(record.actor)
-    return beginning is not None and not record.trigger.startswith(("comment:", "label:", "manual:", "check:", "push:", "retry:"))
+    first = origin_of(record.trigger) or record.trigger
+    return beginning is not None and not first.startswith(("comment:", "label:", "manual:", "check:", "push:", "retry:"))
 
 
 def _full(cap: _Cap, count: int) -> str:

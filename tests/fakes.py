@@ -196,6 +196,10 @@ class FakeForge:
         self.trace.add("forge.commit_sha", ref)
         return self.refs.get(ref)
 
+    def default_branch(self) -> str:
+        self.trace.add("forge.default_branch")
+        return "main"
+
     def merge_base(self, base: str, head: str) -> str | None:
         self.trace.add("forge.merge_base", f"{base}...{head[:7]}")
         return self.merge_bases.get((base, head))

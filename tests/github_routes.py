@@ -474,7 +474,7 @@ def compare_commits(call: Call) -> Answer:
     ours, theirs = call.repo.sha(base), call.repo.sha(head)
     if not (ours and theirs):
         raise Refused(404, "Not Found")
-    shared = call.repo.git("merge-base", ours, theirs)
+    shared = call.repo.git("merge-base", ours, theirs).strip()
     ahead, behind = (int(call.repo.git("rev-list", "--count", f"{one}..{other}")) for one, other in ((ours, theirs), (theirs, ours)))
     url = f"{call.server.api_url}/repos/{call.repo.full_name}/compare/{base}...{head}"
     return 200, {

@@ -171,6 +171,10 @@ class DemoForge:
         """As git has it."""
         return _git(self.folder, "rev-parse", ref)
 
+    def default_branch(self) -> str:
+        """The demo's own."""
+        return "main"
+
     def merge_base(self, base: str, head: str) -> str | None:
         """Nothing is compared with it here."""
         return None

@@ -115,6 +115,11 @@ class GitHubForge:
             commit = self._repository.get_commit(segment(ref), commit_files_per_page=1)
             return missing_is_none(lambda: str(commit.complete().sha), also=("github.invalid",))
 
+    def default_branch(self) -> str:
+        """https://docs.github.com/rest/repos/repos#get-a-repository"""
+        with answer_of("the repository"):
+            return str(self._repository.default_branch)
+
     def merge_base(self, base: str, head: str) -> str | None:
         """https://docs.github.com/rest/commits/commits#compare-two-commits (one commit a page: only the base is of interest)"""
         with answer_of("the comparison"):

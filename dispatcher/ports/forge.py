@@ -132,6 +132,9 @@ class Forge(Protocol):
     def commit_sha(self, ref: str) -> str | None:
         """The full SHA that a branch, tag or SHA of this repository names."""
 
+    def default_branch(self) -> str:
+        """The name of the branch whose policy counts."""
+
     def merge_base(self, base: str, head: str) -> str | None:
         """The commit at which `head` (a full SHA) left the branch `base`; None when they have none, or one of them is not there."""
 

@@ -88,20 +88,22 @@ been = pathlib.Path(os.environ["DISPATCH_RUN_DIR"]).parent.parent / f"been-{os.e
 if not been.exists():
     been.touch()
     time.sleep(600)
-print("step 1 loss 2.0", flush=True)
+open("results.json", "w").write('{"loss": 2.0}')
 """
-THREE = """\
+FOUR = """\
 recipes:
-  default: { script: train.py, entrypoint: python3 }
-default_recipe: default
+  default: { script: train.py, entrypoint: python3, results: results.json }
+schedules:
+  - { name: every-night, cron: "17 3 * * *", profile: nightly }
 gate:
   required: [{ profile: low }, { profile: again }, { profile: node }]
 retries: { infrastructure: 1, wait: 0s, exclude_node: true }
-watch: { profiles: [low, again, node] }
+watch: { profiles: [low, again, node, nightly] }
 """
 THEIR_PROFILES = {
-    "low": "partition: low\nmem: 1800M\nenv_vars: { WHERE: low }\n",
-    "again": "partition: low-requeue\nmem: 1800M\nenv_vars: { WHERE: again }\n",
+    "low": "partition: low\nmem: 1200M\nenv_vars: { WHERE: low }\n",
+    "again": "partition: low-requeue\nmem: 1200M\nenv_vars: { WHERE: again }\n",
+    "nightly": "partition: low\nmem: 1200M\nenv_vars: { WHERE: nightly }\n",
     "node": "mem: 1000M\nenv_vars: { WHERE: node }\n",  # for which the others' node has no room
 }
 
@@ -110,9 +112,12 @@ def test_what_gives_way_to_another_job_or_fails_with_its_node_is_run_again(
     github: GitHubServer, slurm: SlurmRig, cluster_sshd: Sshd, tmp_path: Path
 ) -> None:
     extra = {"train.py": HELD, **{f"profiles/{name}.yaml": f"extends: cluster\n{text}" for name, text in THEIR_PROFILES.items()}}
-    stage = Stage(github, cluster_sshd, tmp_path, policy=THREE, extra=extra)
+    stage = Stage(github, cluster_sshd, tmp_path, policy=FOUR, extra=extra)
     stage.repo.commit("feature", {"train.py": f"{HELD}# changed\n"})
-    assert stage.comment("\n".join(f"/train profile={name}" for name in THEIR_PROFILES)).code == 0
+    tested = stage.repo.sha("main")
+    assert stage.handle("schedule", stage.server.schedule_event(stage.repo, "17 3 * * *")).code == 0
+    assert stage.comment("\n".join(f"/train profile={name}" for name in ("low", "again", "node"))).code == 0
+    stage.repo.commit("main", {"README.md": "The branch goes on.\n"})
     first = {record["profile"]: record for record in records(stage).values()}
     jobs = {name: record["job_id"] for name, record in first.items()}
     for name, job in jobs.items():
@@ -122,24 +127,27 @@ def test_what_gives_way_to_another_job_or_fails_with_its_node_is_run_again(
     slurm.run("scontrol", "update", f"JobId={jobs['node']}", "Requeue=0")
     [failing] = slurm.run("squeue", "-h", "-j", jobs["node"], "-o", "%N").split()
     slurm.set_node(failing, "DOWN")
-    slurm.wait_for_state(jobs["low"], "PREEMPTED")
+    for name in ("low", "nightly"):
+        slurm.wait_for_state(jobs[name], "PREEMPTED")
     slurm.wait_for_state(jobs["node"], "NODE_FAIL")
     slurm.wait_for_state(jobs["again"], "PENDING")
     assert stage.run("watch").code == 0
     second = {record["profile"]: record for key, record in records(stage).items() if record["retry_of"]}
-    assert {name: record["retry_of"] for name, record in second.items()} == {name: first[name]["run_key"] for name in ("low", "node")}
+    assert {name: record["retry_of"] for name, record in second.items()} == {
+        name: first[name]["run_key"] for name in ("low", "node", "nightly")
+    }
     assert conclusions(stage, "again") == [None], "put back into the queue, it has not ended"
     [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
     assert gate.conclusion is None, "red is for what nobody tries again"
     slurm.run("scancel", urgent)
     time.sleep(5)  # or the first start's last message would end the second one: that is what Slurm's two minutes are for
     slurm.run("scontrol", "update", f"JobId={jobs['again']}", "StartTime=now")
-    for job in (second["low"]["job_id"], second["node"]["job_id"], jobs["again"]):
+    for job in (*(record["job_id"] for record in second.values()), jobs["again"]):
         slurm.wait_for_state(job, "COMPLETED")
     assert stage.run("watch").code == 0
 
-    assert len(records(stage)) == 5
-    assert len(stage.answers) == 5
+    assert len(records(stage)) == 7
+    assert len(stage.answers) == 5, "the schedule has no pull request"
     low, node = (said_of(stage, first[name]["run_key"]) for name in ("low", "node"))
     assert low.splitlines()[0].startswith("### ❌ train · low · was preempted by another job after ")
     assert "This looks like the machine, not the change." in low
@@ -153,7 +161,12 @@ def test_what_gives_way_to_another_job_or_fails_with_its_node_is_run_again(
     again = said_of(stage, first["again"]["run_key"])
     assert again.splitlines()[0].startswith("### ✅ train · again · passed in ")
     assert "attempt" not in again, "for us it is one run"
-    assert [conclusions(stage, name) for name in THEIR_PROFILES] == [["failure", "success"], ["success"], ["failure", "success"]]
+    assert [conclusions(stage, name) for name in ("low", "again", "node")] == [["failure", "success"], ["success"], ["failure", "success"]]
+    nightly = stage.repo.checks_on(tested, "dispatch / nightly / default")
+    assert [check.conclusion for check in nightly] == ["failure", "success"]
+    assert f"attempt 2 of 2, after run `{first['nightly']['run_key'][:8]}` failed: preempted" in str(nightly[1].summary)
+    [history] = (stage.job_dir / "history").iterdir()
+    assert [json.loads(line)["run_key"] for line in history.read_text().splitlines()] == [second["nightly"]["run_key"]]
     [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
     assert gate.conclusion == "success"
 

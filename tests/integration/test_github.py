@@ -145,6 +145,21 @@ def test_commit_sha(world: World) -> None:
     assert world.other(repository="org/empty").commit_sha("main") is None
 
 
+def test_where_branches_parted(world: World) -> None:
+    """A commit that a branch has is where the two parted, however far the branch has gone since."""
+    assert world.forge.default_branch() == "main"
+    old = world.repo.sha("main")
+    assert world.forge.merge_base("main", old) == old
+    new = world.repo.commit("main", {"x": "y"})
+    beside = world.repo.commit("users/alice/try", {"x": "z"})
+    assert [world.forge.merge_base("main", sha) for sha in (old, new)] == [old, new]
+    assert world.forge.merge_base("main", beside) == new
+    assert world.forge.merge_base("users/alice/try", beside) == beside
+    assert world.forge.merge_base("nowhere", old) is None
+    queued = world.repo.queue(world.pull)
+    assert world.forge.commit_sha(f"gh-readonly-queue/main/pr-{world.pull.number}-{world.pull.base_sha}") == queued
+
+
 def test_read_text(world: World) -> None:
     assert world.forge.read_text(".github/dispatch.yml", "main") == FILES[".github/dispatch.yml"]
     assert world.forge.read_text("train.py", world.pull.head_sha) == "print('more')\n"

@@ -130,6 +130,18 @@ def told(turn: Turn) -> str:
             [run(2, "merge queue", trigger="merge_group:x"), run(3, "merge queue", trigger="merge_group:y")],
             ["go", "go"],
         ),
+        (
+            "active: {user: 1}",
+            [],
+            [run(2, "schedule", trigger=f"retry:1:{'e' * 16}:schedule:x"), run(3, "schedule", trigger=f"retry:1:{'f' * 16}:schedule:y")],
+            ["go", "go"],
+        ),
+        (
+            "active: {user: 1}",
+            [],
+            [run(2, "schedule", trigger=f"retry:1:{'e' * 16}"), run(3, "schedule", trigger=f"retry:1:{'f' * 16}:manual:5")],
+            ["go", "1: schedule has 1 of 1 active runs"],
+        ),
         ("active: {user: 1}", [], [run(2, "schedule"), run(3, "schedule")], ["go", "1: schedule has 1 of 1 active runs"]),
         # more than are allowed are at it already, because the policy changed
         ("active: {user: 1}", [at_it(1), at_it(2)], [run(3)], ["1: alice has 2 of 1 active runs"]),
