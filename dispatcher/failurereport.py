@@ -47,6 +47,8 @@ def _next_attempt(record: RunRecord) -> list[str]:
     if record.followed_by:
         number = (record.repeats.number if record.repeats else 0) + 2
         return [f"It is run again by itself: attempt {number} is run {code(record.followed_by[:8])}.", ""]
+    if record.retry_owed:
+        return ["It is run again by itself as soon as that can be submitted.", ""]
     if record.not_repeated == "attempts-used" and record.repeats:
         return [f"It was {record.repeats.words}, and is not run again by itself.", ""]
     if not record.not_repeated:

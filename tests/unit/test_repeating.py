@@ -262,6 +262,8 @@ def test_a_retry_that_is_owed_waits_for_the_next_sweep(step: str) -> None:
     assert new(fakes) == []
     assert KEY in fakes.cluster.active, "it is settled again"
     assert _conclusions(fakes)[KEY] == "failure", "and yet its end is told"
+    assert "It is run again by itself as soon as that can be submitted." in body(fakes, KEY)
+    assert fakes.forge.check("dispatch/gate").conclusion is None
     fakes.trace.fail.clear()
     sweep(fakes)
     [record] = new(fakes)
