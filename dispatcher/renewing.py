@@ -105,7 +105,7 @@ def _anew(record: RunRecord, run: Run, policy: Policy, world: World) -> _Anew | 
     if origin.startswith("schedule:"):
         return _by_the_schedule(record, run, origin.rpartition(":")[2], policy, world)
     if origin.startswith("merge_group:"):
-        return _by_the_queue(record, run, origin, policy, world)
+        return _by_the_queue(record, run, policy, world)
     return _by_hand(record, run, policy, world)
 
 
@@ -138,10 +138,10 @@ def _by_the_schedule(record: RunRecord, run: Run, name: str, policy: Policy, wor
     return _Anew(schedule.run, event, Facts(actor="", head_sha=record.sha), schedule.name)
 
 
-def _by_the_queue(record: RunRecord, run: Run, origin: str, policy: Policy, world: World) -> _Anew | str:
+def _by_the_queue(record: RunRecord, run: Run, policy: Policy, world: World) -> _Anew | str:
     """The queue still has its commit, and the policy still wants this run on it."""
     entry = record.target.merge_queue
-    if entry is None or origin != f"merge_group:{record.sha}" or not _is_an_entry(entry.head_ref, entry.base_ref):
+    if entry is None or not _is_an_entry(entry.head_ref, entry.base_ref):
         return "record-changed"
     event = MergeGroupEvent(record.target.repository, record.sha, entry.head_ref, entry.base_ref, "", "")
     required = [Run(one.profile, one.recipe) for one in required_for_queue(policy, event)]
