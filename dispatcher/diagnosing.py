@@ -28,14 +28,24 @@ def wants_explanation(record: RunRecord) -> bool:
     return record.state.ended and record.state not in (State.SUCCEEDED, State.SKIPPED) and record.failure is None
 
 
-def explained(record: RunRecord, log: str, world: World, exit_file: str = "") -> RunRecord:
-    """The record with its failure. `log` is the end of the run's log, redacted; `exit_file` is the status that its script left."""
+def _no_batch_log() -> str:
+    return ""
+
+
+def explained(record: RunRecord, log: str, world: World, exit_file: str = "", batch_log: Callable[[], str] = _no_batch_log) -> RunRecord:
+    """The record with its failure. `log` is the end of the run's log, redacted; `exit_file` is the status that its script left.
+
+    `batch_log` reads the end of what the batch script itself printed, redacted; it is asked only where the run's log does not settle it.
+    """
     if not wants_explanation(record):
         return record
     record = record.model_copy(update={"exit_code": _whole_status(record, exit_file)})
     by_scheduler = record.evidence not in ("", "exit file")
     who = record.evidence or "scheduler"
-    found = diagnose(End(record.state, record.exit_code, record.signal, record.reason, by_scheduler, who), log)
+    end = End(record.state, record.exit_code, record.signal, record.reason, by_scheduler, who)
+    found = diagnose(end, log)
+    if found is not None and not found.settled and (more := batch_log()):
+        found = diagnose(end, log, more)
     if found is None:
         return record
     failure = found.failure.model_copy(update={"places": _places(found, record, world)})

@@ -2,8 +2,8 @@
 
 The scheduler goes first: what it says of time, nodes, preemption, memory and cancelling is believed whatever the log says, and nothing
 else is believed about those. Then the log: what makes exceptions (a GPU's fault, memory, a disk) before the exceptions themselves, and
-those before what follows from them on other ranks (NCCL, lost connections). Then the exit status. A log can say what it likes: it is the
-job's own word, and no gate passes for it.
+those before what follows from them on other ranks (NCCL, lost connections). Where the log says no more than that, what Slurm has said in
+the batch script's log. Then the exit status. A log can say what it likes: it is the job's own word, and no gate passes for it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dispatcher.batchlog import BatchLog, read_batch_log
 from dispatcher.failure import CAUSES, MAX_EVIDENCE, MAX_PLACES, Failure
 from dispatcher.logsigns import WRAPPERS, Rank, Sign, of_exception, of_line
 from dispatcher.slurm import CANCELLED_BY, State
@@ -62,6 +63,8 @@ class Diagnosis:
 
     failure: Failure
     frames: tuple[Frame, ...] = ()
+    settled: bool = False
+    """The batch script's log cannot say more."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +76,26 @@ class _Found:
     traceback: Traceback | None = None
 
 
-def diagnose(end: End, log: str) -> Diagnosis | None:
-    """Why a job failed. None for one that has not ended, has ended with exit code 0, or was not needed. `log` is redacted already."""
+def diagnose(end: End, log: str, batch_log: str = "") -> Diagnosis | None:
+    """Why a job failed. None for one that has not ended, has ended with exit code 0, or was not needed. Both logs are redacted already.
+
+    `batch_log` is the end of the batch script's log; what is in it changes nothing about what is `settled` without it.
+    """
     if not end.state.ended or end.state in (State.SUCCEEDED, State.SKIPPED):
         return None
     lines = lines_of(log)
-    told = _by_scheduler(end, lines)
+    batch = read_batch_log(batch_log, scheduler_is_silent=not end.by_scheduler)
+    told = _by_scheduler(end, lines, batch)
     if told is not None:
         return told
     found = _in_log(lines, scheduler_is_silent=not end.by_scheduler)
+    if batch.sign is not None and (found is None or (not _settles(found.sign) and batch.sign.rank < found.sign.rank)):
+        return Diagnosis(_failure(batch.sign.cause, batch.evidence, "batch log", batch=batch))
     # Even a weak sign, such as that of a signal, names the process: it says more than the exit status that came of it.
-    return _of_log(found) if found is not None else _by_status(end)
+    return _of_log(found) if found is not None else _by_status(end, batch)
 
 
-def _by_scheduler(end: End, lines: Sequence[Line]) -> Diagnosis | None:
+def _by_scheduler(end: End, lines: Sequence[Line], batch: BatchLog) -> Diagnosis | None:
     """What only the scheduler knows."""
     cause = next((cause for pattern, cause in _REASONS if end.by_scheduler and pattern.search(end.reason)), None)
     if end.state is State.CANCELLED and _NEVER_BEGAN.match(end.reason):
@@ -98,9 +107,12 @@ def _by_scheduler(end: End, lines: Sequence[Line]) -> Diagnosis | None:
         cause = "evicted" if end.reason.lower() == "evicted" else _STATES[end.state]
     if cause is None:
         return None
-    own = next((line.text for line in reversed(lines) if _SLURMSTEPD.match(line.text)), "") if end.state in _STATES else ""
+    said_so = end.state in _STATES
+    own = next((line.text for line in reversed(lines) if said_so and _SLURMSTEPD.match(line.text)), "")
+    if not own and (line := next((line for line in reversed(batch.lines) if said_so and _SLURMSTEPD.match(line)), "")):
+        return Diagnosis(_failure(cause, line, "scheduler", batch=batch))
     said = f"{end.who}: {end.state.value.replace('_', ' ')}{f' ({end.reason})' if end.reason else ''}"
-    return Diagnosis(_failure(cause, own or said, "scheduler"))
+    return Diagnosis(_failure(cause, own or said, "scheduler"), settled=bool(own) or not said_so)
 
 
 def _in_log(lines: Sequence[Line], scheduler_is_silent: bool) -> _Found | None:
@@ -171,23 +183,32 @@ def _more(one: Traceback, lines: Sequence[Line]) -> str:
 _FOLLOWS = re.compile(r"(?:nccl\w+Error|Last error|\S+: call to \S+ returned)")
 
 
-def _by_status(end: End) -> Diagnosis:
-    """What exit code and signal say by themselves."""
+def _settles(sign: Sign) -> bool:
+    """What only followed, or names no more than a signal, may have its reason elsewhere."""
+    return sign.rank < Rank.CONSEQUENCE
+
+
+def _by_status(end: End, batch: BatchLog) -> Diagnosis:
+    """What exit code and signal say by themselves; where Slurm has said it of a task, that names the task and its node."""
     signal = end.signal or (end.exit_code - 128 if end.exit_code is not None and 128 < end.exit_code < 192 else None)
     cause = _SIGNALS.get(signal or 0) or _STATUS.get(end.exit_code or 0) or "exit-status"
     said = f"signal {end.signal}" if end.signal else f"exit code {end.exit_code}" if end.exit_code is not None else ""
+    if batch.task_ended:
+        return Diagnosis(_failure(cause, batch.task_ended, "exit status", batch=batch))
     return Diagnosis(_failure(cause, said if cause != "exit-status" else "", "exit status"))
 
 
 def _of_log(found: _Found) -> Diagnosis:
-    one = found.traceback
+    one, settled = found.traceback, _settles(found.sign)
     if one is None:
-        return Diagnosis(_failure(found.sign.cause, found.line.text, "log", rank=found.line.rank))
+        return Diagnosis(_failure(found.sign.cause, found.line.text, "log", rank=found.line.rank), settled=settled)
     failure = _failure(found.sign.cause, one.text, "log", one.name.rpartition(".")[2], one.rank)
-    return Diagnosis(failure, one.frames[-MAX_PLACES:])
+    return Diagnosis(failure, one.frames[-MAX_PLACES:], settled)
 
 
-def _failure(cause: str, evidence: str, said_by: str, error: str = "", rank: int | None = None) -> Failure:
+def _failure(cause: str, evidence: str, said_by: str, error: str = "", rank: int | None = None, batch: BatchLog | None = None) -> Failure:
     line = " ".join(evidence.split())
     short = line if len(line) <= MAX_EVIDENCE else line[: MAX_EVIDENCE - 1] + "…"
-    return Failure(kind=CAUSES[cause].kind, cause=cause, evidence=short, said_by=said_by, error=error, rank=rank)  # type: ignore[arg-type]
+    around = batch.around(evidence) if batch is not None else ""
+    kind = CAUSES[cause].kind
+    return Failure(kind=kind, cause=cause, evidence=short, said_by=said_by, around=around, error=error, rank=rank)  # type: ignore[arg-type]

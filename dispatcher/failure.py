@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 MAX_EVIDENCE = 300
 MAX_PLACES = 20
 MAX_PATH = 400
+MAX_AROUND = 2100
 
 
 class Kind(str, Enum):
@@ -74,7 +75,9 @@ class Failure(BaseModel):
     """A name of `CAUSES`."""
     evidence: str = Field(default="", max_length=MAX_EVIDENCE)
     """The line that says so, redacted; empty where nothing does."""
-    said_by: Literal["scheduler", "exit status", "log"]
+    said_by: Literal["scheduler", "exit status", "log", "batch log"]
+    around: str = Field(default="", max_length=MAX_AROUND)
+    """Slurm's lines around it, redacted, where it stands in the batch script's log: the log that is shown is the program's."""
     error: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,79})?$")
     """The name of the Python exception."""
     rank: int | None = Field(default=None, ge=0, le=999_999)

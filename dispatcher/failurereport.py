@@ -56,9 +56,19 @@ def _next_attempt(record: RunRecord) -> list[str]:
     return [f"It is not run again by itself ({code(record.not_repeated)}). {REASONS.get(record.not_repeated, '')}".rstrip(), ""]
 
 
+def excerpt_title(record: RunRecord) -> str:
+    """Where the lines of `excerpt` stand."""
+    return "What Slurm said, in the batch script's log" if record.failure is not None and record.failure.around else "Around the error"
+
+
 def excerpt(record: RunRecord, tail: str, shown: int) -> str:
-    """The lines around the one that says why; empty where it is among the last `shown` lines of the log, or not there."""
+    """The lines around the one that says why; empty where it is among the last `shown` lines of the log, or not there.
+
+    What Slurm said in the batch script's log is never in the one that is shown.
+    """
     failure = record.failure
+    if failure is not None and failure.around:
+        return failure.around
     if failure is None or failure.said_by != "log" or not failure.evidence:
         return ""
     lines = tail.rstrip().splitlines()

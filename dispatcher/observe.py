@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from types import MappingProxyType
 
 from typing_extensions import assert_never
@@ -34,6 +35,8 @@ from dispatcher.wandb import run_link
 from dispatcher.world import World
 
 TAIL_READ = 64 * 1024
+# Slurm's words on a job's end are the last ones of its batch script's log.
+BATCH_READ = 32 * 1024
 # In so much of a log's beginning the job's run at Weights & Biases is looked for.
 HEAD_READ = 256 * 1024
 ABSENT = "absent"
@@ -175,7 +178,8 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
         return None  # Another repository's run in the same job_dir: its own sweep speaks for it.
     tail = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
     if wants_explanation(record):
-        record = explained(record, _more_of(tail, record, files, cluster, world), world, run.exit_file)
+        more = _more_of(tail, record, files, cluster, world)
+        record = explained(record, more, world, run.exit_file, partial(_batch_log_of, record, cluster, world))
     if record.state is State.FAILED:  # of which Slurm says no more than `NonZeroExitCode`
         record = record.model_copy(update={"reason": import_failure(tail) or record.reason})
     due = around is not None and progress_due(run, sight, around.policy, world.clock.now())
@@ -204,6 +208,12 @@ def _more_of(tail: str, record: RunRecord, files: RunFiles, cluster: Cluster, wo
     """Of a long log, more than its last lines: why one rank failed stands before what all the others say of it."""
     more = cluster.fetch(record.run_key, -EXPLAIN_READ, EXPLAIN_READ, 0) if files.log_size > TAIL_READ else None
     return redact(more.log.decode("utf-8", "replace"), world.settings.to_hide) if more else tail
+
+
+def _batch_log_of(record: RunRecord, cluster: Cluster, world: World) -> str:
+    """The end of what the batch script printed: srun says there how a task ended, and on which node."""
+    files = cluster.fetch(record.run_key, -BATCH_READ, BATCH_READ, 0, part="batch") if record.executor == "slurm" else None
+    return redact(files.log.decode("utf-8", "replace"), world.settings.to_hide) if files else ""
 
 
 def _with_link(record: RunRecord, cluster: Cluster, files: RunFiles, tail: str, to_hide: Collection[str]) -> RunRecord:

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
 from dispatcher.curvereport import curve_lines, progress_line
-from dispatcher.failurereport import excerpt, failure_lines, line_annotations, title_of
+from dispatcher.failurereport import excerpt, excerpt_title, failure_lines, line_annotations, title_of
 from dispatcher.phrases import WITH_CHANGES, clock, duration, number, plural
 from dispatcher.pipeline import When
 from dispatcher.ports import Button, Check, Conclusion, Reaction
@@ -154,7 +154,7 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
         some = ", ".join(code(path) for path in record.lfs_pointers[:3])
         lines += ["", f"⚠️ Git LFS pointers travelled instead of the files that they stand for: {some}"]
     if failed and (around := excerpt(record, tail, TAIL_LINES)):
-        lines += ["", "<details open><summary>Around the error</summary>", "", _log(around), "", "</details>"]
+        lines += ["", f"<details open><summary>{excerpt_title(record)}</summary>", "", _log(around), "", "</details>"]
     if failed and tail.strip():
         lines += ["", "<details open><summary>The end of the log</summary>", "", _log(tail), "", "</details>"]
     if len(record.results) > 4:

@@ -51,6 +51,7 @@ from dispatcher.ports import (
     Launched,
     NotLaunched,
     Package,
+    Part,
     Probe,
     PullRequest,
     Reaction,
@@ -414,7 +415,7 @@ class FakeRun:
     job_id: str = ""
     tags: tuple[str, ...] = ()
     log: bytes = b""
-    part_logs: dict[int, bytes] = field(default_factory=dict)
+    part_logs: dict[Part, bytes] = field(default_factory=dict)
     results: dict[str, bytes] = field(default_factory=dict)
     submission: Submission | None = None
     sent: bytes = b""
@@ -576,9 +577,9 @@ class FakeCluster:
             yield ActiveRun(key, run.job_id, reported, self.age, len(run.log), run.exit_file, alive=run.exit_file == "")
 
     def fetch(
-        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: int | None = None
+        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: Part | None = None
     ) -> RunFiles | None:
-        self.trace.add("cluster.fetch")
+        self.trace.add("cluster.fetch", "batch" if part == "batch" else "")
         run = self.runs.get(run_key)
         if run is None:
             return None

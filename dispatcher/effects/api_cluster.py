@@ -28,6 +28,7 @@ from dispatcher.ports import (
     Held,
     Launched,
     NotLaunched,
+    Part,
     Probe,
     Refused,
     RunFiles,
@@ -135,7 +136,7 @@ class ApiCluster:
         return replace(sweep, views=self._cloud.look(ids) if ids else Views(""))
 
     def fetch(
-        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: int | None = None
+        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: Part | None = None
     ) -> RunFiles | None:
         """As in `ports.Cluster`; the log is the API's, until the ledger has kept it. Results are what the log says that they are.
 

@@ -900,6 +900,13 @@ log_of() { # key -> $log, the newest log that the job writes; of an array that o
     done
     return 1
 }
+log_of_batch() { # key -> $log, what the newest job's batch script printed; of an array that of a task that failed
+    for file in "runs/$1"/exit.*[0-9]; do
+        { IFS= read -r line <"$file" && [ "$line" != 0 ]; } || continue
+        ! newest_of "runs/$1/logs/sbatch_dispatch-$1"_*_"${file##*.}".out || return 0
+    done
+    newest_of "runs/$1/logs"/sbatch_*.out
+}
 answer_of() { # name command... -> both its streams and its status, never for longer than 10 s
     section=$1
     shift
@@ -988,13 +995,17 @@ events() { # folder cap -> section results: the end of its TensorBoard event fil
 fetch() {
     IFS= read -r key <&3 && IFS= read -r offset <&3 && IFS= read -r log_cap <&3 && IFS= read -r results_cap <&3 && IFS= read -r results <&3 && IFS= read -r part <&3 || gone
     is_hex "$key" && is_number "${offset#-}" && is_number "$log_cap" && is_number "${results_cap#-}" && is_inside "$results" &&
-        { [ "$part" = - ] || is_number "$part"; } || { fail cluster.bad-request fetch; return; }
+        case $part in - | batch) ;; *) is_number "$part" ;; esac || { fail cluster.bad-request fetch; return; }
     [ -e "runs/$key/record.json" ] || { say done unknown; return; }
     begin record
     cat "runs/$key/record.json" >&4
     end record
     size=0
-    if [ "$part" = - ]; then log_of "$key"; else log_of_part "$key" "$part"; fi
+    case $part in
+    -) log_of "$key" ;;
+    batch) log_of_batch "$key" ;;
+    *) log_of_part "$key" "$part" ;;
+    esac
     if [ -n "$log" ]; then
         size=$(stat -L -c %s "$log") || size=0
         [ "$offset" -ge 0 ] || offset=$((size + offset))

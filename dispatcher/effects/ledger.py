@@ -37,6 +37,7 @@ from dispatcher.ports import (
     CommandOutput,
     Held,
     InProgress,
+    Part,
     Probe,
     Refused,
     RunFiles,
@@ -273,7 +274,7 @@ class LedgerCluster:
         return Sweep(runs, now, squeue, sacct, scontrol, queued_keys(answer))
 
     def fetch(
-        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: int | None = None
+        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: Part | None = None
     ) -> RunFiles | None:
         """As in `ports.Cluster`."""
         self._ask_for(run_key, log_offset, log_cap, results_cap, results_path, part)
@@ -289,11 +290,11 @@ class LedgerCluster:
             found += [run_files(self._talk.answer(LOOK_SECONDS), 0, 0) for _ in batch]
         return tuple(files.record if files else None for files in found)
 
-    def _ask_for(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str, part: int | None = None) -> None:
+    def _ask_for(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str, part: Part | None = None) -> None:
         name = results_path or "results.json"
         if not is_inside(name):
             raise ValueError(f"the results' path {name!r} leaves the run's folder")
-        which = "-" if part is None else check_name(str(part), PART, "part")
+        which = "-" if part is None else part if part == "batch" else check_name(str(part), PART, "part")
         self._talk.ask("fetch", check_name(run_key, KEY, "run key"), str(log_offset), str(log_cap), str(results_cap), name, which)
 
     def find(self, tag: str) -> tuple[str, ...]:

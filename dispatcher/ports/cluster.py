@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dispatcher.ports.cloud import Views
 from dispatcher.ports.code import CompiledFile, FileEntry
+
+Part = int | Literal["batch"]
+"""Whose log: a task's of an array, a component's of a heterogeneous job; or the batch script's own."""
 
 
 @dataclass(frozen=True)
@@ -228,14 +231,15 @@ class Cluster(Protocol):
         """Looks at every active run at once."""
 
     def fetch(
-        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: int | None = None
+        self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: Part | None = None
     ) -> RunFiles | None:
         """Reads one run; None when the ledger does not know it. A negative offset counts from the log's end.
 
         Of results longer than `results_cap` nothing is read; of a negative cap, that many bytes of their end (both are `results_too_big`).
 
-        `part` is a task of an array or a component of a heterogeneous job, whose log is read (empty when there is none such); without
-        it the log that says most: of an array that of a task that failed, else the newest.
+        `part` is a task of an array or a component of a heterogeneous job, whose log is read (empty when there is none such), or `batch`:
+        what Slurm's batch script itself printed. Without it the log that says most: of an array that of a task that failed, else the
+        newest.
         """
 
     def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def test_every_end_says_why(stage: Stage, slurm: SlurmRig) -> None:
     assert "failed with exit code 7 after" in bodies["pretend"], "a log tells nobody that Slurm ended the job"
     assert "time limit" not in bodies["pretend"].splitlines()[0]
     assert "was killed, perhaps for lack of memory after " in bodies["kill"]
-    assert "`exit code 137`" in bodies["kill"], "of which Slurm keeps seven bits"
+    assert re.search(r"`srun: error: n\d: task 0: Killed`", bodies["kill"]), "said in the batch script's log alone"
+    assert "<summary>What Slurm said, in the batch script's log</summary>" in bodies["kill"]
+    assert re.search(r"`srun: error: n\d: task 0: Exited with exit code 7`", bodies["pretend"])
     assert "was cancelled by the cluster's administrators after" in bodies["cancel"], "the rig's scancel is root's"
     assert "cancelled by user id 0" in bodies["cancel"]
     kinds = {}
@@ -100,7 +103,7 @@ ENDS = """\
 import os, signal, socket, subprocess, sys, time
 kind = sys.argv[1].partition("=")[2]
 print("step 1 loss 2.0", flush=True)
-if kind == "memory":
+if kind in ("memory", "quiet"):
     hold = bytearray(b"x") * (600 << 20)
 if kind == "junk":
     os.write(1, bytes(range(256)) * 400 + b"\\x1b]0;title\\x07\\x1b[2J\\nValueError: <img src=x> @org/everyone ::error::no\\n")
@@ -135,11 +138,12 @@ recipes:
   default: { script: train.py, entrypoint: python3, results: results.json }
 gate:
   required: [{ profile: cluster, recipe: default }]
-watch: { profiles: [cluster, small, short, first, boxed, late, low] }
+watch: { profiles: [cluster, small, quiet, short, first, boxed, late, low] }
 """
 # The node that fails has to be another one than that of the job which is ended by its time limit.
 PROFILES = {
     "small": "mem: 200M\nadditional_parameters: { nodelist: n2 }\n",
+    "quiet": "mem: 200M\nadditional_parameters: { nodelist: n2 }\nsrun_args: [--error=/dev/null]\n",
     "short": "time: '00:01:00'\nadditional_parameters: { nodelist: n2 }\n",
     "first": "additional_parameters: { nodelist: n1 }\n",
     "boxed": "container_image: registry.example.com/missing:1\n",
@@ -153,6 +157,7 @@ STARTED = {
     "low": ("low", "was preempted by another job after ", "preempted"),
     "unstartable": ("late", "could not be started by the scheduler", "launcher"),
     "memory": ("small", "out of host memory after ", "out of host memory"),
+    "quiet": ("quiet", "out of host memory after ", "out of host memory"),
     "much": ("cluster", "failed with ValueError after ", "code error"),
     "junk": ("cluster", "failed with exit code 3 after ", "unexplained"),
     "missing": ("cluster", "ended well, but it left no results file", None),
@@ -168,7 +173,7 @@ STARTED = {
 BLAMED = {
     "change": ("much", "command"),
     "machine": ("node", "low", "unstartable", "port", "offline"),
-    "unclear": ("time", "memory", "disk", "import", "crash", "image"),
+    "unclear": ("time", "memory", "quiet", "disk", "import", "crash", "image"),
 }
 
 
@@ -196,6 +201,7 @@ def test_what_a_cluster_ends_and_what_jobs_leave_behind(github: GitHubServer, sl
     blamed = {kind: next((name for name, words in BLAME_WORDS.items() if words in body), None) for kind, body in bodies.items()}
     assert blamed == {**dict.fromkeys(STARTED), **{kind: blame for blame, kinds in BLAMED.items() for kind in kinds}}
     assert "exceeded memory limit (" in bodies["memory"]
+    assert "`slurmstepd-n2: error: Exceeded job memory limit`" in bodies["quiet"], "said in the batch script's log alone"
     assert "[`train.py:13`]" in bodies["much"], "a gigabyte before it"
     assert "[Errno 28] No space left on device" in bodies["disk"]
     assert "DUE TO PREEMPTION" in bodies["low"]

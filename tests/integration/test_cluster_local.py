@@ -17,7 +17,7 @@ from dispatcher.effects.channel import Channel, LocalShell
 from dispatcher.effects.conversation import Conversation, command, program
 from dispatcher.effects.ledger import LedgerCluster, open_local
 from dispatcher.errors import CATALOGUE, ClusterError, GitError
-from dispatcher.ports import AlreadySubmitted, Claimed, ClaimRequest, InProgress, Refused, Submitted
+from dispatcher.ports import AlreadySubmitted, Claimed, ClaimRequest, InProgress, Part, Refused, Submitted
 from dispatcher.series import READ_BYTES
 from tests.conftest import missing
 from tests.integration.clusters import KEY, SYSTEM_PATH, TREE, Tree, claim_request, environment, local, script, submission, submit
@@ -603,8 +603,11 @@ def test_a_log_that_is_no_file_is_not_read(job_dir: Path, cluster: LedgerCluster
     assert files.log == b"this one"
 
 
-@pytest.mark.parametrize(("part", "log"), [(3, b"task 3 again"), (0, b"task 0"), (10, b"batch 10"), (2, b""), (1, b"component 1")])
-def test_the_log_of_one_part(job_dir: Path, cluster: LedgerCluster, part: int, log: bytes) -> None:
+@pytest.mark.parametrize(
+    ("part", "log"),
+    [(3, b"task 3 again"), (0, b"task 0"), (10, b"batch 10"), (2, b""), (1, b"component 1"), ("batch", b"batch 11")],
+)
+def test_the_log_of_one_part(job_dir: Path, cluster: LedgerCluster, part: Part, log: bytes) -> None:
     submit(cluster)
     logs = job_dir / "runs" / KEY / "logs"
     for number, (name, text) in enumerate(
@@ -614,6 +617,7 @@ def test_the_log_of_one_part(job_dir: Path, cluster: LedgerCluster, part: int, l
             (f"log-dispatch-{KEY}_3_3_1.out", "task 3 again"),
             (f"log-dispatch-{KEY}-1_3_0.out", "component 1"),
             (f"sbatch_dispatch-{KEY}_3_10.out", "batch 10"),
+            (f"sbatch_dispatch-{KEY}_3_11.out", "batch 11"),
             (f"log-dispatch-{KEY}_3_2_$(x).out", "odd name"),
             ("log-z_9_9_9.out", "another's"),
         ]
@@ -623,6 +627,19 @@ def test_the_log_of_one_part(job_dir: Path, cluster: LedgerCluster, part: int, l
     files = cluster.fetch(KEY, -100, 100, 100, part=part)
     assert files is not None
     assert (files.log, files.log_size) == (log, len(log))
+
+
+def test_of_an_array_the_batch_log_of_a_task_that_failed(job_dir: Path, cluster: LedgerCluster) -> None:
+    submit(cluster)
+    run = job_dir / "runs" / KEY
+    for task in range(3):
+        (run / f"exit.{task}").write_text("9\n" if task == 1 else "0\n")
+        log = run / "logs" / f"sbatch_dispatch-{KEY}_3_{task}.out"
+        log.write_text(f"batch {task}")
+        os.utime(log, (task, task))
+    files = cluster.fetch(KEY, -100, 100, 0, part="batch")
+    assert files is not None
+    assert files.log == b"batch 1"
 
 
 @pytest.mark.parametrize("part", [-1, 12345678])
