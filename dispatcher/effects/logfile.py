@@ -11,6 +11,8 @@ from dispatcher.errors import InputError
 
 # What a runner's disk must have left for everything else.
 SPARE_BYTES = 512 * 1024 * 1024
+# An array of ten thousand tasks has as many logs.
+MOST_LISTED = 100
 
 
 class LogFile:
@@ -71,7 +73,10 @@ class LogFile:
 
 
 class LogFolder:
-    """The folder of complete logs, made when the first one comes; `told` hears of the paths of all of them, one a line, after each."""
+    """The folder of complete logs, made when the first one comes; `told` hears of the paths of all of them, one a line, after each.
+
+    Of more than `MOST_LISTED` it hears a pattern that finds them.
+    """
 
     def __init__(self, folder: Path, told: Callable[[str], None], spare: int = SPARE_BYTES) -> None:
         self._folder, self._told, self._spare = folder, told, spare
@@ -91,7 +96,7 @@ class LogFolder:
         except OSError as error:
             raise InputError("input.not-written", f"The folder {self._folder} cannot be made ({error.strerror}).") from None
         opened = LogFile(path, log, self._spare)
-        if str(path) not in self._paths:
+        if str(path) not in self._paths and len(self._paths) <= MOST_LISTED:
             self._paths.append(str(path))
-            self._told("\n".join(self._paths))
+            self._told("\n".join(self._paths) if len(self._paths) <= MOST_LISTED else str(self._folder / "*.log"))
         return opened

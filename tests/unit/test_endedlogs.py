@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.configuration import read_policy
-from dispatcher.effects.logfile import LogFolder
+from dispatcher.effects.logfile import MOST_LISTED, LogFolder
 from dispatcher.endedlogs import file_name, keep_ended, kept_words
 from dispatcher.errors import ClusterError, Exit, InputError
 from dispatcher.following import follow
@@ -140,6 +140,15 @@ def test_every_task_has_a_file(fields: dict[str, object], logs: dict[int, bytes]
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {
         f"cluster-default-{KEY}-{name}.log": log for name, log in zip(names, logs.values(), strict=True)
     }
+
+
+def test_of_very_many_the_paths_are_one_pattern(tmp_path: Path) -> None:
+    told: list[str] = []
+    folder = LogFolder(tmp_path, told.append)
+    for number in range(MOST_LISTED + 20):
+        folder.open(f"{number}.log", str(number)).write(b"x\n")
+    assert len(told[MOST_LISTED - 1].splitlines()) == MOST_LISTED
+    assert told[MOST_LISTED:] == [f"{tmp_path}/*.log"]
 
 
 @pytest.mark.parametrize(
