@@ -146,7 +146,7 @@ CATALOGUE: dict[str, Kind] = {
     "input.retention": Kind(
         Exit.USAGE,
         "The action's input `log-retention-days` takes a number of days.",
-        "Write a whole number from 1 to 400, or leave it out: then the repository's setting counts.",
+        "Correct it, or leave it out: then the repository's setting counts.",
     ),
     "input.flag": Kind(Exit.USAGE, "An input takes true or false.", "Write `true` or `false`."),
     "input.missing": Kind(

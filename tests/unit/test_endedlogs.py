@@ -168,6 +168,13 @@ def test_what_has_no_log_of_its_own_or_is_nobodys_business_is_not_kept(fields: d
     assert list(tmp_path.iterdir()) == []
 
 
+def test_at_a_terminal_what_was_asked_for_there_is_kept(tmp_path: Path) -> None:
+    fakes = keeping(Fakes(forge=False), tmp_path)
+    fakes.cluster.add(run_record(origin="terminal"), "running", "COMPLETED", log=b"one\n")
+    sweep(fakes)
+    assert (tmp_path / NAME).read_bytes() == b"one\n"
+
+
 def test_a_run_that_wrote_nothing_leaves_no_file(tmp_path: Path) -> None:
     fakes, record = ended(b"")
     keeping(fakes, tmp_path)
