@@ -132,6 +132,16 @@ def test_how_far_it_is_and_how_it_went(stage: Stage, slurm: SlurmRig) -> None:
     assert "[2.5, 2.5, " in chart
     assert "could not be read" not in body
 
+    assert stage.comment(f"/train baseline accept {key[:8]}", author="dana").code == Exit.OK
+    stage.repo.commit("feature", {"train.py": SERIES.replace("3.0 / step", "2.9 / step").replace("while not", "while False and not")})
+    again = stage.comment("/train")
+    finished(stage, slurm, again.outputs["job-id"])
+    [body] = [body for body in stage.answers if f"run {again.outputs['run-key']}" in body]
+    chart, _, under = body.partition('title "loss"')[2].partition("```")
+    [own, beside] = [line.split("[")[1].split(",") for line in chart.splitlines() if line.startswith("    line ")]
+    assert (own[0], beside[0], len(own), len(beside)) == ("4.9", "5", 60, 60)
+    assert f"the grey line is run `{key[:8]}`" in under
+
 
 def test_what_has_run_is_not_run_again(stage: Stage, slurm: SlurmRig) -> None:
     """A commit that changes nothing packaged, and the queue's own commit, take over an end; a second request joins a job that goes on."""
