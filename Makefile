@@ -4,8 +4,9 @@
 SHELL := /bin/bash
 
 PYTEST_ARGS ?=
-# Most of a test's time is waiting for real daemons, so two of them go side by side; each has a rig of its own.
-PYTEST_WORKERS ?= 2
+# Most of a test's time is waiting for real daemons, so three of them go side by side; each has a rig of its own. Slow files first: unit tests
+# fill what is left at the end.
+PYTEST_WORKERS ?= 3
 BENCH_ARGS ?=
 
 help: ## this list
@@ -19,7 +20,7 @@ test: ## every test; as root with real Slurm, sshd, act and Ray, otherwise says 
 	@.ci/bootstrap dev
 	@if [ "$$(id -u)" = 0 ]; then .ci/rig; else \
 	  printf '\n!! Not root: the tests that need Slurm or other login shells are left out (listed at the end).\n\n' >&2; fi
-	@.venv/bin/pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@.venv/bin/pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: ## formatting, types, workflows, lock files; no network once bootstrapped
 	@.ci/bootstrap dev

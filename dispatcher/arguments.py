@@ -120,7 +120,11 @@ def _looking(add: Add) -> None:
         "--output", "-o", type=Path, metavar="FILE", help="keep the whole log in this file; again, it fetches only what has come since"
     )
     logs.add_argument(
-        "--task", "-t", type=_number, metavar="NUMBER", help="the log of this task of an array job, or component of a heterogeneous one"
+        "--task",
+        "-t",
+        type=_number,
+        metavar="NUMBER",
+        help="the log of this task of an array, component of a heterogeneous job, or job of a chain",
     )
     history = add("history", "print what the default branch's runs have measured, and plot it", "history --metric loss --plot loss.svg")
     history.add_argument("--profile", help="on which one (default: the policy's default)")

@@ -50,7 +50,8 @@ def _gpu_hours(record: RunRecord, now: datetime) -> float | None:
     asked = record.resources
     if record.started_at is None or not asked.gpus_per_node or asked.tasks > 1:
         return None
-    return max((now - record.started_at).total_seconds(), 0) * asked.nodes * asked.gpus_per_node / 3600
+    seconds = record.earlier_seconds + max((now - record.started_at).total_seconds(), 0)
+    return seconds * asked.nodes * asked.gpus_per_node / 3600
 
 
 def curve_lines(record: RunRecord, at_terminal: bool) -> list[str]:

@@ -36,9 +36,9 @@ def keep_ended(world: World, cluster: Cluster, record: RunRecord, most: int = MO
 
 
 def file_name(record: RunRecord, part: int | None) -> str:
-    """`cluster-default-4f1c2d3e4f5a6b7c.log`; of a part `…-task-3.log`. Nothing in it needs quoting anywhere."""
+    """`cluster-default-4f1c2d3e4f5a6b7c.log`; of a part `…-task-3.log` or `…-job-12345.log`. Nothing in it needs quoting anywhere."""
     what = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{record.profile}-{record.name}")[:120].lstrip(".-")
-    return f"{what}-{record.run_key}{'' if part is None else f'-task-{part}'}.log"
+    return f"{what}-{record.run_key}{'' if part is None else f'-{_part_word(record)}-{part}'}.log"
 
 
 def kept_words(names: Sequence[str]) -> str:
@@ -54,8 +54,14 @@ def _has_own_log(record: RunRecord, world: World) -> bool:
     return ours and record.state.ended and bool(record.job_id) and not record.same_as
 
 
+def _part_word(record: RunRecord) -> str:
+    return "task" if record.log_part is None else "job"
+
+
 def _parts(record: RunRecord) -> tuple[int | None, ...]:
-    """The numbers of the tasks or components that have a log each; None for a job without such."""
+    """The numbers of the tasks or components, or the ids of the jobs, that have a log each; None for a job without such."""
+    if record.log_part is not None:
+        return (*(int(job.job_id) for job in record.earlier_jobs if job.job_id.isdigit()), record.log_part)
     if record.parts == 1 and not record.array:
         return (None,)
     try:

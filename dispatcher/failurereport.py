@@ -39,7 +39,14 @@ def failure_lines(record: RunRecord, voice: Voice) -> list[str]:
         lines += [f"{code(failure.evidence, 300)}{where}{rank}", ""]
     if (failure.kind not in _NOBODY or failure.words.blames != "unclear") and failure.kind is not Kind.UNEXPLAINED:
         lines += [BLAME_WORDS[failure.words.blames], ""]
-    return [*lines, *_next_attempt(record)]
+    return [*lines, *_no_further_job(record), *_next_attempt(record)]
+
+
+def _no_further_job(record: RunRecord) -> list[str]:
+    """Why a chain ends with this job."""
+    if not record.not_continued:
+        return []
+    return [f"No further job continues it ({code(record.not_continued)}). {REASONS.get(record.not_continued, '')}".rstrip(), ""]
 
 
 def _next_attempt(record: RunRecord) -> list[str]:

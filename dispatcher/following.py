@@ -8,13 +8,12 @@ from dispatcher.endedlogs import keep_ended, kept_words
 from dispatcher.errors import Exit, ForgeError
 from dispatcher.gatekeeper import judge_ended
 from dispatcher.loglines import show_new_lines
-from dispatcher.observe import TAIL_READ, Around, Seen, changed, look, note_absence, note_no_link, sights_of
+from dispatcher.observe import Around, Seen, changed, look, note_absence, note_no_link, sights_of, tail_of
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.repeating import settle
 from dispatcher.report import headline, outputs, run_report
-from dispatcher.untrusted import redact
 from dispatcher.world import Outcome, World
 
 # Slow enough for a busy controller, quick enough for somebody who watches.
@@ -28,7 +27,7 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
         sweep = cluster.sweep()
         run = next((item for item in sweep.runs if item.run_key == seen.record.run_key), None)
         # Bytes are read before the state is believed: what the job wrote last must have been seen when its end is.
-        offset, grown = show_new_lines(world, cluster, seen.record.run_key, offset)
+        offset, grown = show_new_lines(world, cluster, seen.record.run_key, offset, part=seen.record.log_part)
         quiet = 0 if grown else quiet + 1
         if run is None:
             return _ended_elsewhere(world, cluster, seen, offset)
@@ -38,13 +37,17 @@ def follow(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Outcom
         if now is None:
             return _ended_elsewhere(world, cluster, seen, offset)
         if now.record.state.ended:
-            show_new_lines(world, cluster, now.record.run_key, offset, last=True)
+            offset, _ = show_new_lines(world, cluster, now.record.run_key, offset, last=True, part=seen.record.log_part)
+        before = seen.record
         if now.record.absent_since is not None and not now.record.state.ended:
             note_absence(cluster, now)
-        elif changed(run, sight) or now.moved or (now.record.wandb_url and not seen.record.wandb_url):
+        elif changed(run, sight) or now.moved or (now.record.wandb_url and not before.wandb_url) or now.record.job_id != before.job_id:
             seen = _said(world, cluster, policy, now)
         else:
             note_no_link(cluster, run, now)
+        if seen.record.job_id != before.job_id:
+            show_new_lines(world, cluster, before.run_key, offset, last=True, part=before.log_part)
+            offset = 0
         if seen.record.state.ended:
             judge_ended(world, policy, (seen.record,))
             return _ended(world, cluster, seen)
@@ -70,11 +73,13 @@ def _said(world: World, cluster: Cluster, policy: Policy, now: Seen) -> Seen:
 
 def _ended_elsewhere(world: World, cluster: Cluster, seen: Seen, offset: int) -> Outcome:
     """Somebody else, such as a sweep on a schedule, has reported the end: the ledger has it. Without the folder nobody knows more."""
-    show_new_lines(world, cluster, seen.record.run_key, offset, last=True)
-    files = cluster.fetch(seen.record.run_key, -TAIL_READ, TAIL_READ, 0)
-    if files is not None:
-        tail = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide)
-        seen = Seen(parse_record(files.record), tail, seen.comment_url)
+    show_new_lines(world, cluster, seen.record.run_key, offset, last=True, part=seen.record.log_part)
+    (text,) = cluster.records([seen.record.run_key])
+    if text is not None:
+        record = parse_record(text)
+        if record.job_id != seen.record.job_id:
+            show_new_lines(world, cluster, record.run_key, 0, last=True, part=record.log_part)
+        seen = Seen(record, tail_of(world, cluster, record), seen.comment_url)
     return _ended(world, cluster, seen)
 
 

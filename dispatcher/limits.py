@@ -113,6 +113,7 @@ def hours_words(asked: Resources) -> str:
     """`64 GPU-hours (2 nodes × 8 GPUs × 4h)`."""
     parts = f"{plural(asked.nodes, 'node')} × {plural(asked.gpus_per_node, 'GPU')} × {duration(asked.seconds)}"
     parts = f"{plural(asked.tasks, 'task')} × {parts}" if asked.tasks > 1 else parts
+    parts = f"{asked.jobs} jobs × {parts}" if asked.jobs > 1 else parts
     return f"{number(asked.gpu_hours)} GPU-hours ({parts})"
 
 

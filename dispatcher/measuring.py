@@ -16,7 +16,7 @@ from dispatcher.ports import Cluster, RunFiles
 from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord
 from dispatcher.results import MAX_METRICS, Value
-from dispatcher.series import READ_BYTES, Measured, Progress, chosen, curves_of, parse_series, progress_of
+from dispatcher.series import READ_BYTES, Measured, Progress, chosen, curves_of, parse_series, points_of, progress_of
 from dispatcher.slurm import State
 from dispatcher.untrusted import redact
 from dispatcher.wandbsummary import SUMMARY_BYTES, Summary, parse_summary
@@ -44,7 +44,7 @@ def with_series(
     measured = _clean(_from_files(record, cluster), to_hide)
     if recipe is not None and recipe.log_metrics is not None:
         text = _whole_end(record, tail, files, cluster, to_hide)
-        measured = _both(measured, in_log(text, recipe.log_metrics))
+        measured = _both(measured, _resumed(in_log(text, recipe.log_metrics), record))
     preferred = tuple(recipe.metrics) if recipe is not None else ()
     progress = progress_of(measured, record.steps, preferred) or record.progress
     update: dict[str, object] = {"progress": progress, "series_skipped": measured.skipped}
@@ -94,8 +94,19 @@ def _whole_end(record: RunRecord, tail: str, files: RunFiles, cluster: Cluster, 
     """Of a run that has ended more of the log is worth reading."""
     if not record.state.ended or not files.log_offset:
         return tail
-    more = cluster.fetch(record.run_key, -LOG_BYTES, LOG_BYTES, 0)
+    more = cluster.fetch(record.run_key, -LOG_BYTES, LOG_BYTES, 0, part=record.log_part)
     return redact(more.log.decode("utf-8", "replace"), to_hide) if more else tail
+
+
+def _resumed(log: Measured, record: RunRecord) -> Measured:
+    """What the log of a run's newest job says, after the curves of the jobs before it: each has a log of its own."""
+    if not record.earlier_jobs:
+        return log
+    series = dict(log.series)
+    for curve in record.curves:
+        newer = series.get(curve.name, ())
+        series[curve.name] = (*(point for point in points_of(curve) if not newer or point.step < newer[0].step), *newer)
+    return Measured(series, log.total, log.skipped)
 
 
 def _both(file: Measured, log: Measured) -> Measured:

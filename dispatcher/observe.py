@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing_extensions import assert_never
 
 from dispatcher.awaiting import as_seen, never_began
+from dispatcher.chain import with_next_job
 from dispatcher.cloudstates import CloudSightings
 from dispatcher.diagnosing import EXPLAIN_READ, explained, wants_explanation
 from dispatcher.group import group_comment
@@ -168,9 +169,9 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
     files = cluster.fetch(run.run_key, -TAIL_READ, TAIL_READ, MAX_BYTES)
     if files is None:
         return None
-    before = parse_record(files.record)
-    # The record was written before there was a job; the ledger's `job` file is newer.
-    before = before.model_copy(update={"job_id": run.job_id or before.job_id})
+    before = _of_job(parse_record(files.record), run.job_id)
+    if before.log_part is not None:  # until this one writes, the newest log is that of another
+        files = cluster.fetch(run.run_key, -TAIL_READ, TAIL_READ, MAX_BYTES, part=before.log_part) or files
     record = _as_seen(before, sight, cluster, around, world, lost_after)
     if record.state.ended:
         record = _with_results(record, _results_of(cluster, record, files), world.settings.to_hide)
@@ -198,15 +199,22 @@ def _as_seen(before: RunRecord, sight: Sight, cluster: Cluster, around: Around |
     return as_seen(before, {**around.sights, before.run_key: sight}, group.records, now, lost_after, group.unheard)
 
 
+def _of_job(record: RunRecord, job_id: str) -> RunRecord:
+    """The record was written before there was a job, or whoever submitted the next one died: the ledger's `job` file is newer."""
+    if job_id and record.job_id and job_id != record.job_id and record.resources.jobs > 1:
+        return with_next_job(record, job_id)
+    return record.model_copy(update={"job_id": job_id or record.job_id})
+
+
 def tail_of(world: World, cluster: Cluster, record: RunRecord) -> str:
     """The end of a run's log, redacted."""
-    files = cluster.fetch(record.run_key, -TAIL_READ, TAIL_READ, 0)
+    files = cluster.fetch(record.run_key, -TAIL_READ, TAIL_READ, 0, part=record.log_part)
     return redact(files.log.decode("utf-8", "replace"), world.settings.to_hide) if files else ""
 
 
 def _more_of(tail: str, record: RunRecord, files: RunFiles, cluster: Cluster, world: World) -> str:
     """Of a long log, more than its last lines: why one rank failed stands before what all the others say of it."""
-    more = cluster.fetch(record.run_key, -EXPLAIN_READ, EXPLAIN_READ, 0) if files.log_size > TAIL_READ else None
+    more = cluster.fetch(record.run_key, -EXPLAIN_READ, EXPLAIN_READ, 0, part=record.log_part) if files.log_size > TAIL_READ else None
     return redact(more.log.decode("utf-8", "replace"), world.settings.to_hide) if more else tail
 
 
@@ -223,7 +231,7 @@ def _with_link(record: RunRecord, cluster: Cluster, files: RunFiles, tail: str, 
     url = run_link(tail, record.wandb_site)
     wanted = record.wandb_expected or record.state.ended
     if not url and wanted and files.log_offset and not record.log_head_read:
-        head = cluster.fetch(record.run_key, 0, HEAD_READ, 0)
+        head = cluster.fetch(record.run_key, 0, HEAD_READ, 0, part=record.log_part)
         url = run_link(redact(head.log.decode("utf-8", "replace"), to_hide), record.wandb_site) if head else ""
     read = record.log_head_read or (wanted and files.log_size >= HEAD_READ)
     return record.model_copy(update={"wandb_url": url, "log_head_read": read})

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dispatcher.authorise import Grant
 from dispatcher.automount import GitMount
+from dispatcher.chain import Chain
 from dispatcher.coderoots import code_roots
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
@@ -114,9 +115,15 @@ class JobPlan:
         return program, first, (*others, *self.arguments)
 
     @property
+    def chain(self) -> Chain | None:
+        """How the run may go on in further jobs: only Slurm says that it was the time limit that ended one."""
+        return self.recipe.chain if isinstance(self.profile, SlurmProfile) else None
+
+    @property
     def resources(self) -> Resources:
         """What the scheduler is asked for."""
-        return asked_for(self.profile, self.partition or "")
+        asked = asked_for(self.profile, self.partition or "")
+        return asked.model_copy(update={"jobs": self.chain.jobs}) if self.chain is not None else asked
 
     @property
     def partition(self) -> str | None:
@@ -178,12 +185,22 @@ class JobPlan:
 
     @property
     def written(self) -> str:
-        """What the job is to write, as words for a shell: what lies there before it starts is none of its own."""
-        paths = (self.recipe.results, self.recipe.series, self.recipe.wandb_summary)
-        words = [shlex.quote(f"{self.run_dir}/code/{path}") for path in paths if path is not None]
-        if self.recipe.tensorboard is not None:
-            words.append(shlex.quote(f"{self.run_dir}/code/{self.recipe.tensorboard}") + "/events.out.tfevents.*")
-        return " ".join(words)
+        """What the run is to write, as words for a shell: what lies there before it starts is none of its own."""
+        return f"{self.left_at_end} {self.grown}".strip()
+
+    @property
+    def left_at_end(self) -> str:
+        """Of that, what each of its jobs leaves anew."""
+        return self._words(self.recipe.results, self.recipe.wandb_summary)
+
+    @property
+    def grown(self) -> str:
+        """Of that, what further jobs add to."""
+        events = f"{self._words(self.recipe.tensorboard)}/events.out.tfevents.*" if self.recipe.tensorboard is not None else ""
+        return f"{self._words(self.recipe.series)} {events}".strip()
+
+    def _words(self, *paths: str | None) -> str:
+        return " ".join(shlex.quote(f"{self.run_dir}/code/{path}") for path in paths if path is not None)
 
     def local_job(self) -> Compiled:
         """What `executor: local` starts: a script that goes into the unpacked commit and lets NeMo-Run's LocalExecutor run the recipe."""
@@ -218,6 +235,7 @@ class JobPlan:
             "DISPATCH_SHA": self.grant.sha,
             **({"DISPATCH_SERIES": f"{inside}/code/{self.recipe.series}"} if self.recipe.series is not None else {}),
             **({"DISPATCH_TENSORBOARD": f"{inside}/code/{self.recipe.tensorboard}"} if self.recipe.tensorboard is not None else {}),
+            **({"DISPATCH_CHECKPOINTS": f"{inside}/code/{self.recipe.chain.checkpoints}"} if self.recipe.chain is not None else {}),
             **({"DISPATCH_CONFIG": self.config.path(inside)} if self.config is not None else {}),
             **self._stage_variables,
         }
@@ -374,6 +392,10 @@ def plan(
         words = "The configuration mounts a repository, which is done for a Slurm job in a container, and this is none."
         step = "Give the profile or the recipe a `container_image`, or leave `mounts` out of `runspec`."
         raise ConfigError("config.invalid", words, step)
+    if recipe.chain is not None and isinstance(profile, SlurmProfile) and (profile.array or profile.het_groups):
+        what = "an array" if profile.array else "heterogeneous"
+        words = f"Recipe `{recipe_name}` has a `chain`, and the job of profile `{profile_name}` is {what}: parts do not end together."
+        raise ConfigError("config.invalid", words, "Take a profile without `array` and `het_groups`, or a recipe without `chain`.")
     program, first, *_ = recipe.command()
     if recipe.cmd is not None and recipe.launcher in WITH_PROCESSES and program == "python" and first.startswith("-"):
         cause = f"`cmd` is {code(recipe.cmd)}, and {recipe.launcher} would take {code(first)} for an option of its own."

@@ -12,7 +12,7 @@ from dispatcher.plan import JobPlan, package_spec
 from dispatcher.ports import Compiled
 from dispatcher.profile import CloudProfile, SlurmProfile
 from dispatcher.record import RunRecord
-from dispatcher.report import after_words
+from dispatcher.report import after_words, longest_words
 from dispatcher.squash import started_from
 from dispatcher.untrusted import cap, code, fence, neutralise
 
@@ -42,6 +42,11 @@ def preview(
         ("Keys", f"run `{job.run_key}` · content `{job.content_key[:16]}` · package `{package.digest[:16]}`"),
     ]
     rows += [("After", _after(job))] if job.grant.stage and job.grant.stage.after else []
+    rows += (
+        [("Chain", f"a job that its time limit ends is continued from what it has saved in {code(job.chain.checkpoints)}")]
+        if job.chain
+        else []
+    )
     rows += [("Configuration", _configuration(job.config))] if job.config is not None else []
     rows += [("From the script", _from_script(job))] if job.from_script or job.not_from_script or job.own_runspec else []
     rows += [("Start", neutralise(estimate))] if estimate else []
@@ -80,11 +85,10 @@ def preview(
 def _where(job: JobPlan) -> list[str]:
     """What it asks for, in words."""
     asked = job.resources
-    hours = f" = {asked.gpu_hours:.3g} GPU-hours" if asked.gpu_hours else ""
     where = [f"`{job.profile_name}` on {code(job.profile.address)}"]
     where += [f"partition {neutralise(asked.partition)}"] if asked.partition else []
     where += [f"{asked.nodes} × {plural(asked.gpus_per_node, 'GPU')}" if asked.gpus_per_node else plural(asked.nodes, "node")]
-    where += [f"at most {duration(asked.seconds)}{hours}"] if asked.seconds else []
+    where += [longest_words(asked)] if asked.seconds else []
     return where + ([f"image {code(job.container_image)}{_imported(job)}"] if job.container_image else [])
 
 

@@ -11,6 +11,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import Self
 
+from dispatcher.chain import Chain
 from dispatcher.launcher import FaultTolerance, LauncherName, SlurmRay
 from dispatcher.logmetrics import LogMetricsField
 from dispatcher.packager import PackagerField
@@ -141,6 +142,9 @@ class Recipe(Model):
     )
     steps: Annotated[int, Between(1, 2**53)] | None = Field(
         default=None, description="How many steps there are to be, for the progress, where series and log do not say so."
+    )
+    chain: Chain | None = Field(
+        default=None, description="The run may go on in further jobs when the time limit ends one ([below](#chain))."
     )
     metrics: dict[MetricName, MetricRule] = Field(
         default_factory=dict, description="What single metrics of the results have to be: name → rule."

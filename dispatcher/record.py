@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import assert_never
 
 from dispatcher.attempts import Repeats
+from dispatcher.chain import MOST_JOBS, EarlierJob
 from dispatcher.errors import ClusterError
 from dispatcher.failure import Failure
 from dispatcher.pipeline import MOST_STAGES, When
@@ -60,6 +61,8 @@ class Resources(_Frozen):
     """An array's tasks, each of which gets all that."""
     at_once: int = 1
     """How many of them may run at the same time."""
+    jobs: int = 1
+    """Jobs that may follow one another, each with that time limit."""
 
     @property
     def most_nodes(self) -> int:
@@ -68,8 +71,8 @@ class Resources(_Frozen):
 
     @property
     def gpu_hours(self) -> float:
-        """GPU-hours when the whole time limit is used."""
-        return self.tasks * self.nodes * self.gpus_per_node * self.seconds / 3600
+        """GPU-hours when the whole time limit is used, of every job."""
+        return self.jobs * self.tasks * self.nodes * self.gpus_per_node * self.seconds / 3600
 
 
 _STAGE = r"^([A-Za-z][A-Za-z0-9_-]{0,31})?$"
@@ -165,6 +168,10 @@ class RunRecord(_Frozen):
     estimated_start: datetime | None = None
     absent_since: datetime | None = None
     job_id: str = Field(default="", pattern=r"^[0-9A-Za-z_+.-]{0,64}$")
+    earlier_jobs: tuple[EarlierJob, ...] = Field(default=(), max_length=MOST_JOBS)
+    """Jobs that this one continues, the first one first."""
+    not_continued: str = Field(default="", pattern=r"^([a-z][a-z0-9.-]{0,63})?$")
+    """The reason or error code for which no other job continues it, though the recipe's chain wants one."""
     state: State = State.SUBMITTING
     exit_code: int | None = None
     signal: int | None = None
@@ -208,6 +215,11 @@ class RunRecord(_Frozen):
         return self.log_template.replace(JOB_ID, self.job_id) if self.log_template and self.job_id else None
 
     @property
+    def log_part(self) -> int | None:
+        """Which log is its own, as `Cluster.fetch` takes it, where several jobs may leave one each."""
+        return int(self.job_id) if self.resources.jobs > 1 and self.job_id.isdigit() else None
+
+    @property
     def name(self) -> str:
         """What is run, as people write it: the recipe, or pipeline and stage (`full:sft`)."""
         return f"{self.pipeline}:{self.stage}" if self.stage else self.recipe
@@ -234,10 +246,21 @@ class RunRecord(_Frozen):
 
     @property
     def elapsed_seconds(self) -> int | None:
-        """How long it ran, when both ends are known."""
+        """How long it ran, all its jobs together; None where that of the only one is not known."""
+        own = self.own_seconds
+        return own if own is None and not self.earlier_jobs else self.earlier_seconds + (own or 0)
+
+    @property
+    def own_seconds(self) -> int | None:
+        """How long the newest job ran, when both ends are known."""
         if self.started_at is None or self.ended_at is None:
             return None
         return max(0, round((self.ended_at - self.started_at).total_seconds()))
+
+    @property
+    def earlier_seconds(self) -> int:
+        """How long the jobs before the newest ran; one of which that is not known counts with its whole time limit."""
+        return sum(self.resources.seconds if job.seconds is None else job.seconds for job in self.earlier_jobs)
 
 
 def parse_record(text: str) -> RunRecord:

@@ -1,4 +1,6 @@
-"""A run's end → its retry, where the policy wants one, and then the report of the end. By whose permission: `renewing.py`.
+"""A run's end → its next job, where its recipe's chain goes on, or its retry, where the policy wants one; and then the report of the end.
+
+By whose permission a retry is one: `renewing.py`.
 
 In this order, and the run leaves `active/` last: whoever dies in between leaves an end that the next sweep settles once more. The retry's
 run key follows from that of the run before, so the ledger's lock makes one job of it, however many settle the same end at once.
@@ -14,6 +16,7 @@ from typing_extensions import assert_never
 
 from dispatcher.answer import Answer
 from dispatcher.attempts import Exhausted, Repeats, next_attempt
+from dispatcher.chaining import NotYet, go_on
 from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.observe import UNREPORTED, Seen, report, say
 from dispatcher.policy import Policy
@@ -31,7 +34,12 @@ _FOR_GOOD = (Exit.CONFIG, Exit.COMPILE)
 
 
 def settle(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Seen:
-    """Reports how a run stands. One that has ended and is owed a retry gets it first; until that is decided it stays active."""
+    """Reports how a run stands. One that has ended and is owed another job, or a retry, gets it first; until then it stays active."""
+    if seen.record.state.ended:
+        went = go_on(world, cluster, policy, seen)
+        if isinstance(went, NotYet):
+            return went.seen
+        seen = went
     record = seen.record.model_copy(update={"retry_owed": False})
     seen = replace(seen, record=record)
     repeats = next_attempt(record, policy.retries) if record.state.ended else None

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
+from dispatcher.chain import JOBS_USED, NOTHING_SAVED
 from dispatcher.curvereport import curve_lines, progress_line
+from dispatcher.failure import CAUSES
 from dispatcher.failurereport import excerpt, excerpt_title, failure_lines, line_annotations, title_of
 from dispatcher.phrases import WITH_CHANGES, clock, duration, number, plural
 from dispatcher.pipeline import When
 from dispatcher.ports import Button, Check, Conclusion, Reaction
-from dispatcher.record import RunRecord
+from dispatcher.record import Resources, RunRecord
 from dispatcher.results import Value
 from dispatcher.slurm import State
 from dispatcher.untrusted import cap, code, fence, neutralise
@@ -62,7 +64,7 @@ _CONCLUSIONS: Mapping[State, Conclusion] = {
 
 def headline(record: RunRecord, now: datetime) -> str:
     """How it stands, in one line without markup: `passed in 12m 04s`."""
-    job = f"job {record.job_id} " if record.job_id else ""
+    job = f"job {record.job_id}{_number_of_job(record)} " if record.job_id else ""
     ran = record.elapsed_seconds
     after = f" after {duration(ran)}" if ran is not None else ""
     if record.failure is not None and (title := title_of(record.failure)):
@@ -103,6 +105,10 @@ def headline(record: RunRecord, now: datetime) -> str:
     raise AssertionError(record.state)
 
 
+def _number_of_job(record: RunRecord) -> str:
+    return f", {len(record.earlier_jobs) + 1} of at most {record.resources.jobs}," if record.earlier_jobs else ""
+
+
 def next_step(record: RunRecord, voice: Voice) -> str:
     """What the reader can do now; empty when there is nothing to do."""
     if record.followed_by:
@@ -122,6 +128,11 @@ def next_step(record: RunRecord, voice: Voice) -> str:
             return f"Write the results file that the recipe `{record.recipe}` promises. {again}"
         case State.TIMEOUT:
             limit = duration(record.resources.seconds)
+            if record.not_continued == NOTHING_SAVED:
+                return f"Let the script save its state more often than every {limit}, there where its recipe's `chain` says. {again}"
+            if record.not_continued == JOBS_USED:
+                most = f"{record.resources.jobs} × {limit}"
+                return f"It needs more than {most}: ask for less work, or raise `jobs` in the chain of recipe `{record.recipe}`."
             return f"It needs more than its {limit}: ask for less work, or raise `time` in profile `{record.profile}`."
         case State.NODE_FAIL | State.PREEMPTED:
             return f"This is the machine, not the change. {again}"
@@ -235,8 +246,7 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
         where.append(f"partition {neutralise(asked.partition)}")
     where.append(f"{asked.nodes} × {plural(asked.gpus_per_node, 'GPU')}" if asked.gpus_per_node else plural(asked.nodes, "node"))
     if asked.seconds:
-        hours = f" = {asked.gpu_hours:.3g} GPU-hours" if asked.gpu_hours else ""
-        where.append(f"at most {duration(asked.seconds)}{hours}")
+        where.append(longest_words(asked))
     if record.nodes:
         where.append(f"on {code(record.nodes)}")
     when = [f"asked by {code(record.actor)} {clock(record.asked_at, now)}"]
@@ -244,6 +254,7 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
         when.append(f"approved by {code(record.approved_by)}")
     if record.retry_of:
         when.append(_attempt(record))
+    when += _earlier_jobs(record)
     if record.state is State.PENDING and record.estimated_start and record.estimated_start > now:
         when.append(f"the scheduler estimates a start at {clock(record.estimated_start, now)}")
     if record.started_at and record.state is not State.PENDING:
@@ -278,6 +289,26 @@ def _attempt(record: RunRecord) -> str:
     node = f" on {code(record.repeats.node)}" if record.repeats.node else ""
     kept_off = f", without {', '.join(code(name) for name in record.repeats.without)}" if record.repeats.without else ""
     return f"{record.repeats.words}, {after} failed: {record.repeats.why}{node}{kept_off}"
+
+
+def _earlier_jobs(record: RunRecord) -> list[str]:
+    """The jobs that the newest one continues, in Markdown: the first and the last of many."""
+    told = [
+        f"`{job.job_id}` ({f'{duration(job.seconds)}, ' if job.seconds is not None else ''}{CAUSES[job.cause].kind.value})"
+        if job.cause in CAUSES
+        else f"`{job.job_id}`" + (f" ({duration(job.seconds)})" if job.seconds is not None else "")
+        for job in record.earlier_jobs
+    ]
+    if not told:
+        return []
+    return [f"goes on after job{'s' if len(told) > 1 else ''} {', '.join(told if len(told) < 5 else [*told[:2], '…', *told[-2:]])}"]
+
+
+def longest_words(asked: Resources) -> str:
+    """How long a run may take, and what that costs: `at most 4h = 64 GPU-hours`."""
+    hours = f" = {asked.gpu_hours:.3g} GPU-hours" if asked.gpu_hours else ""
+    jobs = f"{asked.jobs} jobs of {duration(asked.seconds)}, one after the other" if asked.jobs > 1 else duration(asked.seconds)
+    return f"at most {jobs}{hours}"
 
 
 def after_words(stages: Iterable[str], when: When) -> str:

@@ -204,7 +204,8 @@ def show_log(world: World, command: Logs, runs: Sequence[Found], trigger: str) -
     item = wanted[-1]
     record = item.record
     with _open(world, item.profile) as cluster:
-        files = cluster.fetch(record.run_key, -4 * LOG_BYTES, 4 * LOG_BYTES, 0, part=command.task)
+        part = record.log_part if command.task is None else command.task
+        files = cluster.fetch(record.run_key, -4 * LOG_BYTES, 4 * LOG_BYTES, 0, part=part)
     text = redact(files.log.decode("utf-8", "replace"), world.settings.to_hide) if files else ""
     lines = text.splitlines()[-command.lines :]
     shown = "\n".join(lines)
@@ -225,12 +226,17 @@ def show_log(world: World, command: Logs, runs: Sequence[Found], trigger: str) -
 
 
 def part_name(record: RunRecord, number: int) -> str:
-    """A part of a job, in words: `task 3`, `component 0`."""
+    """A part of a job, in words: `task 3`, `component 0`; of a run that goes on in several, `job 12345`."""
+    if record.log_part is not None:
+        return f"job {number}"
     return f"{'component' if record.parts > record.resources.tasks else 'task'} {number}"
 
 
 def no_log_of(record: RunRecord, number: int) -> str:
     """Why there is nothing to show of one part of a job."""
+    if record.log_part is not None:
+        jobs = ", ".join(f"`{job}`" for job in (*(job.job_id for job in record.earlier_jobs), record.job_id))
+        return f"Job {number} has written nothing yet, or is none of the run's: {jobs}."
     if record.parts == record.resources.tasks == 1:
         return "The run may have no such task: it is one job, not an array of several. Without `task=` its log is shown."
     return f"{part_name(record, number).capitalize()} has written nothing yet, or there is none such: the job has {record.parts} parts."

@@ -15,6 +15,7 @@ from typing_extensions import assert_never
 from dispatcher.admission import drop, hand_over, take_own_turn
 from dispatcher.authorise import AskedBy
 from dispatcher.awaiting import Never, Ready, Standby, awaited
+from dispatcher.chaining import before_its_next_job
 from dispatcher.configuration import read_profile
 from dispatcher.connections import ledger_of
 from dispatcher.errors import DispatchError
@@ -77,7 +78,8 @@ def as_it_will_be(prepared: Sequence[Prepared], group: tuple[Member, ...], polic
         place = next((member for member in group if member.run_key == item.plan.run_key), None)
         before = [plans[key] for key in place.after if key in plans] if place else []
         own = item.plan.profile
-        here = all(isinstance(own, SlurmProfile) and _same_scheduler(plan.profile, own) for plan in before) and not takes_turns(policy)
+        by_slurm = (isinstance(own, SlurmProfile) and _same_scheduler(plan.profile, own) and plan.chain is None for plan in before)
+        here = all(by_slurm) and not takes_turns(policy)
         stages = [(plan, plan.grant.stage.stage) for plan in before if plan.grant.stage]
         earlier = [
             Earlier(stage, plan.run_dir if _same_scheduler(plan.profile, own) else "", f"JOB_OF_{stage}" if here else "")
@@ -147,9 +149,13 @@ def _placed(item: Prepared, place: Member, standing: Sequence[_Before], policy: 
 
 
 def _slurm_waits(before: _Before, own: Profile) -> bool:
-    """Whether Slurm itself can wait for it, or need not: it has ended as it has to."""
+    """Whether Slurm itself can wait for it, or need not: it has ended as it has to.
+
+    Of a run that may go on in further jobs, the end of its job is not the end.
+    """
     ended = before.record is not None and before.record.state.ended
-    return ended or (before.goes_on and isinstance(own, SlurmProfile) and _same_scheduler(before.profile, own))
+    chained = before.record is not None and before.record.resources.jobs > 1
+    return ended or (before.goes_on and not chained and isinstance(own, SlurmProfile) and _same_scheduler(before.profile, own))
 
 
 def _earlier(before: _Before, own: Profile, by_slurm: bool) -> Earlier:
@@ -199,7 +205,7 @@ def _asked(member: Member, profile: Profile, cluster: Cluster, policy: Policy, w
             seen = look(world, cluster, run, sights[run.run_key], timedelta(seconds=policy.watch.lost_after), Around(sights, policy))
             sight = sights[run.run_key]
             goes_on = isinstance(sight, Observation) and not sight.state.ended and sight.state is not State.UNKNOWN
-            return _Before(member, seen.record if seen else known, profile, goes_on)
+            return _Before(member, before_its_next_job(seen.record, policy) if seen else known, profile, goes_on)
         (text,) = cluster.records([member.run_key])
         return _Before(member, parse_record(text) if text is not None else known, profile)
     except DispatchError as error:

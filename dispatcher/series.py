@@ -220,6 +220,12 @@ def curve_of(name: str, points: Sequence[Point], limit: int = CURVE_POINTS) -> C
     )
 
 
+def points_of(curve: Curve) -> tuple[Point, ...]:
+    """What a curve still knows of the series that it was made of."""
+    distance = (curve.last - curve.first) / (len(curve.values) - 1)
+    return tuple(Point(round(curve.first + place * distance), value) for place, value in enumerate(curve.values))
+
+
 def _even(points: Sequence[Point]) -> bool:
     distance = points[1].step - points[0].step
     return all(after.step - before.step == distance for before, after in pairwise(points))

@@ -122,15 +122,26 @@ def groups(job: JobPlan, profile: SlurmProfile) -> list[dict[str, object]]:
 
 def setup_lines(job: JobPlan, profile: SlurmProfile) -> list[str]:
     """What runs before the job's first step, in the batch script, with tracing off: NeMo-Run's template turns it on."""
-    results = job.written
     return [
         "{ set +vx; } 2>/dev/null",
-        *_first_lines(job, profile, results),
+        *_first_lines(job, profile, job.written if job.chain is None else job.left_at_end),
         f". {job.run_dir}/env",
+        *_chain_lines(job),
         *(line for mount in job.mounts for line in mount_lines(mount, job.job_dir, job.run_dir)),
         *(ray_lines(job.run_dir) if job.recipe.launcher == "slurm_ray" else ()),
         *profile.shell_lines,
         *import_lines(job.run_dir, profile.images, profile.squash),
+    ]
+
+
+def _chain_lines(job: JobPlan) -> list[str]:
+    """Of a run that may go on in further jobs: the first one alone takes away what lay there, and each knows which one it is."""
+    if job.chain is None:
+        return []
+    begun = f"{job.run_dir}/begun"
+    return [
+        f"[ -e {begun} ] || {{ {f'rm -f {job.grown}; ' if job.grown else ''}: > {begun}; }}",
+        f"export DISPATCH_JOB_NUMBER=$(($(cat {job.run_dir}/jobs 2>/dev/null | grep -c .) + 1))",
     ]
 
 

@@ -10,6 +10,7 @@ from dispatcher.admission import drop
 from dispatcher.answer import Answer
 from dispatcher.asking import granted
 from dispatcher.authorise import Denial, Facts
+from dispatcher.chaining import before_its_next_job
 from dispatcher.configuration import guarded, read_profile
 from dispatcher.dependents import dependents, last_first
 from dispatcher.errors import ClusterError, DispatchError, Exit
@@ -82,7 +83,7 @@ def status(world: World, policy: Policy, sha: str, run_key: str | None) -> Outco
                     timedelta(seconds=policy.watch.lost_after),
                     Around(sights, policy, measure=True),
                 )
-                found += [seen.record] if seen else []
+                found += [before_its_next_job(seen.record, policy)] if seen else []
         finally:
             cluster.close()
         records.update({record.run_key: record for record in found})
@@ -105,7 +106,7 @@ def _as_it_is(world: World, policy: Policy, profile: Profile, record: RunRecord)
         )
     finally:
         cluster.close()
-    return seen.record if seen else record
+    return before_its_next_job(seen.record, policy) if seen else record
 
 
 def logs(world: World, policy: Policy, run_key: str, lines: int, follow: bool, task: int | None = None) -> Outcome:
@@ -114,7 +115,8 @@ def logs(world: World, policy: Policy, run_key: str, lines: int, follow: bool, t
     profile, record = find_run(world, policy, run_key)
     cluster = world.connect(profile)
     try:
-        files = cluster.fetch(record.run_key, -CHUNK, CHUNK, 0, part=task)
+        part = record.log_part if task is None else task
+        files = cluster.fetch(record.run_key, -CHUNK, CHUNK, 0, part=part)
         assert files is not None, "find_run has just seen it"
         # Who follows sees half a line when it is whole: half a secret would not be known as one.
         shown = files.log[: files.log.rfind(b"\n") + 1] if follow else files.log
@@ -125,7 +127,11 @@ def logs(world: World, policy: Policy, run_key: str, lines: int, follow: bool, t
         offset, over = files.log_offset + len(shown), not follow
         while not over:
             over = is_over(cluster, record)
-            offset, _ = show_new_lines(world, cluster, record.run_key, offset, last=over, part=task)
+            newer = newer_log(cluster, record) if task is None else None
+            offset, _ = show_new_lines(world, cluster, record.run_key, offset, last=over or newer is not None, part=part)
+            if newer is not None:
+                world.say(f"The run goes on as job {newer.job_id}.")
+                record, part, offset, over = newer, newer.log_part, 0, False
             world.clock.sleep(0 if over else LOG_INTERVAL_SECONDS)
     finally:
         cluster.close()
@@ -243,6 +249,15 @@ def is_over(cluster: Cluster, record: RunRecord) -> bool:
         return True
     sight = sight_of(run, sightings_of(sweep), record.executor)
     return isinstance(sight, Absent) or (isinstance(sight, Observation) and sight.state.ended)
+
+
+def newer_log(cluster: Cluster, record: RunRecord) -> RunRecord | None:
+    """The record of a run that has gone on in another job since, which has a log of its own; None for any other."""
+    if record.log_part is None:
+        return None
+    (text,) = cluster.records([record.run_key])
+    now = parse_record(text) if text is not None else record
+    return now if now.job_id != record.job_id else None
 
 
 def _said(answer: Answer) -> Outcome:

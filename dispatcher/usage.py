@@ -77,7 +77,7 @@ def used(record: RunRecord) -> str | None:
     seconds = seconds * record.resources.at_once if record.task_seconds is None else record.task_seconds
     # The end of a lost run is when it was missed, which may be days later: it cannot have had more than its time limit.
     if (record.state is State.LOST or not seen) and record.resources.seconds:
-        seconds = min(seconds, record.resources.seconds * record.resources.tasks)
+        seconds = min(seconds, record.resources.seconds * record.resources.tasks * record.resources.jobs)
     hours = seconds * record.resources.nodes * record.resources.gpus_per_node / 3600
     return _line(record, record.submitted_at or record.asked_at, hours)
 

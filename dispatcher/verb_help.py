@@ -46,8 +46,8 @@ VERBS: Mapping[str, VerbHelp] = {
         "shows the end of a run's log",
         ("logs", "logs 4f1c2d3e lines=500", "logs 4f1c2d3e task=3"),
         f"Without RUN, of the newest run. {LOG_LINES} lines unless `lines=` says otherwise, at most {LOG_LINES_LIMIT:,}. "
-        "RUN is the beginning of a run key: 4 to 16 hex digits. `task=` names a task of an array job, or a component of a heterogeneous "
-        "one (from 0); without it, of an array that of a task that failed, else the one that was written last.",
+        "RUN is the beginning of a run key: 4 to 16 hex digits. `task=` names a task of an array job, a component of a heterogeneous one "
+        "(from 0), or a job of a chain; without it, of an array that of a task that failed, else the one that was written last.",
     ),
     "cancel": VerbHelp(
         "cancel [RUN | profile=NAME | all]",

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 RUN_KEY = re.compile(r"[0-9a-f]{4,16}")
-TASK = re.compile(r"0|[1-9][0-9]{0,6}")
+TASK = re.compile(r"0|[1-9][0-9]{0,9}")
 GATE = re.compile(r"[a-z0-9/_.-]{1,64}")
 
 
@@ -210,7 +210,7 @@ def _logs(taken: _Taken) -> Verb | Malformed:
         return Malformed("bad-value", f"{code(lines)} is not a number of lines.", f"`lines=` takes 1 to {LOG_LINES_LIMIT}.")
     task = taken.given.get("task")
     if task is not None and not TASK.fullmatch(task):
-        return Malformed("bad-value", f"{code(task)} is not a task's number.", "`task=` takes a whole number of at most 7 digits.")
+        return Malformed("bad-value", f"{code(task)} is not a task's number.", "`task=` takes a whole number of at most 10 digits.")
     return Logs(run, int(lines), None if task is None else int(task))
 
 

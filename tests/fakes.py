@@ -49,6 +49,7 @@ from dispatcher.ports import (
     JobView,
     Label,
     Launched,
+    NothingSaved,
     NotLaunched,
     Package,
     Part,
@@ -420,6 +421,8 @@ class FakeRun:
     submission: Submission | None = None
     sent: bytes = b""
     exit_file: str = ""
+    saved: set[str] = field(default_factory=set)
+    """Where the newest job has saved something."""
 
 
 class FakeCluster:
@@ -501,6 +504,22 @@ class FakeCluster:
         self.scheduler[run.job_id] = "PENDING"
         if run.submission and run.submission.usage:
             self._note(run.submission.usage)
+        return Submitted(run.job_id)
+
+    def go_on(self, run_key: str, ended: str, saved: str) -> Submitted | Refused | NothingSaved | None:
+        self.trace.add("cluster.go_on", f"{run_key[:4]} {ended}")
+        run = self.runs[run_key]
+        if self.busy:
+            return None
+        if run.job_id != ended:
+            return Submitted(run.job_id)
+        if saved not in run.saved:
+            return NothingSaved()
+        if self.refuses:
+            return Refused(self.refuses)
+        run.saved.clear()
+        run.job_id = str(int(ended) + 1)
+        self.scheduler[run.job_id], self.active[run_key] = "PENDING", "unreported"
         return Submitted(run.job_id)
 
     def drop(self, run_key: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from dispatcher import (
+    chain,
     command,
     counterparts,
     executor,
@@ -122,6 +123,7 @@ def blocks(root: Path) -> dict[str, str]:
         "launcher-ft": fields_table(launcher.FaultTolerance),
         "launcher-slurm-ray": fields_table(launcher.SlurmRay),
         "stage": fields_table(Stage),
+        "chain": fields_table(chain.Chain),
         "packager": fields_table(packager.Packager),
         "packagers": table(("packager", "what travels"), ((f"`{name}`", words) for name, words in packager.KINDS.items())),
         "packager-support": support(),

@@ -22,6 +22,7 @@ JOURNAL_CAP = 4 << 20
 RESERVED = frozenset(
     ["code", "logs", "job", "exit", "answer", "words", "tags", "listed", "held", "dropped", "usage", "record.json", "job.sbatch", "env"]
 )
+RESERVED |= {"jobs", "started", "begun"}
 HOLDERS = ("claim.", "turn.", "commit.")
 
 

@@ -100,6 +100,9 @@ class ApiCluster:
             self._back(run_key)
             raise
 
+    def go_on(self, run_key: str, ended: str, saved: str) -> None:
+        """As in `ports.Cluster`: no API says that it was a time limit that ended a job, so none is continued."""
+
     def _launched(self, run_key: str, launch: Launch, environment: str, code: Path | None) -> Submitted | Refused:
         """Starts the job of a run that is ours, and enters it. An unclear error leaves an orphan: the API may have taken the job in."""
         try:

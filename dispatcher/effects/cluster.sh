@@ -11,6 +11,8 @@
 #   held                    everything lies ready, nobody has it: it waits in queue/
 #   turn.BOOT.PID.START     somebody takes it out of the queue; nothing has reached the scheduler
 #   dropped                 it was taken out of the queue for good
+# A turn or a commit that is not empty has the id of the run's job that has ended, and that another one is to continue: whoever finds
+# nobody behind it makes it `job` again. `jobs` has the ids of all such jobs, a line each.
 # Where jobs are started through an API (kind api), the client starts them: a commit is then the process that the client speaks to.
 # Whoever renames a file away has taken the run from its holder, whose own next rename then fails: so there is one submission.
 # queue/ has an entry, SECONDS.KEY, from before a run becomes `held` until after it has its job or is dropped.
@@ -185,22 +187,29 @@ job_of() { # key -> $job
     job=
     IFS= read -r job <"runs/$1/job"
 }
+is_over() { # key id -> whether another job continues that one
+    while IFS= read -r line; do
+        [ "$line" != "$2" ] || return 0
+    done <"runs/$1/jobs"
+    return 1
+}
 answered() { # key -> $job from what sbatch printed before everybody was killed (job_submit plugins may talk too)
     job=
     while IFS= read -r line || [ -n "$line" ]; do
         ! is_number "${line%%;*}" || job=${line%%;*}
     done <"runs/$1/answer"
+    ! is_over "$1" "$job" || job=
     [ -n "$job" ]
 }
 look_up() { # key seconds -> $job; 0 found, 1 there is none, 2 nobody can tell ($words)
     answered "$1" && return 0
     # %F is what sbatch answered also for the tasks of an array; the first component of a heterogeneous job has a name with -0
     job=$(limited 15 squeue --me --noheader --states=all --name="dispatch-$1,dispatch-$1-0" -o %F 2>&1) || { words=$job; return 2; }
-    for job in $job; do ! is_number "$job" || return 0; done
+    for job in $job; do ! is_number "$job" || is_over "$1" "$job" || return 0; done
     if command -v sacct >/dev/null; then
         job=$(limited 15 sacct -n -P -X -S now-30days --name="dispatch-$1,dispatch-$1-0" --format=JobID 2>&1)
         case $?$job in
-        0*) for job in $job; do job=${job%%[_+]*}; ! is_number "$job" || return 0; done ;;
+        0*) for job in $job; do job=${job%%[_+]*}; ! is_number "$job" || is_over "$1" "$job" || return 0; done ;;
         *disabled*) ;;
         # the controller remembers for MinJobAge, usually 300 s; later only accounting knows
         *) [ "$2" -lt 240 ] || { words=$job; return 2; } ;;
@@ -211,7 +220,7 @@ look_up() { # key seconds -> $job; 0 found, 1 there is none, 2 nobody can tell (
         job=${job##*"dispatch-$1-0"_}
         job=${job%.out}
         job=${job%%_*}
-        [ -e "$file" ] && is_number "$job" && return 0
+        [ -e "$file" ] && is_number "$job" && ! is_over "$1" "$job" && return 0
     done
     job=
     return 1
@@ -291,7 +300,7 @@ take_over() { # 0: the run is ours now; 1: it is not (sets $tries to stop when t
         2) tries=stop; fail cluster.scheduler-silent "$words"; return 1 ;;
         esac
     fi
-    if [ "$state" = turn ] || { [ "$state" = commit ] && queued_as "$key"; }; then
+    if [ "$state" = turn ] || { [ "$state" = commit ] && { queued_as "$key" || [ -s "runs/$key/commit.$token" ]; }; }; then
         wait_again "$key"
         return 1
     fi
@@ -598,9 +607,15 @@ refused() {
     '') words="sbatch ended with status $status" ;;
     esac
     case $ours in
-    turn.*) # it waits as before, until whoever released it has said so and drops it
+    turn.*) # it waits as before, until whoever released it has said so and drops it; or its ended job was its last one
         holder "$key"
         rm -f "runs/$key/answer" "runs/$key/words"
+        if [ -s "runs/$key/commit.$owner" ]; then
+            mv "runs/$key/commit.$owner" "runs/$key/job"
+            text words "$words"
+            say done refused
+            return
+        fi
         enqueue "$key" && mv "runs/$key/commit.$owner" "runs/$key/held" && rm -f "active/$key"
         text words "$words"
         say done refused
@@ -662,7 +677,11 @@ enqueue() { # key -> queue/ has it, behind all others; where it is already, ther
 unqueue() { # key -> not in queue/ any more
     while queued_as "$1"; do rm -f "$entry" || return 1; done
 }
-wait_again() { # key -> what is ours as $state.$token waits in the queue as before
+wait_again() { # key -> what is ours as $state.$token is as it was before: it has its ended job, or waits in the queue
+    if [ -s "runs/$1/$state.$token" ]; then
+        mv "runs/$1/$state.$token" "runs/$1/job"
+        return
+    fi
     enqueue "$1" && mv "runs/$1/$state.$token" "runs/$1/held" && rm -f "active/$1"
 }
 waiting() { # -> $waiting, keys in the order of the queue with a space around each; entries of runs that no longer wait go away
@@ -729,6 +748,35 @@ release() { # a queued run's turn has come: the rest of what `submit` does
     else
         hand_over
     fi
+}
+go_on() { # key id path: the run's job has ended, and the next one goes on from what it has saved in path
+    IFS= read -r key <&3 && IFS= read -r ended <&3 && IFS= read -r saved <&3 || gone
+    is_hex "$key" && is_number "$ended" && is_inside "$saved" || { fail cluster.bad-request go_on; return; }
+    # Without a job: somebody else is at it, or died there; then `claim` puts it right.
+    job_of "$key" && [ "$kind" = slurm ] && [ ! -L "runs/$key/job" ] || { say done gone; return; }
+    [ "$job" = "$ended" ] || { say done submitted "$job"; return; }
+    # What came with the code lay there before there was a job. When that was must not be forgotten by an attempt that is cut off.
+    since=runs/$key/since.$ended
+    [ -e "$since" ] || { touch -r "runs/$key/job" "tmp/since.$token" && mv "tmp/since.$token" "$since"; }
+    found=$( (trap - PIPE && limited 60 find -H "runs/$key/$saved" -type f -newer "$since") | head -n 1)
+    [ -n "$found" ] || { say done unchanged; return; }
+    words=$({ is_over "$key" "$ended" || printf '%s\n' "$ended" >>"runs/$key/jobs"; } 2>&1) || { failed "$words"; return; }
+    for file in "runs/$key"/commit.*; do # of earlier jobs; one with this job's id is somebody's who does the same right now
+        { IFS= read -r line <"$file" && [ "$line" = "$ended" ]; } || rm -f "$file"
+    done
+    ours=turn.$token
+    touch -c "runs/$key/job" # before it is ours: an old turn may be taken from us
+    mv "runs/$key/job" "runs/$key/$ours"
+    IFS= read -r job <"runs/$key/$ours" || { say done gone; return; }
+    if [ "$job" != "$ended" ]; then # somebody was quicker: it was the next job's
+        mv "runs/$key/$ours" "runs/$key/job"
+        say done submitted "$job"
+        return
+    fi
+    rm -f "runs/$key/answer" "runs/$key/words" "runs/$key/exit" "runs/$key/started"
+    # What was said of it is not true any more, whoever is to say so.
+    ! IFS= read -r since <"active/$key" || { printf '%s\nunreported\n' "$since" >"tmp/active.$token" && mv "tmp/active.$token" "active/$key"; }
+    hand_over
 }
 drop() {
     of_queue || return
@@ -838,8 +886,10 @@ adopt() { # key other length record -> a claimed run has what another one has: i
     [ -n "$words" ] || words=$({ rm -rf "runs/$key/logs" "runs/$key/code" && mv "tmp/record.$token" "runs/$key/record.json" &&
         ln -s "../$other/logs" "../$other/code" "../$other/exit" "runs/$key/"; } 2>&1) || words=${words:-failed}
     rm -f "tmp/record.$token"
-    [ -n "$words" ] || words=$(enter_job "$key" "$job" 2>&1) || words=${words:-failed}
+    # A link: when another job continues that one, it is this run's, too.
+    [ -n "$words" ] || words=$({ enlist "$key" && ln -s "../$other/job" "runs/$key/job"; } 2>&1) || words=${words:-failed}
     if [ -e "runs/$key/job" ]; then
+        entered "$key"
         claimed=
         say done submitted "$job"
     else
@@ -880,10 +930,12 @@ newest_of() { # files, as patterns find them -> $log, the newest one
     done
     [ -n "$log" ]
 }
-log_of_part() { # key number -> $log, that of one task of an array, or of one component of a heterogeneous job
-    # an array's: KEY_JOB_TASK_START; a component's: KEY-NUMBER_JOB_START. Until the program starts there is only the batch script's.
+log_of_part() { # key number -> $log, that of one task of an array, of one component of a heterogeneous job, or of one job of a chain
+    # an array's: KEY_JOB_TASK_START; a component's: KEY-NUMBER_JOB_START; any other's: KEY_JOB_START.
+    # Until the program starts there is only the batch script's.
     newest_of "runs/$1/logs/log-dispatch-$1"_*_"$2"_*.out "runs/$1/logs/log-dispatch-$1-$2"_*_*.out ||
-        newest_of "runs/$1/logs/sbatch_dispatch-$1"_*_"$2".out
+        newest_of "runs/$1/logs/log-dispatch-$1_$2"_[0-9].out "runs/$1/logs/log-dispatch-$1_$2"_[0-9][0-9].out ||
+        newest_of "runs/$1/logs/sbatch_dispatch-$1"_*_"$2".out "runs/$1/logs/sbatch_dispatch-$1_$2".out
 }
 log_of() { # key -> $log, the newest log that the job writes; of an array that of a task that failed
     log=
@@ -1155,7 +1207,7 @@ while IFS= read -r verb <&3; do
     case $verb in
     claim | submit | abandon | sweep | details | fetch | save | retire | cancel | probe | estimate) "$verb" ;;
     release | drop | lock | unlock | standing | usage | account) "$verb" ;;
-    adopt | history | remember | enter | unlaunched | bring | log_kept) "$verb" ;;
+    go_on | adopt | history | remember | enter | unlaunched | bring | log_kept) "$verb" ;;
     find) find_tag ;;
     *) gone ;;
     esac

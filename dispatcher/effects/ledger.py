@@ -37,6 +37,7 @@ from dispatcher.ports import (
     CommandOutput,
     Held,
     InProgress,
+    NothingSaved,
     Part,
     Probe,
     Refused,
@@ -49,7 +50,7 @@ from dispatcher.ports import (
 
 DIGEST = r"[0-9a-f]{64}"
 NAME = r"[0-9a-z][0-9a-z-]{0,127}"
-PART = r"0|[1-9][0-9]{0,6}"
+PART = r"0|[1-9][0-9]{0,9}"
 
 HISTORY = r"[0-9a-f]{32}"
 HISTORY_CAP = 1 << 20
@@ -195,6 +196,18 @@ class LedgerCluster:
         """
         answer = self._request("release", check_name(run_key, KEY, "run key"), timeout=SUBMIT_SECONDS)
         return None if answer.words in (["gone"], ["held"]) else _outcome("release", answer)
+
+    def go_on(self, run_key: str, ended: str, saved: str) -> Submitted | Refused | NothingSaved | None:
+        """As in `ports.Cluster`. A cut is not mended here: the next look finds the job, or asks again."""
+        if not is_inside(saved):
+            raise ValueError(f"the path {saved!r} leaves the run's folder")
+        answer = self._request("go_on", check_name(run_key, KEY, "run key"), job_id(ended), saved, timeout=SUBMIT_SECONDS)
+        match answer.words:
+            case ["gone"]:
+                return None
+            case ["unchanged"]:
+                return NothingSaved()
+        return _outcome("go_on", answer)
 
     def drop(self, run_key: str) -> bool:
         """As in `ports.Cluster`."""

@@ -92,6 +92,11 @@ class Held:
 
 
 @dataclass(frozen=True)
+class NothingSaved:
+    """The job that is to be continued has written no file where it was to save its state: the next one would do the same again."""
+
+
+@dataclass(frozen=True)
 class Standing:
     """Who is at it and who waits: ledger texts of the records of everything in active/, and of the queue in its order."""
 
@@ -185,6 +190,14 @@ class Cluster(Protocol):
 
         None when it is not in the queue any more: somebody else has released or dropped it. What the scheduler refused stays in the
         queue, until whoever has said so drops it.
+        """
+
+    def go_on(self, run_key: str, ended: str, saved: str) -> Submitted | Refused | NothingSaved | None:
+        """Submits the run's script once more, as the job that continues the job `ended`, by the same steps as `submit`.
+
+        `saved` is where in the run's folder that job has saved its state. Of several who ask for the same, all get the same job's id.
+        None where it cannot be said yet: somebody else is at it, or the run has no job of its own. What the scheduler refused leaves
+        the run with its ended job.
         """
 
     def drop(self, run_key: str) -> bool:

@@ -129,6 +129,11 @@ if kind == "command":
     sys.exit(subprocess.run(["sh", "-c", "no-such-launcher --nnodes 2"]).returncode)
 if kind == "crash":
     os.kill(os.getpid(), signal.SIGSEGV)
+if kind == "goes-on":
+    if os.path.exists("ckpt/last"):
+        sys.exit(0)
+    os.mkdir("ckpt")
+    open("ckpt/last", "w").write("1")
 if kind not in ("missing", "broken"):
     time.sleep(600)
 """
@@ -136,6 +141,7 @@ MORE = """\
 default_profile: cluster
 recipes:
   default: { script: train.py, entrypoint: python3, results: results.json }
+  long: { script: train.py, entrypoint: python3, chain: { jobs: 2, checkpoints: ckpt } }
 gate:
   required: [{ profile: cluster, recipe: default }]
 watch: { profiles: [cluster, small, quiet, short, first, boxed, late, low] }
@@ -187,8 +193,10 @@ def test_what_a_cluster_ends_and_what_jobs_leave_behind(github: GitHubServer, sl
         begun = stage.comment("\n".join(commands[first : first + 4]))
         assert begun.code == 0, begun
     runs = {record["overrides"][0].partition("=")[2]: record["run_key"] for record in records(stage)}
+    goes_on = stage.comment("/train profile=short recipe=long kind=goes-on").outputs
     jobs = {kind: (stage.job_dir / "runs" / key / "job").read_text().strip() for kind, key in runs.items()}
     end_them(slurm, jobs, stage.job_dir / "runs" / runs["unstartable"])
+    slurm.wait_for_state(goes_on["job-id"], "TIMEOUT", timeout=30)
     swept = stage.run("watch")
     assert swept.code == 0, swept
 
@@ -214,6 +222,14 @@ def test_what_a_cluster_ends_and_what_jobs_leave_behind(github: GitHubServer, sl
     assert ended == {kind: "timed_out" if kind == "time" else "failure" for kind in STARTED}
     [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
     assert gate.conclusion != "success"
+
+    [chained] = [record for record in records(stage) if record["run_key"] == goes_on["run-key"]]
+    assert [(job["job_id"], job["cause"]) for job in chained["earlier_jobs"]] == [(goes_on["job-id"], "time-limit")]
+    slurm.wait_for_state(chained["job_id"], "COMPLETED")
+    assert stage.run("watch").code == 0
+    told = next(body for body in stage.answers if chained["run_key"] in body)
+    assert "passed in 1m" in told.splitlines()[0], "a checkpoint, and the next job went on from it"
+    assert f"goes on after job `{goes_on['job-id']}` (1m" in told
 
 
 def records(stage: Stage) -> list[dict[str, Any]]:

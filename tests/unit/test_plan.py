@@ -320,8 +320,8 @@ def test_what_the_job_is_to_write_lies_where_it_is_looked_for() -> None:
     code = f"{job.run_dir}/code"
     assert job.written.split() == [
         f"{code}/results.json",
-        f"{code}/m.jsonl",
         f"{code}/wandb/latest-run/files/wandb-summary.json",
+        f"{code}/m.jsonl",
         f"{code}/out/tb/events.out.tfevents.*",
     ]
     assert environment(job)["DISPATCH_TENSORBOARD"] == f"{code}/out/tb"

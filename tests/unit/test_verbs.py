@@ -98,7 +98,7 @@ def test_right(line: str, command: object) -> None:
         ("logs task=", "bad-value", '`""`'),
         ("logs task=03", "bad-value", "`03`"),
         ("logs task=-1", "bad-value", "`-1`"),
-        ("logs task=12345678", "bad-value", "7 digits"),
+        ("logs task=12345678901", "bad-value", "10 digits"),
         ("logs task=٣", "bad-value", "a task's number"),
         ("logs task=1,2", "bad-value", "`1,2`"),
         ("logs 4f1", "bad-value", "`4f1`"),

@@ -1,0 +1,164 @@
+"""A run's next job: submitted once, whoever asks and whoever is killed at which step; what the run has saved is never lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dispatcher.effects.ledger import LedgerCluster
+from dispatcher.ports import AlreadySubmitted, InProgress, NothingSaved, Refused, Submitted
+from tests.integration.clusters import KEY, claim_request, local, submit
+from tests.integration.test_cluster_queue_killed import RECORD, Scene
+
+SAVED = "code/ckpt/step 4"
+STEPS = 60
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def begun(folder: Path, saves: bool = True) -> tuple[Scene, str]:
+    """A run whose job has saved something, and that job's id."""
+    scene = Scene(folder, "slurm")
+    with scene.talk() as cluster:
+        answer = submit(cluster)
+    assert isinstance(answer, Submitted)
+    if saves:
+        save(scene, "4")
+    return scene, answer.job_id
+
+
+def save(scene: Scene, words: str) -> None:
+    file = scene.job_dir / "runs" / KEY / SAVED
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(words)
+
+
+def go_on(cluster: LedgerCluster, job: str) -> object:
+    return cluster.go_on(KEY, job, "code/ckpt")
+
+
+def settled(scene: Scene, first: str) -> str:
+    """What sweeps do until the run has its next job, which is returned."""
+    for _ in range(50):
+        with scene.talk() as cluster:
+            (run,) = cluster.sweep().runs
+            if not run.job_id:  # as the sweep does with an interrupted submission
+                answer = cluster.claim(claim_request())
+                assert isinstance(answer, AlreadySubmitted | InProgress), (scene.where, answer)
+            elif run.job_id == first:
+                go_on(cluster, first)
+            else:
+                return run.job_id
+        time.sleep(0.2)
+    raise AssertionError(f"{scene.where}: it never goes on")
+
+
+def check(scene: Scene, first: str, second: str) -> None:
+    folder = scene.job_dir / "runs" / KEY
+    assert scene.slurm_like.jobs == [first, second], scene.where
+    assert (folder / SAVED).read_text() == "4", scene.where
+    with scene.talk() as cluster:
+        assert cluster.claim(claim_request()) == AlreadySubmitted(second, RECORD), scene.where
+        assert go_on(cluster, first) == Submitted(second), f"{scene.where}: an old look changes nothing"
+        assert go_on(cluster, second) == NothingSaved(), f"{scene.where}: the second has saved nothing yet"
+        assert cluster.find("pr-7") == (RECORD,), scene.where
+    assert os.listdir(scene.job_dir / "runs") == [KEY], scene.where
+
+
+def every_step(tmp_path: Path, when: str, target: str) -> Iterator[tuple[Scene, str]]:
+    count = 0
+    for step in range(1, STEPS):
+        scene, job = begun(tmp_path / str(step))
+        if not scene.killed(step, when, target, lambda cluster, job=job: go_on(cluster, job)):  # type: ignore[misc]
+            break
+        count += 1
+        yield scene, job
+    assert count >= 4, "hardly anything was killed"
+
+
+@pytest.mark.parametrize(("when", "target"), [("before", "shell"), ("after", "group")])
+def test_killed_at_every_step(when: str, target: str, tmp_path: Path) -> None:
+    lines = []
+    for scene, first in every_step(tmp_path, when, target):
+        lines.append(scene.where)
+        check(scene, first, settled(scene, first))
+    assert any("sbatch --parsable" in line for line in lines), lines
+
+
+def test_many_at_once(tmp_path: Path) -> None:
+    """All get the same job; none of them a second one."""
+    scene, first = begun(tmp_path)
+    answers: list[object] = []
+
+    def ask() -> None:
+        with scene.talk() as cluster:
+            answers.append(go_on(cluster, first))
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    second = settled(scene, first)
+    assert set(answers) <= {Submitted(second), Submitted(first), None}, answers
+    check(scene, first, second)
+
+
+def test_a_job_that_saved_nothing_is_not_continued(tmp_path: Path) -> None:
+    scene, first = begun(tmp_path, saves=False)
+    folder = scene.job_dir / "runs" / KEY / "code"
+    with scene.talk() as cluster:
+        assert go_on(cluster, first) == NothingSaved(), "the folder is not there"
+        assert cluster.go_on(KEY, first, "code") == NothingSaved(), "what came with the commit was there before"
+        (folder / "ckpt").mkdir()
+        assert go_on(cluster, first) == NothingSaved(), "a folder is no file"
+        assert cluster.sweep().runs[0].job_id == first
+    assert scene.slurm_like.jobs == [first]
+
+
+def test_where_a_folder_on_another_disk_is_linked(tmp_path: Path) -> None:
+    scene, first = begun(tmp_path / "run", saves=False)
+    (tmp_path / "scratch").mkdir()
+    (scene.job_dir / "runs" / KEY / "code" / "ckpt").symlink_to(tmp_path / "scratch")
+    save(scene, "4")
+    with scene.talk() as cluster:
+        assert isinstance(go_on(cluster, first), Submitted)
+
+
+def test_three_jobs_and_a_refusal(tmp_path: Path) -> None:
+    """What the scheduler refuses leaves the run with its ended job, and everything in it."""
+    scene, first = begun(tmp_path)
+    with scene.talk() as cluster:
+        second = go_on(cluster, first)
+        assert isinstance(second, Submitted)
+        save(scene, "8")
+        refusing = tmp_path / "refusing"
+        refusing.mkdir()
+        (refusing / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: account is over its limit' >&2\nexit 1\n")
+        (refusing / "sbatch").chmod(0o755)
+        other = local(scene.job_dir, "slurm", {**scene.env, "PATH": f"{refusing}:{scene.env['PATH']}"})
+        answer = go_on(other, second.job_id)
+        assert answer == Refused("sbatch: error: account is over its limit")
+        other.close()
+        assert cluster.sweep().runs[0].job_id == second.job_id
+        third = go_on(cluster, second.job_id)
+        assert isinstance(third, Submitted)
+        assert scene.slurm_like.jobs == [first, second.job_id, third.job_id]
+        (run,) = cluster.sweep().runs
+        assert (run.job_id, run.reported) == (third.job_id, "unreported"), "whoever looks next says so"
+    assert (scene.job_dir / "runs" / KEY / SAVED).read_text() == "8"
+
+
+def test_what_cannot_go_on(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "slurm")
+    with scene.talk() as cluster:
+        scene.hold(cluster)
+        assert go_on(cluster, "1") is None, "it waits in the queue"
+        assert cluster.sweep().queued == (KEY,)
+        with pytest.raises(ValueError, match="leaves the run"):
+            cluster.go_on(KEY, "1", "../other/ckpt")
