@@ -311,6 +311,10 @@ def _sentence(model: type[BaseModel], where: Loc, details: ErrorDetails) -> str:
     if details["type"] == "missing":
         missing = str(details["loc"][-1])
         return f"{code(f'{key}.{missing}' if key else missing)} is missing"
+    if details["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return f"{code(key)} should be a table of `key: value`" if key else "should be a table of `key: value`"
+    if details["type"] == "tuple_type":
+        return f"{code(key)} should be a list"
     words = re.sub(r"^(?:Value error, )?(?:Input should be|Value should)", "should be", details["msg"]).removeprefix("Value error, ")
     return f"{code(key)} {words}" if key else words
 

@@ -3,10 +3,12 @@
     [2025-09-08 00:19:09] iteration       26/  500000 | consumed samples:         1664 | lm loss: 1.029183E+01 | grad norm: 7.831 |
     Training epoch 0, iteration 97/99 | lr: 1.469e-05 | global_batch_size: 128 | global_step: 97 | reduced_train_loss: 6.265
     Epoch 1:  12%|█▏        | 60/500 [00:10<01:14,  5.92it/s, v_num=0, train_loss=2.310]
+    Epoch 1/9     ━━━━━━━━━━━━━━━━ 500/500 0:00:10 • 0:00:00 5.92it/s v_num: 0.000 train_loss: 2.310
 
 Megatron-LM's training log (https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/training.py), NeMo 2's progress printer
-(https://github.com/NVIDIA/NeMo/blob/main/nemo/lightning/pytorch/callbacks/progress_printer.py) and Lightning's progress bar. The log is the
-job's, the regexes are the default branch's: they are tried on short lines, and one that could take for ever is refused.
+(https://github.com/NVIDIA/NeMo/blob/main/nemo/lightning/pytorch/callbacks/progress_printer.py) and Lightning's two progress bars, tqdm's
+and rich's (https://github.com/Lightning-AI/pytorch-lightning/tree/master/src/lightning/pytorch/callbacks/progress). The log is the
+job's, the regexes are the default branch's: they are tried on short lines, without colours, and one that could take for ever is refused.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
 from dispatcher.results import METRIC_NAME, is_metric
 from dispatcher.series import MOST_STEPS, Collector, Measured
+from dispatcher.untrusted import strip_ansi
 from dispatcher.values import Shape
 
 with warnings.catch_warnings():
@@ -40,13 +43,21 @@ OWN_MAX_LINE = 300
 OWN_MAX_LINES = 4_000
 STEP = "step"
 
-_NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][+-]?\d{1,4})?|[+-]?(?:nan|inf(?:inity)?)"
+_NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][+-]?\d{1,4})?|[+-]?(?:nan|inf(?:inity)?)(?:\.0{0,9})?"
+"""Lightning pads all numbers, and so writes `nan.0`."""
 _VALUE = re.compile(_NUMBER, re.IGNORECASE | re.ASCII)
 _PAIR = re.compile(rf"({METRIC_NAME}): {{1,40}}({_NUMBER})", re.IGNORECASE | re.ASCII)
 _MEGATRON = re.compile(r"\biteration {1,20}(\d{1,15})/ {0,20}(\d{1,15}) \|(.*)", re.ASCII)
+_VALIDATION = re.compile(r"\bvalidation loss at (?:iteration {1,20}(\d{1,15})|the end of training)([^|]{0,60})\|(.*)", re.ASCII)
+_VALIDATED = re.compile(rf"({METRIC_NAME}) (value|PPL): {{1,40}}({_NUMBER})", re.IGNORECASE | re.ASCII)
 _NEMO = re.compile(r"\bTraining epoch (\d{1,9}), iteration (\d{1,15})/(\d{1,15}) \|(.*)", re.ASCII)
 _LIGHTNING = re.compile(r"\bEpoch (\d{1,9}):[^|]{0,20}\|[^|]{0,200}\| (\d{1,15})/(\d{1,15}) \[([^\]]*)", re.ASCII)
 _ASSIGNED = re.compile(rf"([A-Za-z_][A-Za-z0-9_./-]{{0,99}})=({_NUMBER})(?=[,\s]|$)", re.IGNORECASE | re.ASCII)
+# A bar of rich's, whose metrics go on below where they began when the line is too short for them: Slurm's logs are 80 columns wide.
+_RICH = re.compile(r"\bEpoch (\d{1,9})(?:/-?\d{1,9})? {1,40}[━╸╺-]{1,400} {1,40}(\d{1,15})/(\d{1,15}) {1,10}[^•]{1,20}•.{0,60}it/s(?: |$)")
+_UNDER_BAR = re.compile(r"[ \d:•-]{20,}")
+_RICH_LINES = 60
+_TOLD = re.compile(rf"([A-Za-z_][A-Za-z0-9_./-]{{0,99}}): {{1,4}}({_NUMBER})(?=\s|$)", re.IGNORECASE | re.ASCII)
 # Megatron's units stand in them; a metric's name has none.
 _NO_PARENTHESES = str.maketrans("", "", "()")
 # What is no measurement: it says where the line stands, or never changes.
@@ -114,38 +125,63 @@ LogMetricsField = Annotated[Framework | dict[LogName, LogRegex], AfterValidator(
 
 def in_log(text: str, patterns: LogMetrics) -> Measured:
     """A log's text (already redacted) → what was measured; never raises. A progress bar's carriage returns end lines too."""
-    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    lines = [line for line in re.split(r"[\r\n]+", strip_ansi(text)) if line.strip()]
     collector = Collector()
     if isinstance(patterns, str):
-        reader = _READERS[patterns]
-        for line in lines:
-            reader(line[:MAX_LINE], collector)
+        _READERS[patterns]([line[:MAX_LINE] for line in lines], collector)
     else:
         _own(lines[-OWN_MAX_LINES:], patterns, collector)
     return collector.measured()
 
 
-def _megatron(line: str, collector: Collector) -> None:
-    if (found := _MEGATRON.search(line)) is not None:
-        _pairs(found[3], int(found[1]), int(found[2]), collector)
+def _megatron(lines: Sequence[str], collector: Collector) -> None:
+    """What a validation measured has the names that Megatron gives it in TensorBoard: `lm loss validation`, `lm loss validation ppl`."""
+    step: int | None = None
+    for line in lines:
+        if (found := _MEGATRON.search(line)) is not None:
+            step = int(found[1])
+            _pairs(found[3], step, int(found[2]), collector)
+        elif (found := _VALIDATION.search(line)) is not None:
+            at = int(found[1]) if found[1] else step
+            kind = "test" if "test" in found[2] else "validation"
+            for part in found[3].split("|") if at is not None else ():
+                if (pair := _VALIDATED.fullmatch(part.strip())) is not None:
+                    _add(collector, f"{pair[1]} {kind}{' ppl' if pair[2].lower() == 'ppl' else ''}", at or 0, pair[3], None)
 
 
-def _nemo(line: str, collector: Collector) -> None:
+def _nemo(lines: Sequence[str], collector: Collector) -> None:
     """NeMo counts iterations from 0 to the last one; `global_step` goes on over epochs."""
-    if (found := _NEMO.search(line)) is not None:
-        overall = re.search(r"\bglobal_step: (\d{1,15})\b", found[4], re.ASCII)
-        _pairs(found[4], int(overall[1] if overall else found[2]), int(found[3]) + 1 if found[1] == "0" else None, collector)
+    for line in lines:
+        if (found := _NEMO.search(line)) is not None:
+            overall = re.search(r"\bglobal_step: (\d{1,15})\b", found[4], re.ASCII)
+            _pairs(found[4], int(overall[1] if overall else found[2]), int(found[3]) + 1 if found[1] == "0" else None, collector)
 
 
-def _lightning(line: str, collector: Collector) -> None:
+def _lightning(lines: Sequence[str], collector: Collector) -> None:
     """A bar is one epoch's, whatever the number of epochs: steps go on over epochs, and how many there are to be is not in it."""
-    if (found := _LIGHTNING.search(line)) is not None:
-        step = int(found[1]) * int(found[3]) + int(found[2])
-        for name, value in _ASSIGNED.findall(found[4]):
-            _add(collector, name, step, value, None)
+    for number, line in enumerate(lines):
+        found = _LIGHTNING.search(line)
+        pairs = _ASSIGNED.findall(found[4]) if found is not None else []
+        if found is None and (found := _RICH.search(line)) is not None:
+            pairs = _TOLD.findall(_under(found, lines[number + 1 : number + _RICH_LINES]))
+        if found is not None:
+            step = int(found[1]) * int(found[3]) + int(found[2])
+            for name, value in pairs:
+                _add(collector, name, step, value, None)
 
 
-_READERS: dict[str, Callable[[str, Collector], None]] = {"megatron": _megatron, "nemo": _nemo, "lightning": _lightning}
+def _under(bar: re.Match[str], following: Sequence[str]) -> str:
+    """The metrics of a bar of rich's: the rest of its line, and of those after it the same column, while nothing else stands there."""
+    prefix, column = bar.string[: bar.start()], bar.end()
+    parts = [bar.string[column:].strip()]
+    for line in following:
+        if not line.startswith(prefix) or not _UNDER_BAR.fullmatch(line[len(prefix) : column]) or not line[column:].strip():
+            break
+        parts.append(line[column:].strip())
+    return " ".join(parts)
+
+
+_READERS: dict[str, Callable[[Sequence[str], Collector], None]] = {"megatron": _megatron, "nemo": _nemo, "lightning": _lightning}
 
 
 def _pairs(text: str, step: int, total: int | None, collector: Collector) -> None:
@@ -156,7 +192,12 @@ def _pairs(text: str, step: int, total: int | None, collector: Collector) -> Non
 
 def _add(collector: Collector, name: str, step: int, value: str, total: int | None) -> None:
     if name not in _COUNTERS and is_metric(name) and step <= MOST_STEPS:
-        collector.add(name, step, float(value), total)
+        collector.add(name, step, _as_float(value), total)
+
+
+def _as_float(text: str) -> float:
+    """`_NUMBER`'s text → the number; `nan.0` is none to Python."""
+    return float(text.partition(".")[0] if text[-1:] in ".0" and re.match("[+-]?[ni]", text, re.IGNORECASE) else text)
 
 
 def _own(lines: list[str], patterns: dict[str, str], collector: Collector) -> None:
@@ -180,4 +221,4 @@ def _number_in(pattern: re.Pattern[str], line: str) -> float | None:
     """The group as a number; what it caught and is none is no value."""
     found = pattern.search(line)
     text = (found[1] or "").strip() if found else ""
-    return float(text) if _VALUE.fullmatch(text) else None
+    return _as_float(text) if _VALUE.fullmatch(text) else None

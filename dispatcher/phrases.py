@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 WITH_CHANGES = "with changes that are not committed"
@@ -40,9 +41,21 @@ def clock(moment: datetime, now: datetime) -> str:
 
 
 def number(value: float | int | str | None) -> str:
-    """A metric as people compare it: four significant digits for fractions, thousands separated."""
-    if value is None or isinstance(value, str):
-        return str(value)
+    """A metric as people compare it: four significant digits for fractions, thousands separated; from a billion on `1.234e+09`."""
+    if value is None:
+        return "no value"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and math.isfinite(value) and abs(value) >= 1e9:
+        return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def numbers_apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers of which the words say that they differ: 2.00001, 2 → `2.00001` and `2`, with so many digits as that takes."""
+    if one == other or number(one) != number(other):
+        return number(one), number(other)
+    digits = next((digits for digits in range(5, 17) if f"{one:.{digits}g}" != f"{other:.{digits}g}"), 17)
+    return f"{one:.{digits}g}", f"{other:.{digits}g}"

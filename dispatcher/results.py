@@ -1,7 +1,8 @@
 """What a job left behind (bytes of its results file) → numbers for the comment and the record.
 
 The file is untrusted: size-capped where it is read, parsed strictly here. A flat JSON object of names to numbers, or of names to
-short texts; one level of nesting is joined with dots. NaN and infinities are results too: training that diverged says so.
+short texts; one level of nesting is joined with dots. NaN and infinities are results too: training that diverged says so. Half a
+surrogate pair (`"\\ud800"`), which no UTF-8 can carry on, is replaced; a name that stands there twice says two things, and so nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def parse_results(content: bytes | None, too_big: bool = False) -> Outcome:
     if content is None:
         return NoResults()
     try:
-        document = json.loads(content.decode("utf-8"))
+        document = json.loads(content.decode("utf-8"), object_pairs_hook=_once)
+    except _TwiceError as twice:
+        return BrokenResults(f"a name stands in the results file twice{twice}")
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         return BrokenResults(f"the results file is not JSON ({type(error).__name__})")
     if not isinstance(document, dict):
@@ -62,7 +65,9 @@ def parse_results(content: bytes | None, too_big: bool = False) -> Outcome:
             return BrokenResults(f"`{name}` in the results file is neither a number nor a short text")
         if isinstance(value, int) and abs(value) > 2**63:
             value = float("inf") if value > 0 else float("-inf")
-        metrics[name] = value[:200] if isinstance(value, str) else value
+        if name in metrics:
+            return BrokenResults(f"a name stands in the results file twice{_named(name)}")
+        metrics[name] = value[:200].encode("utf-8", "replace").decode() if isinstance(value, str) else value
         if len(metrics) > MAX_METRICS:
             return BrokenResults(f"the results file has more than {MAX_METRICS} metrics")
     return Results(metrics)
@@ -71,6 +76,23 @@ def parse_results(content: bytes | None, too_big: bool = False) -> Outcome:
 def is_metric(name: str) -> bool:
     """Whether it may be a metric's name."""
     return _NAME.fullmatch(name) is not None
+
+
+class _TwiceError(Exception):
+    """A JSON object has a name twice; the words are the name, where it may be shown."""
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object's pairs → a table. JSON's own parser would let the last one win, whatever the job meant."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(_named(next(name for name in names if names.count(name) > 1)))
+    return table
+
+
+def _named(name: str) -> str:
+    return f": `{name}`" if is_metric(name) else ""
 
 
 def _flat(document: Mapping[str, object]) -> list[tuple[str, object]]:

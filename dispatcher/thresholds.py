@@ -6,6 +6,7 @@ What cannot be compared is never silently good: a metric that is missing, or is 
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError
 from dispatcher.overlay import RunCurve
-from dispatcher.phrases import number
+from dispatcher.phrases import number, numbers_apart
 from dispatcher.results import Value
 from dispatcher.values import Between, Model
 
@@ -47,12 +48,21 @@ def _as_margin(value: Any) -> Any:
 
 
 def _as_reference(value: Any) -> Any:
-    if value in ("baseline", "merge-base"):
+    if value in NAMED:
         return value
     try:
         return _as_number(value)
     except ValueError:
-        raise ValueError("is not `baseline`, `merge-base` or a number") from None
+        near = difflib.get_close_matches(value, NAMED, 1, 0.6) if isinstance(value, str) else []
+        meant = f"; did you mean `{near[0]}`?" if near else ""
+        raise ValueError(f"is not `baseline`, `merge-base` or a number{meant}") from None
+
+
+def _as_range(value: Any) -> Any:
+    """pydantic would speak of tuples."""
+    if value is not None and not (isinstance(value, (list, tuple)) and len(value) == 2):
+        raise ValueError("is not two numbers, `[least, most]`")
+    return value
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ Reference = Annotated[
     BeforeValidator(_as_reference),
     WithJsonSchema({"anyOf": [{"enum": ["baseline", "merge-base"]}, {"type": ["number", "string"]}]}),
 ]
+NAMED = ("baseline", "merge-base")
 Level = Literal["pass", "warn", "fail"]
 
 COMPARED = frozenset({"max_increase", "max_decrease", "no_worse_than"})
@@ -87,7 +98,9 @@ class MetricRule(Model):
 
     max: Number | None = Field(default=None, description="At most this.")
     min: Number | None = Field(default=None, description="At least this.")
-    range: tuple[Number, Number] | None = Field(default=None, description="Between these two, both included.")
+    range: Annotated[tuple[Number, Number] | None, BeforeValidator(_as_range)] = Field(
+        default=None, description="Between these two, both included."
+    )
     max_increase: MarginField | None = Field(
         default=None, description="At most so much above what it is compared with: `2%`, or an amount."
     )
@@ -112,15 +125,28 @@ class MetricRule(Model):
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         problems: list[tuple[Loc, str]] = []
-        if not self.model_fields_set & {"max", "min", "range", *COMPARED}:
+        if all(getattr(self, name) is None for name in ("max", "min", "range", *COMPARED)):
             problems.append(((), "needs one of `max`, `min`, `range`, `max_increase`, `max_decrease`, `no_worse_than`"))
         if self.range is not None and self.range[0] > self.range[1]:
             problems.append((("range",), "`range` is written `[least, most]`"))
+        elif None not in (bounds := self.bounds) and bounds[0] > bounds[1]:  # type: ignore[operator]  # neither is None
+            problems.append(
+                ((), f"`min`, `max` and `range` let nothing pass: at least {number(bounds[0])}, and at most {number(bounds[1])}")
+            )
         if "tolerance" in self.model_fields_set and self.no_worse_than is None:
             problems.append((("tolerance",), "`tolerance` belongs to `no_worse_than`"))
         if problems:
             raise ProblemsError(problems)
         return self
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The least and the most that `min`, `max` and `range` together let pass."""
+        least, most = self.range or (None, None)
+        return (
+            max((bound for bound in (least, self.min) if bound is not None), default=None),
+            min((bound for bound in (most, self.max) if bound is not None), default=None),
+        )
 
     @property
     def references(self) -> tuple[float | Literal["baseline", "merge-base"], ...]:
@@ -199,9 +225,7 @@ def _verdict(name: str, rule: MetricRule, metrics: Mapping[str, Value], sources:
 
 def _bounds(name: str, rule: MetricRule, value: float) -> MetricVerdict | None:
     """The fixed ones."""
-    least, most = rule.range or (None, None)
-    least = max((bound for bound in (least, rule.min) if bound is not None), default=None)
-    most = min((bound for bound in (most, rule.max) if bound is not None), default=None)
+    least, most = rule.bounds
     if least is None and most is None:
         return None
     limit = (
@@ -212,9 +236,9 @@ def _bounds(name: str, rule: MetricRule, value: float) -> MetricVerdict | None:
     outcome: Level = "pass"
     why = f"{name} {number(value)} is within {limit}"
     if most is not None and value > most:
-        outcome, why = _missed(rule), f"{name} {number(value)} is above {number(most)}"
+        outcome, why = _missed(rule), "{} {} is above {}".format(name, *numbers_apart(value, most))
     elif least is not None and value < least:
-        outcome, why = _missed(rule), f"{name} {number(value)} is below {number(least)}"
+        outcome, why = _missed(rule), "{} {} is below {}".format(name, *numbers_apart(value, least))
     return MetricVerdict(name=name, value=value, limit=limit, outcome=outcome, why=why)
 
 
@@ -250,7 +274,8 @@ def _compared(
     difference = value - found.value if up is not None else found.value - value
     worse = difference > margin.of(found.value) + ROUNDING * abs(found.value)
     shown = f"{margin}" if margin.relative or found.value == 0 else f"{margin.amount / abs(found.value) * 100:.3g} %"
-    words = f"{name} {number(value)} is {change_words(value, found.value)} {found.words}, {number(found.value)} (limit {sign}{shown})"
+    ours, theirs = numbers_apart(value, found.value)
+    words = f"{name} {ours} is {change_words(value, found.value)} {found.words}, {theirs} (limit {sign}{shown})"
     return MetricVerdict(
         name=name,
         value=value,

@@ -11,15 +11,15 @@ _ICONS: dict[Level, str] = {"pass": "✅", "warn": "⚠️", "fail": "❌"}
 
 
 def verdict_lines(record: RunRecord) -> list[str]:
-    """The table, worst first, then in one sentence each why something is not as it should be."""
+    """The table, worst first, then in one sentence each why something is not as it should be; the headline has one of these already."""
     order = {"fail": 0, "warn": 1, "pass": 2}
     rows = sorted(record.verdicts, key=lambda verdict: order[verdict.outcome])
     lines = ["| | metric | value | baseline | change | limit |", "|---|---|---:|---:|---:|---|", *map(_row, rows)]
     words = dict.fromkeys(verdict.baseline_words for verdict in rows if verdict.baseline_words)
     if words:
         lines += ["", f"<sub>Baseline: {neutralise('; '.join(words), 500)}</sub>"]
-    warned = [verdict for verdict in rows if verdict.outcome == "warn"]
-    return lines + (["", *(f"- ⚠️ {neutralise(verdict.why, 400)}" for verdict in warned)] if warned else [])
+    told = [verdict for verdict in rows if verdict.outcome != "pass" and verdict.why != record.results_problem]
+    return lines + (["", *(f"- {_ICONS[verdict.outcome]} {neutralise(verdict.why, 400)}" for verdict in told)] if told else [])
 
 
 def _row(verdict: MetricVerdict) -> str:

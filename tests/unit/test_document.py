@@ -202,7 +202,7 @@ def test_every_value_knows_its_line(text: str, path: str, loc: tuple[str | int, 
         ("leaf: {}", "`a.yaml:1`: `name` is missing"),
         ("name: x\nleaf:\n  nodes: true", "`a.yaml:3`: `leaf.nodes` is not a whole number"),
         ("name: x\nleaf:\n  nodes: 0", "`a.yaml:3`: `leaf.nodes` should be greater than or equal to 1"),
-        ("name: x\nleaf: 3", "`a.yaml:2`: `leaf` should be a valid dictionary or instance of Leaf"),
+        ("name: x\nleaf: 3", "`a.yaml:2`: `leaf` should be a table of `key: value`"),
         ("name: x\n`@org`: 3", "`a.yaml:2`: `` `@org` `` is not a key here"),
     ],
 )

@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from dispatcher.phrases import clock, duration, number, plural, size
+from dispatcher.phrases import clock, duration, number, numbers_apart, plural, size
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,32 @@ def test_counts_and_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(1.87312, "1.873"), (412, "412"), (12345.678, "12,345.7"), (float("nan"), "nan"), ("cpu", "cpu"), (None, "None")]
+    ("value", "words"),
+    [
+        (1.87312, "1.873"),
+        (412, "412"),
+        (12345.678, "12,345.7"),
+        (float("nan"), "nan"),
+        ("cpu", "cpu"),
+        (None, "no value"),
+        (1e308, "1e+308"),
+        (-2.5e9, "-2.5e+09"),
+        (2**40, "1,099,511,627,776"),
+    ],
 )
 def test_numbers(value: float | int | str | None, words: str) -> None:
     assert number(value) == words
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        (2.1, 2.0, ("2.1", "2")),
+        (2.00001, 2.0, ("2.00001", "2")),
+        (2.0, 2.0, ("2", "2")),
+        (123456.01, 123456.02, ("123456.01", "123456.02")),
+        (0.1 + 0.2, 0.3, ("0.30000000000000004", "0.29999999999999999")),
+    ],
+)
+def test_two_numbers_that_differ_are_not_written_alike(one: float, other: float, words: tuple[str, str]) -> None:
+    assert numbers_apart(one, other) == words

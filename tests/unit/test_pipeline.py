@@ -70,7 +70,7 @@ def test_order(stages: str, order: list[str], after: list[tuple[str, ...]], spar
         ("\n      a b: { recipe: sft }", "is not a stage's name"),
         ("\n      a: { recipe: sft, overrides: 'x' }", "key=value"),
         ("{}", "at least 1 item"),
-        ("[pretrain, sft]", "`recipes.full.stages` should be a valid dictionary"),
+        ("[pretrain, sft]", "`recipes.full.stages` should be a table of `key: value`"),
         ("{ " + ", ".join(f"s{number}: {{ recipe: sft }}" for number in range(33)) + " }", "at most 32 items"),
     ],
 )

@@ -191,7 +191,7 @@ def test_another_word_everywhere() -> None:
 
 def test_metrics() -> None:
     report = said(state=State.SUCCEEDED, results={"loss": 1.87312, "steps": 12345, "device": "cpu", "best": None, "last": math.nan})
-    assert "**loss 1.873** · **steps 12,345** · **device cpu** · **best None**" in report.comment
+    assert "**loss 1.873** · **steps 12,345** · **device cpu** · **best no value**" in report.comment
     assert "<summary>All metrics</summary>" in report.comment
     assert "| last | nan |" in report.comment
 

@@ -7,12 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatcher.answer import Voice
+from dispatcher.record import parse_record
+from dispatcher.report import run_report
 from dispatcher.results import BrokenResults, NoResults, Results, parse_results
+from dispatcher.slurm import State
+from dispatcher.thresholds import Compared, MetricRule, judge
+from tests.fakes import NOON, run_record
 
 
 def test_numbers_texts_and_one_level_of_nesting() -> None:
     outcome = parse_results(b'{"loss": 1.873, "steps": 200, "device": "cpu", "val": {"loss": 2}}')
     assert outcome == Results({"loss": 1.873, "steps": 200, "device": "cpu", "val.loss": 2})
+
+
+def test_half_a_surrogate_pair_is_replaced() -> None:
+    assert parse_results(b'{"loss": 1, "note": "a\\ud800b"}') == Results({"loss": 1, "note": "a?b"})
 
 
 def test_a_diverged_run_says_so() -> None:
@@ -33,6 +43,10 @@ def test_a_diverged_run_says_so() -> None:
         (b'{"a`b": 1}', "not allowed"),
         (b'{"<img>": 1}', "not allowed"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"loss": 9, "loss": 1}', "twice: `loss`"),
+        (b'{"val": {"loss": 9, "loss": 1}}', "twice: `loss`"),
+        (b'{"val": {"loss": 9}, "val.loss": 1}', "twice: `val.loss`"),
+        (b'{"<img>": 9, "<img>": 1}', "a name stands in the results file twice"),
         (json.dumps({str(i): i for i in range(201)}).encode(), "more than 200"),
     ],
 )
@@ -50,3 +64,24 @@ def test_absent_and_too_big() -> None:
 @given(st.binary(max_size=200))
 def test_nothing_raises(content: bytes) -> None:
     parse_results(content)
+
+
+# Every text that JSON can write, half surrogate pairs too, and every number.
+_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
+_LEAF = st.none() | st.booleans() | st.integers() | st.floats() | _TEXT
+_NAMES = st.sampled_from(["loss", "val/loss", "a b"]) | _TEXT
+_OBJECTS = st.dictionaries(_NAMES, _LEAF | st.dictionaries(_NAMES, _LEAF, max_size=3) | st.lists(_LEAF, max_size=2), max_size=5)
+
+
+@given(_OBJECTS)
+def test_whatever_json_a_job_writes_its_run_can_be_kept_judged_and_told(document: dict[str, object]) -> None:
+    outcome = parse_results(json.dumps(document).encode())
+    if not isinstance(outcome, Results):
+        return
+    rules = {"loss": MetricRule(max=3.0), "val/loss": MetricRule.model_validate({"no_worse_than": "baseline"})}
+    verdicts = judge(rules, outcome.metrics, {"baseline": {"val/loss": Compared(2.0, 0.1, "the median")}})
+    record = run_record(state=State.SUCCEEDED, results=dict(outcome.metrics), verdicts=verdicts, started_at=NOON, ended_at=NOON)
+    again = parse_record(record.to_json().encode().decode())
+    assert again.to_json() == record.to_json()
+    told = run_report(again, "", NOON, Voice())
+    assert told.comment.encode()

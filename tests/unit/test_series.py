@@ -36,6 +36,29 @@ NEMO = (
     "retraining/0 [default0]:Training epoch {epoch}, iteration {step}/99 | lr: 1.469e-05 | global_batch_size: 128 | global_step: {overall}"
     " | reduced_train_loss: 6.265 | train_step_timing in s: 12.22 | tokens_per_sec_per_gpu: 1.073e+04 | consumed_samples: 12544\n"
 )
+# As Megatron-LM's `evaluate_and_print_results` prints it: https://github.com/NVIDIA/Megatron-LM/blob/main/megatron/training/training.py
+VALIDATION = (
+    "------------------------------------------------------------------------------------------------\n"
+    " validation loss at iteration 1000 | lm loss value: 5.314413E+00 | lm loss PPL: 2.032451E+02 | \n"
+    "------------------------------------------------------------------------------------------------\n"
+)
+# As rich 14 draws the columns of Lightning 2.6's `RichProgressBar`: on a wide line, on one of 80 columns, in a terminal.
+RICH_WIDE = "Epoch 0/1     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 60/60 0:00:10 • 0:01:14 5.92it/s v_num: 0.000 train_loss: 2.310 \n"
+RICH = (
+    "Epoch 0/1     ━━━━━━━━━━━━━━━━ 60/60 0:00:10 •        5.92it/s v_num: ab12      \n"
+    "                                     0:01:14                   train_loss_step: \n"
+    "                                                               2.310 val_loss:  \n"
+    "                                                               1.200            \n"
+    "                                                               train_loss_epoch:\n"
+    "                                                               0.750            \n"
+    "Something else: 3\n"
+)
+RICH_TERMINAL = (
+    "\x1b[?25l\r\x1b[2KEpoch 2/-2    \x1b[91m━━━━━━━━\x1b[0m\x1b[90m╺\x1b[0m\x1b[90m━━━━━━━\x1b[0m"
+    " 10/60 0:00:10 •        5.92it/s v_num: 0.000     \n"
+    "                                     0:01:14                   train_loss: 2.310\r\x1b[2K\x1b[1A\x1b[2K"
+)
+NAN = {"train_loss": (61, math.nan)}
 LIGHTNING = "\rEpoch {epoch}:  12%|█▏        | {step}/500 [00:10<01:14,  5.92it/s, v_num=0, train_loss=2.310, lr=1e-4]"
 
 
@@ -130,6 +153,21 @@ def test_no_bytes_break_it(content: bytes) -> None:
         (NEMO.format(epoch=1, step=3, overall=103), "nemo", {"reduced_train_loss": (103, 6.265)}, None),
         (LIGHTNING.format(epoch=0, step=60), "lightning", {"train_loss": (60, 2.31), "lr": (60, 1e-4)}, None),
         (LIGHTNING.format(epoch=2, step=60), "lightning", {"train_loss": (1060, 2.31)}, None),
+        (LIGHTNING.format(epoch=0, step=60) + LIGHTNING.format(epoch=0, step=61).replace("2.310", "nan.0"), "lightning", NAN, None),
+        (LIGHTNING.format(epoch=0, step=61).replace("2.310", "-inf."), "lightning", {"train_loss": (61, -math.inf)}, None),
+        (RICH_WIDE, "lightning", {"train_loss": (60, 2.31)}, None),
+        (RICH, "lightning", {"train_loss_step": (60, 2.31), "val_loss": (60, 1.2), "train_loss_epoch": (60, 0.75)}, None),
+        ("\n".join("[default0]:" + row for row in RICH.splitlines()), "lightning", {"train_loss_epoch": (60, 0.75)}, None),
+        (RICH_TERMINAL, "lightning", {"train_loss": (130, 2.31)}, None),
+        (VALIDATION, "megatron", {"lm loss validation": (1000, 5.314413), "lm loss validation ppl": (1000, 203.2451)}, None),
+        (
+            MEGATRON.format(loss="1.0E+00") + VALIDATION.replace("iteration 1000", "the end of training for test data"),
+            "megatron",
+            {"lm loss": (26, 1.0), "lm loss test": (26, 5.314413)},
+            500000,
+        ),
+        (f"\x1b[32m{NEMO.format(epoch=0, step=97, overall=97)}\x1b[0m", "nemo", {"tokens_per_sec_per_gpu": (97, 10730.0)}, 100),
+        ("\x1b[1mloss\x1b[0m: \x1b[36m1.5\x1b[0m", {"loss": r"loss: (\S+)"}, {"loss": (1, 1.5)}, None),
         ("step 3 loss 1.8\nnoise\nstep 4 loss 1.7\n", {"step": r"step (\d+)", "loss": r"loss (\S+)"}, {"loss": (4, 1.7)}, None),
         ("loss=2\nloss=high\nloss=1\n", {"loss": r"loss=(\S+)"}, {"loss": (2, 1.0)}, None),
         ("step 9\nloss 1\n", {"step": r"step (\d+)", "loss": r"loss (\S+)"}, {"loss": (9, 1.0)}, None),
@@ -137,7 +175,7 @@ def test_no_bytes_break_it(content: bytes) -> None:
 )
 def test_lines_of_a_log(text: str, patterns: LogMetrics, expected: Mapping[str, tuple[int, float]], total: int | None) -> None:
     found = in_log(text, patterns)
-    last = {name: (points[-1].step, pytest.approx(points[-1].value)) for name, points in found.series.items()}
+    last = {name: (points[-1].step, pytest.approx(points[-1].value, nan_ok=True)) for name, points in found.series.items()}
     assert {name: last[name] for name in expected} == expected
     assert found.total == total
     assert not {"consumed samples", "global_step", "v_num"} & set(last)

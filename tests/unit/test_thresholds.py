@@ -13,8 +13,11 @@ from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
 from dispatcher.policy import load_policy
 from dispatcher.results import Value
+from dispatcher.slurm import State
 from dispatcher.thresholds import Compared, MetricRule, MetricVerdict, judge, worst
+from dispatcher.verdictreport import verdict_lines
 from tests.bench import thresholds
+from tests.fakes import run_record
 
 BASE = Compared(2.0, 0.01, "the median of 10 runs")
 SOURCES = {"baseline": {"loss": BASE}, "merge-base": {"loss": Compared(1.9, 0.0, "the merge base's run")}}
@@ -122,7 +125,15 @@ POLICY = "recipes:\n  default:\n    script: a.py\n    metrics:\n      {}\n"
         ("loss: { max: .inf }", "is not a number"),
         ("loss: { max: true }", "is not a number such as"),
         ("loss: { range: [2, 1] }", "`range` is written `[least, most]`"),
-        ("loss: { range: [1] }", "range"),
+        ("loss: { range: [1] }", "`recipes.default.metrics.loss.range` is not two numbers, `[least, most]`"),
+        ("loss: { range: 1-3 }", "`recipes.default.metrics.loss.range` is not two numbers, `[least, most]`"),
+        ("loss: { max: }", "needs one of `max`"),
+        ("loss: { max: null, no_worse_than: ~ }", "needs one of `max`"),
+        ("loss: { max: 1, min: 2 }", "let nothing pass: at least 2, and at most 1"),
+        ("loss: { max: 3, range: [5, 6] }", "let nothing pass: at least 5, and at most 3"),
+        ("loss: { no_worse_than: baselin }", "did you mean `baseline`?"),
+        ("loss: { no_worse_than: [1] }", "is not `baseline`, `merge-base` or a number"),
+        ("loss: 3", "`recipes.default.metrics.loss` should be a table of `key: value`"),
         ("loss: { max_increase: -2% }", "is not a margin such as"),
         ("loss: { max_increase: 2 percent }", "is not a margin such as"),
         ("loss: { no_worse_than: main }", "is not `baseline`, `merge-base` or a number"),
@@ -154,3 +165,11 @@ def test_the_page_says_how_often_rules_are_wrong() -> None:
     for noise in ("5 %", "15 %"):
         assert alarms[noise, "`no_worse_than: baseline`"] < 5
         assert alarms[noise, "`max_increase: 2%`"] > 25
+
+
+def test_each_metric_that_fails_says_why_and_none_twice() -> None:
+    rules = {"loss": MetricRule(max=1.0), "acc": MetricRule(min=0.9), "lr": MetricRule(max=0.0, level="warn"), "ok": MetricRule(max=5.0)}
+    verdicts = judge(rules, {"loss": 1.00001, "acc": 0.5, "lr": 0.1, "ok": 1}, {})
+    record = run_record(state=State.SUCCEEDED, verdicts=verdicts, results_problem=verdicts[0].why)
+    assert verdicts[0].why == "loss 1.00001 is above 1"
+    assert verdict_lines(record)[-3:] == ["", "- ❌ acc 0.5 is below 0.9", "- ⚠️ lr 0.1 is above 0"]
