@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dispatcher.failure import CAUSES, Kind
+from dispatcher.failure import CAUSES, Kind, blames_machine
 
 if TYPE_CHECKING:
     from dispatcher.record import RunRecord
@@ -102,9 +102,3 @@ def origin_of(trigger: str) -> str:
     """The trigger of the first attempt, of which a retry's own trigger tells; empty where that tells of none."""
     retry = _RETRY.fullmatch(trigger)
     return trigger if retry is None else retry["origin"] or ""
-
-
-def blames_machine(cause: str) -> bool:
-    """Whether a failure of this cause is run again. What somebody ended is not, administrators included: they meant it to end."""
-    known = CAUSES.get(cause)
-    return known is not None and known.blames == "machine" and known.kind is not Kind.CANCELLED

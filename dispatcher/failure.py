@@ -240,19 +240,26 @@ CAUSES: Mapping[str, Cause] = {
         ),
         "address-in-use": (
             Kind.LAUNCHER,
-            _M,
+            _U,
             "stopped: the port of the rendezvous is in use",
-            "Run it again. On shared nodes give each job its own port.",
+            "Another job, or an earlier process of this one, has it: on shared nodes give each job its own port.",
+        ),
+        "unknown-host": (
+            Kind.NETWORK,
+            _U,
+            "stopped: a name could not be resolved",
+            "See whether the name is right; compute nodes may also have no way out: fetch data and models beforehand, or set "
+            "`HF_HUB_OFFLINE=1`.",
         ),
         "name-resolution": (
             Kind.NETWORK,
             _M,
-            "stopped: a name could not be resolved",
-            "Compute nodes may have no way out: fetch data and models beforehand, or set `HF_HUB_OFFLINE=1`.",
+            "stopped: the name service did not answer",
+            "Run it again; compute nodes may also have no way out: fetch data and models beforehand, or set `HF_HUB_OFFLINE=1`.",
         ),
         "unreachable": (
             Kind.NETWORK,
-            _M,
+            _U,
             "stopped: a server could not be reached",
             "Compute nodes may have no way out: fetch data and models beforehand, or set `HF_HUB_OFFLINE=1`.",
         ),
@@ -268,6 +275,13 @@ CAUSES: Mapping[str, Cause] = {
             _M,
             "stopped by an error of the file system",
             "Run it again; if it happens once more, tell the cluster's administrators the path and the node.",
+        ),
+        "read-only": (
+            Kind.DISK,
+            _U,
+            "stopped: what it writes to is read-only",
+            "Inside an image most folders are: write below the run's folder or a mount. Where a mount should be writable, ask the "
+            "cluster's administrators.",
         ),
         "checkpoint-write": (
             Kind.DISK,
@@ -394,3 +408,9 @@ CAUSES: Mapping[str, Cause] = {
 """Every cause by its name."""
 
 _FALLBACK: Mapping[Kind, Cause] = {kind: Cause(kind, "unclear", "", "The end of the log below usually names the reason.") for kind in Kind}
+
+
+def blames_machine(cause: str) -> bool:
+    """Whether a failure of this cause is run again. What somebody ended is not, administrators included: they meant it to end."""
+    known = CAUSES.get(cause)
+    return known is not None and known.blames == "machine" and known.kind is not Kind.CANCELLED

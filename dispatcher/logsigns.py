@@ -32,6 +32,7 @@ class Sign(NamedTuple):
 # The launcher's own exception, which says that another process failed; and what asks a program to end.
 WRAPPERS = frozenset(
     {"ChildFailedError", "KeyboardInterrupt", "SignalException", "CalledProcessError", "ProcessRaisedException", "SystemExit"}
+    | {"ExceptionGroup", "BaseExceptionGroup"}
 )
 
 # What the interpreter itself raises for a mistake in a program: whatever such an exception's message quotes.
@@ -61,7 +62,8 @@ _EXCEPTIONS: tuple[tuple[str, Rank, str], ...] = (
     ("host-memory", _S, r"(?:Unable to allocate \S+ \S+ for an array|CUDA error: (?:pinned|host) memory)"),
     ("quota", _S, r".{0,200}(?:\[Errno 122\]|Disk quota exceeded|os error 122)"),
     ("disk-full", _S, r".{0,300}(?:\[Errno 28\]|No space left on device|StorageFull|os error 28)"),
-    ("file-system", _S, r".{0,200}(?:\[Errno 5\] Input/output error|\[Errno 116\]|Stale file handle|\[Errno 30\] Read-only file system)"),
+    ("file-system", _S, r".{0,200}(?:\[Errno 5\] Input/output error|\[Errno 116\]|Stale file handle)"),
+    ("read-only", _S, r".{0,200}(?:\[Errno 30\]|Read-only file system)"),
     ("file-system", _S, r".{0,200}\[Errno 108\] Cannot send after transport endpoint shutdown"),
     (
         "checkpoint-write",
@@ -127,8 +129,9 @@ _EXCEPTIONS: tuple[tuple[str, Rank, str], ...] = (
     (
         "name-resolution",
         _S,
-        r".{0,600}(?:Temporary failure in name resolution|Name or service not known|NameResolutionError|\[Errno -[235]\])",
+        r".{0,600}(?:Temporary failure in name resolution|\[Errno -3\])",
     ),
+    ("unknown-host", _S, r".{0,600}(?:Name or service not known|nodename nor servname|NameResolutionError|\[Errno -[25]\])"),
     (
         "unreachable",
         _S,
@@ -139,7 +142,6 @@ _EXCEPTIONS: tuple[tuple[str, Rank, str], ...] = (
         _S,
         r".{0,200}(?:401 Client Error|403 Client Error|401 Unauthorized|gated repo|Access to model \S+ is restricted|API key must be)",
     ),
-    ("service", _S, r".{0,200}(?:50[0234] Server Error|429 Client Error|Too Many Requests)"),
     (
         "not-a-number",
         _P,
@@ -165,7 +167,7 @@ _NAMES: dict[str, Sign] = {
     "ConnectionResetError": Sign("peer-lost", _C),
     "BrokenPipeError": Sign("peer-lost", _C),
     "GatedRepoError": Sign("access", _S),
-    "gaierror": Sign("name-resolution", _S),
+    "gaierror": Sign("unknown-host", _S),
     "CommError": Sign("unreachable", _S),
     "OfflineModeIsEnabled": Sign("unreachable", _S),
     "LocalEntryNotFoundError": Sign("unreachable", _S),
@@ -213,6 +215,10 @@ _LINES: tuple[tuple[str, Rank, str], ...] = (
     ("launcher-arguments", _S, r"(?:torchrun|run\.py|torch\.distributed\.run|ft_launcher|accelerate)(?: <command> \S{1,40})?: error: "),
     ("arguments", _P, r"\S{1,200}\.py: error: (?:unrecognized arguments|argument |the following arguments are required"
      r"|ambiguous option)"),
+    # https://github.com/pallets/click/blob/main/src/click/exceptions.py; typer draws a box around the same words.
+    ("arguments", _P, r"(?:Error: |│ )(?:No such (?:option|command)|Invalid value for|Missing (?:option|argument|parameter|command)"
+     r"|Got unexpected extra argument|Option '\S{1,80}' (?:requires|does not take))"),
+    ("arguments", _P, r"(?:Cannot find primary config '|(?:In '.{1,200}': )?Could not find '.{1,200}'$)"),
     ("arguments", _P, r"(?:Could not override '.{1,200}'\.|Error parsing override '|Key '.{1,200}' is not in struct"
      r"|Error merging override )"),
     ("library", _S, r"\S{1,200}: error while loading shared libraries: "),
@@ -224,7 +230,8 @@ _LINES: tuple[tuple[str, Rank, str], ...] = (
     ("peer-lost", _C, r".{0,160}NCCL WARN (?:socket\S* : .{0,60}(?:Connection reset|Broken pipe)"
      r"|NET/Socket : .{0,80}(?:closed|reset)|Net : Connection closed by remote peer)"),
     ("nccl", _C, r"(?:terminate called after throwing an instance of|  what\(\): +).{0,40}(?:c10::DistBackendError|NCCL )"),
-    ("rendezvous", _C, r".{0,160}\[c10d\] The client socket has (?:timed out|failed to connect)"),
+    # Without IPv6 it says so at every start (errno 97), and goes on.
+    ("rendezvous", _C, r"(?!.{0,400}\(errno: 97 ).{0,160}\[c10d\] The client socket has (?:timed out|failed to connect)"),
     ("killed", _W, r".{0,40}traceback : Signal 9 \(SIGKILL\) received by PID \d+"),
     ("killed", _W, _SLURM + r"\S{1,100}: tasks? [\d,-]+: Killed"),
     ("shared-memory", _W, r".{0,40}traceback : Signal 7 \(SIGBUS\) received by PID \d+"),
@@ -249,6 +256,13 @@ def _table(rows: Iterable[tuple[str, Rank, str]]) -> tuple[tuple[Sign, re.Patter
 
 
 _BY_MESSAGE, _BY_LINE, _BY_SCHEDULER = _table(_EXCEPTIONS), _table(_LINES), _table(_OF_SCHEDULER)
+# Only who speaks HTTP says what a server answered; any other exception that quotes it is the program's.
+_SERVICE = re.compile(r".{0,200}(?:50[0234] Server Error|429 Client Error|Too Many Requests)")
+_HTTP = frozenset({"HTTPError", "HfHubHTTPError", "HTTPStatusError", "ClientResponseError", "ServerError", "RetryError"})
+# PyTorch's watchdog tells of an error of CUDA in one line, and ends the process with one of its own:
+# https://github.com/pytorch/pytorch/blob/main/torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp
+_WATCHDOG = re.compile(r".{0,300}[Ww]atchdog thread terminated with exception: (?P<message>CUDA error: .+)")
+_BY_SHELL = re.compile(_SHELL)
 _LIBRARY = re.compile(r".{0,300}(?:cannot open shared object file|undefined symbol|GLIBC(?:XX)?_[\d.]+' not found)")
 _BARE = re.compile(r"(?:torch\.(?:cuda\.)?)?(?:OutOfMemoryError|RuntimeError|AcceleratorError|DistBackendError): (?P<message>.+)")
 
@@ -260,14 +274,29 @@ def of_exception(name: str, message: str) -> Sign | None:
         return None
     if own == "ImportError" or (own == "OSError" and _LIBRARY.match(message)):
         return Sign("library" if _LIBRARY.match(message) else "import", Rank.PROGRAM)
+    if own in _HTTP and _SERVICE.match(message):
+        return Sign("service", Rank.SPECIFIC)
     return next((sign for sign, pattern in _BY_MESSAGE if pattern.match(message)), None) or _NAMES.get(own)
 
 
 def of_line(text: str, scheduler_is_silent: bool) -> Sign | None:
     """What a line outside of any traceback says; an exception that a library has written in one line counts like a raised one."""
+    watchdog = _WATCHDOG.match(text)
+    if watchdog is not None:
+        return next((sign for sign, pattern in _BY_MESSAGE if pattern.match(watchdog["message"])), None)
     tables = (_BY_SCHEDULER, _BY_LINE) if scheduler_is_silent else (_BY_LINE,)
     found = next((sign for table in tables for sign, pattern in table if pattern.match(text)), None)
     if found is not None:
         return found
     bare = _BARE.match(text)
     return next((sign for sign, pattern in _BY_MESSAGE if bare and pattern.match(bare["message"])), None)
+
+
+def is_mistake(name: str) -> bool:
+    """Whether the interpreter raises such an exception for a mistake in a program, whatever its message quotes."""
+    return name in _MISTAKES
+
+
+def of_shell(text: str) -> bool:
+    """Whether a shell has written the line, which goes on after most of what it complains of."""
+    return _BY_SHELL.match(text) is not None

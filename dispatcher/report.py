@@ -28,6 +28,8 @@ from dispatcher.verdictreport import verdict_lines
 
 TAIL_LINES = 40
 TAIL_BYTES = 12_000
+TAIL_WIDTH = 1_000
+"""Characters of a line: one that is longer must not push out all others."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ def _why(record: RunRecord, failed: bool) -> str:
 
 def last_lines(tail: str) -> str:
     """The part of a log's end that a comment shows."""
-    return cap("\n".join(tail.rstrip().splitlines()[-TAIL_LINES:]), TAIL_BYTES, keep="tail")
+    lines = (line if len(line) <= TAIL_WIDTH else f"{line[: TAIL_WIDTH - 1]}…" for line in tail.rstrip().splitlines()[-TAIL_LINES:])
+    return cap("\n".join(lines), TAIL_BYTES, keep="tail")
 
 
 def _log(tail: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 from dispatcher.untrusted import printable, strip_ansi
 
@@ -16,16 +17,35 @@ MAX_LINE = 2000
 _BREAK = re.compile(r"\r\n|\n|\r")
 _LABEL = re.compile(
     r"\[rank(?P<rank>\d{1,6})\]:\s?|\[[a-z_]{1,30}?(?P<local>\d{1,6})\]:|\s{0,5}(?P<task>\d{1,5}):\s"
-    r"|\((?P<actor>[A-Za-z_][\w.]{0,60} ?pid=\d{1,8}(?:, ip=[\w.:]{1,45})?)\)\s"
+    r"|\((?P<actor>[A-Za-z_][\w.]{0,60} ?pid=\d{1,8}(?:, ip=[\w.:]{1,45})?)\)\s|\[\d{1,6},(?P<mpi>\d{1,6})\]<std(?:err|out)>:"
 )
+# Before every line, where a log has them at all: a time, or the name of the node.
+_TIME = re.compile(r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?:?\s")
+_HOST = re.compile(r"(?P<host>[A-Za-z][\w.-]{0,60}: )(?:\[\w{1,12}\]: ?)?Traceback \(most recent call last\):\s*$")
 _HEADER = re.compile(r"(?:.{0,80}\s)?(?:Original )?Traceback \(most recent call last\):\s*$")
-_FRAME = re.compile(r'  File "(?P<path>[^"]{1,1000})", line (?P<line>\d{1,9})(?:, in (?P<name>.{1,200}))?\s*$')
+# One space is missing where a label has taken it.
+_FRAME = re.compile(r' {1,2}File "(?P<path>[^"]{1,1000})", line (?P<line>\d{1,9})(?:, in (?P<name>.{1,200}))?\s*$')
+# rich draws a box around the frames, and so do typer and the commands of NeMo-Run: https://rich.readthedocs.io/en/stable/traceback.html.
+_BOX_HEADER = re.compile(r"\s{0,8}╭─+ Traceback \(most recent call last\) ─+╮\s*$")
+_BOX_FRAME = re.compile(r"│ (?P<path>/\S{1,300}\.py):(?P<line>\d{1,9}) in (?P<name>\S{1,200})\s*│?\s*$")
+_BOX = re.compile(r"\s{0,8}[│╭╰]")
+# The margin of an exception group: https://docs.python.org/3/library/traceback.html#traceback.TracebackException.
+_GROUP = re.compile(r"(?P<margin> {2,60})(?:\| ?|\+ (?=Exception Group Traceback))")
+# How pytest names the line that failed; what was raised stands before it behind an `E`.
+_PYTEST = re.compile(r"(?P<path>[\w./-]{1,300}\.py):(?P<line>\d{1,9}): (?P<name>[A-Za-z_][\w.]{0,200})$", re.ASCII)
+_PYTEST_SAYS = re.compile(r"E {3,8}(?P<message>\S.*)$")
+# Whoever printed the traceback says that nothing came of it, or that only one thread ended.
+_IGNORED = re.compile(r"Exception ignored in(?: thread started by)?: ")
+_THREAD = re.compile(r"Exception in thread ")
 _RAISED = re.compile(r"(?P<name>(?:[A-Za-z_]\w{0,79}\.){0,8}[A-Za-z_]\w{0,79})(?::\s?(?P<message>.*))?$", re.ASCII)
 _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
 _ENDING = re.compile(r"(?:Error|Exception|Exit|Interrupt|Iteration|Warning|Failure|Timeout)$")
+# What begins a line of a log much more often than it is an exception.
+_NO_CLASS = frozenset({"Epoch", "Step", "Iteration", "Info", "Debug", "Warning", "Note", "Loss", "Rank", "Loading", "Saving", "Usage"})
+_NO_CLASS |= {"Training", "Validation", "Done", "Time", "Total", "Using"}
 # So many lines of others may stand inside a traceback.
 _INTERLOPERS = 20
 _RELATIVE = re.compile(r"(?!/)[^<>\x00-\x1f\x7f\\]{1,400}")
@@ -63,6 +83,10 @@ class Traceback:
     name: str
     message: str
     after: bool
+    ignored: bool = False
+    """It was raised where nobody is told of it (in `__del__`, in a thread that was let go): the program went on."""
+    in_thread: bool = False
+    """It ended one thread."""
 
     @property
     def text(self) -> str:
@@ -73,22 +97,37 @@ class Traceback:
 def lines_of(log: str) -> list[Line]:
     """A log's text → its lines, each at most `MAX_LINE` characters long, in which no control character is left."""
     found: list[Line] = []
-    for number, raw in enumerate(_BREAK.split(log)):
+    raws = _BREAK.split(log)
+    timed = any(match and _HEADER.match(raw[match.end() :]) for raw in raws if "Traceback" in raw and (match := _TIME.match(raw)))
+    hosts = tuple(_hosts(raws))
+    for number, raw in enumerate(raws):
         text = raw if len(raw) <= MAX_LINE else raw[: MAX_LINE - 1] + "…"
         if not text.isascii() or not text.isprintable():
             text = printable(strip_ansi(text)).replace("\t", "    ")
-        found.append(_labelled(number, text.rstrip()))
+        if timed and (time := _TIME.match(text)):
+            text = text[time.end() :]
+        host = next((host for host in hosts if text.startswith(host)), "")
+        found.append(_labelled(number, text[len(host) :].rstrip(), host.strip()))
     return found
 
 
-def _labelled(number: int, text: str) -> Line:
+def _hosts(raws: Sequence[str]) -> set[str]:
+    """Names that stand before the lines of tracebacks, of each node or container one."""
+    return {
+        found["host"]
+        for raw, after in pairwise(raws)
+        if (found := _HOST.match(raw)) is not None and after.startswith(found["host"]) and '  File "' in after[:200]
+    }
+
+
+def _labelled(number: int, text: str, host: str) -> Line:
     """The labels before a line, of which there may be two, off."""
-    stream, rank = "", None
+    stream, rank = host, None
     for _ in range(3):
         label = _LABEL.match(text)
         if label is None:
             break
-        said = label["rank"] or label["task"]
+        said = label["rank"] or label["task"] or label["mpi"]
         rank = int(said) if said is not None else rank if rank is not None else int(label["local"]) if label["local"] else None
         stream += label[0].strip()
         text = text[label.end() :]
@@ -104,33 +143,86 @@ def tracebacks(lines: Sequence[Line]) -> list[Traceback]:
     return sorted(found, key=lambda one: (one.last, one.first))
 
 
+@dataclass
+class _Open:
+    """A traceback that has begun: its frames so far, and what may be its exception."""
+
+    first: int
+    margin: int = 0
+    frames: list[Frame] = field(default_factory=list)
+    between: int = 0
+    indented: bool = True
+    """The line before belongs to the frames."""
+    perhaps: tuple[Line, str, str] | None = None
+    """The line right behind the frames, where it has a name that no exception need have."""
+    ignored: bool = False
+    in_thread: bool = False
+
+    def closed(self, line: Line, name: str, message: str, after: bool) -> Traceback:
+        """The whole of it."""
+        frames = tuple(self.frames)
+        return Traceback(self.first, line.number, line.stream, line.rank, frames, name, message, after, self.ignored, self.in_thread)
+
+
 def _in_stream(lines: Sequence[Line]) -> Iterator[Traceback]:
     """A header, or a frame without one (a syntax error has none), begins a traceback; the line that has an exception's name ends it."""
-    first, between, margin, after = -1, 0, 0, False
-    frames: list[Frame] = []
+    begun: _Open | None = None
+    after, said, above = False, "", ""
     for line in lines:
-        stripped = line.text.lstrip()
-        if _HEADER.match(line.text):
-            first, frames, between = line.number, [], 0
-            margin = len(line.text) - len(stripped) if stripped.startswith("T") else 0
+        text, stripped = _out_of_group(line.text), line.text.lstrip()
+        if _HEADER.match(text) or _BOX_HEADER.match(text):
+            if begun is not None and begun.perhaps is not None:
+                yield begun.closed(*begun.perhaps, after)
+                after = False
+            own = text.lstrip()
+            begun = _Open(line.number, len(text) - len(own) if own.startswith("T") else 0)
+            begun.ignored, begun.in_thread = _IGNORED.match(above) is not None, _THREAD.match(above) is not None
             continue
-        text = line.text[margin:] if not line.text[:margin].strip() else line.text
-        frame = _FRAME.match(text)
-        if frame is not None:
-            first = line.number if first < 0 else first
-            frames.append(Frame(frame["path"], int(frame["line"]), (frame["name"] or "").strip()))
-        elif first < 0:
+        above = text or above
+        if begun is not None and begun.margin and not text[: begun.margin].strip():
+            text = text[begun.margin :]
+        frame = _FRAME.match(text) or _BOX_FRAME.match(text.lstrip())
+        if frame is not None and (begun is not None or frame.re is _FRAME):
+            begun = begun or _Open(line.number)
+            begun.frames.append(Frame(frame["path"], int(frame["line"]), (frame["name"] or "").strip()))
+            begun.indented = True
+        elif begun is None:
             after = stripped in _CHAINED or (after and not stripped)
-        elif text and not text.startswith(" "):
+            said = says["message"] if (says := _PYTEST_SAYS.match(text)) else said
+            test = _PYTEST.match(text)
+            if test is not None and _is_exception(test["name"]):
+                place = Frame(test["path"], int(test["line"]), "")
+                yield Traceback(line.number, line.number, line.stream, line.rank, (place,), test["name"], said, False)
+                said = ""
+        elif text and not text.startswith(" ") and not _BOX.match(text):
             raised = _RAISED.match(text)
-            if raised is not None and _is_exception(raised["name"]) and frames:
-                message = (raised["message"] or "").strip()
-                yield Traceback(first, line.number, line.stream, line.rank, tuple(frames), raised["name"], message, after)
-                first, frames, after = -1, [], False
+            message = (raised["message"] or "").strip() if raised is not None else ""
+            if raised is not None and begun.frames and _is_exception(raised["name"]):
+                yield begun.closed(line, raised["name"], message, after)
+                begun, after = None, False
                 continue
-            between += 1  # another process without a label of its own has written this
-            if between > _INTERLOPERS:
-                first, frames, after = -1, [], False
+            if raised is not None and begun.frames and begun.indented and begun.perhaps is None and _is_class(raised["name"]):
+                begun.perhaps = (line, raised["name"], message)
+            begun.indented = False
+            begun.between += 1  # another process without a label of its own has written this
+            if begun.between > _INTERLOPERS:
+                if begun.perhaps is not None:
+                    yield begun.closed(*begun.perhaps, after)
+                begun, after = None, False
+    if begun is not None and begun.perhaps is not None:
+        yield begun.closed(*begun.perhaps, after)
+
+
+def _out_of_group(text: str) -> str:
+    """A line without the margin that an exception group draws."""
+    margin = _GROUP.match(text)
+    return text[margin.end() :] if margin is not None else text
+
+
+def _is_class(name: str) -> bool:
+    """Whether it is written as classes are: what a script itself defines need not be named like an exception."""
+    own = name.rpartition(".")[2]
+    return re.match(r"[A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)?$", own) is not None and own not in _NO_CLASS
 
 
 def _is_exception(name: str) -> bool:

@@ -25,7 +25,6 @@ from dispatcher import (
 )
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
-from dispatcher.attempts import blames_machine
 from dispatcher.authorise import REASONS
 from dispatcher.clouds import CLOUDS, CloudProfile, kuberay
 from dispatcher.clouds.dgxcloud import Pvc
@@ -36,7 +35,7 @@ from dispatcher.docs.executors import every_field, support
 from dispatcher.docs.fields import fields_table
 from dispatcher.docs.pages import quoted, table
 from dispatcher.errors import CATALOGUE, EXITS
-from dispatcher.failure import CAUSES, Kind
+from dispatcher.failure import CAUSES, Kind, blames_machine
 from dispatcher.pipeline import Stage
 from dispatcher.recipe import Recipe
 from dispatcher.registry import EXECUTORS

@@ -124,7 +124,7 @@ if kind == "port":
     first = socket.create_server(("127.0.0.1", 0))
     socket.create_server(first.getsockname())
 if kind == "offline":
-    socket.create_connection(("models.invalid", 443))
+    socket.create_connection(("127.0.0.1", 9))
 if kind == "command":
     sys.exit(subprocess.run(["sh", "-c", "no-such-launcher --nnodes 2"]).returncode)
 if kind == "crash":
@@ -171,15 +171,15 @@ STARTED = {
     "disk": ("cluster", "stopped: no space left on a disk after ", "disk or quota"),
     "import": ("cluster", "stopped: a module could not be imported after ", "import error"),
     "port": ("cluster", "stopped: the port of the rendezvous is in use after ", "launcher"),
-    "offline": ("cluster", "stopped: a name could not be resolved after ", "NCCL or network"),
+    "offline": ("cluster", "stopped: a server could not be reached after ", "NCCL or network"),
     "command": ("cluster", "could not start: a command was not found after ", "launcher"),
     "crash": ("cluster", "crashed in native code after ", "code error"),
     "image": ("boxed", "could not start: its container image could not be brought after ", "launcher"),
 }
 BLAMED = {
     "change": ("much", "command"),
-    "machine": ("node", "low", "unstartable", "port", "offline"),
-    "unclear": ("time", "memory", "quiet", "disk", "import", "crash", "image"),
+    "machine": ("node", "low", "unstartable"),
+    "unclear": ("port", "offline", "time", "memory", "quiet", "disk", "import", "crash", "image"),
 }
 
 

@@ -54,7 +54,7 @@ def ended(cause: str = "time-limit", **fields: Any) -> RunRecord:
 
 MACHINE = {
     "preempted", "evicted", "node-failed", "node-failed-step", "gpu-fault", "gpu-runtime", "not-started", "scheduler-failure",
-    "address-in-use", "name-resolution", "unreachable", "file-system", "service",
+    "name-resolution", "file-system", "service",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from dispatcher.configuration import read_policy
 from dispatcher.diagnosing import explained
 from dispatcher.diagnosis import End, diagnose
 from dispatcher.errors import ClusterError
-from dispatcher.failure import CAUSES, Failure, Kind, Place
+from dispatcher.failure import CAUSES, Failure, Kind, Place, blames_machine
 from dispatcher.failurereport import line_annotations
 from dispatcher.observe import TAIL_READ, look, report, sights_of
 from dispatcher.ports import AnySpec, Choice, HybridSpec, NothingSpec, PackageSpec, PatternSpec
@@ -97,6 +97,73 @@ def test_the_rank_is_the_one_that_the_line_names() -> None:
     assert case("gpu-oom").diagnosed().failure.rank == 3
     assert case("code-srun-label").diagnosed().failure.rank == 1
     assert case("code-value-error").diagnosed().failure.rank is None
+
+
+def test_no_log_of_a_programs_own_failure_is_run_again() -> None:
+    """A retry costs GPU-hours, and hides what is wrong: only what is certain to be the machine's gets one."""
+    for case in CASES:
+        if case.name.startswith(("code-", "attack-", "import-", "unexplained-")):
+            assert not blames_machine(case.diagnosed().failure.cause), case.name
+
+
+HARMLESS = (
+    "/etc/profile.d/modules.sh: line 12: module: command not found",
+    "sh: 1: getcap: not found",
+    "bash: /opt/conda/etc/profile.d/conda.sh: No such file or directory",
+    "[W socket.cpp:697] [c10d] The client socket has failed to connect to [n1]:29500 (errno: 97 - x).",
+    "n1:1:2 [0] NCCL WARN Connect to 10.0.0.1<1234> failed, retrying",
+    "n1:1:2 [0] NCCL WARN Error while creating shared memory segment /dev/shm/nccl-x (size 1), falling back",
+    "HTTPSConnectionPool(host='huggingface.co', port=443): Max retries exceeded with url: /x (Caused by NameResolutionError('x'))",
+    "WARNING: could not write cache: [Errno 122] Disk quota exceeded",
+    "UserWarning: CUDA initialization: Unexpected error from cudaGetDeviceCount",
+    "wandb: Network error (ConnectionError), entering retry loop.",
+    "[rank0]:[W101 10:00:00 ProcessGroupNCCL.cpp:1250] Warning: WARNING: process group has NOT been destroyed",
+    "srun: Job 12 step creation temporarily disabled, retrying (Requested nodes are busy)",
+    "step 1 loss 2.3",
+)
+SURVIVED = (
+    """Exception ignored in: <function Loader.__del__ at 0x7f>
+Traceback (most recent call last):
+  File "/usr/lib/python3.12/site-packages/loader.py", line 5, in __del__
+OSError: [Errno 5] Input/output error""",
+    """Traceback (most recent call last):
+  File "/usr/lib/python3.12/site-packages/wandb/sdk/lib/retry.py", line 10, in __call__
+    result = self._call_fn()
+requests.exceptions.HTTPError: 503 Server Error: Service Unavailable for url: https://api.wandb.ai
+going on offline""",
+    """Exception in thread Thread-3:
+Traceback (most recent call last):
+  File "/usr/lib/python3.12/threading.py", line 1073, in _bootstrap_inner
+    self.run()
+OSError: [Errno 116] Stale file handle
+the monitor is off""",
+)
+OWN = (
+    """Traceback (most recent call last):
+  File "/nemo_run/code/train.py", line 41, in <module>
+    main()
+KeyError: 'tokens'""",
+    """Traceback (most recent call last):
+  File "/nemo_run/code/train.py", line 41, in <module>
+    main()
+RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3 and 4x3)""",
+    "evaluation accuracy 0.1 below the threshold, exiting",
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from((*HARMLESS, *SURVIVED)), max_size=8),
+    st.sampled_from(OWN),
+    st.lists(st.sampled_from((SURVIVED[0], *HARMLESS[8:12])), max_size=3),
+)
+def test_what_stands_around_a_programs_failure_never_makes_it_the_machines(before: list[str], own: str, after: list[str]) -> None:
+    log = "\n".join([*before, own, *after])
+    found = diagnose(End(State.FAILED, exit_code=1, reason="NonZeroExitCode"), log)
+    assert found is not None
+    assert not blames_machine(found.failure.cause), log
+    if own.startswith("Traceback") and "KeyError" in own:
+        assert found.failure.error == "KeyError", log
 
 
 @pytest.mark.parametrize("state", list(State))

@@ -41,7 +41,7 @@ def failed(cause: str = "node-failed", **fields: Any) -> RunRecord:
 
 AGAIN = {
     "preempted", "evicted", "node-failed", "node-failed-step", "gpu-fault", "gpu-runtime", "not-started", "scheduler-failure",
-    "address-in-use", "name-resolution", "unreachable", "file-system", "service",
+    "name-resolution", "file-system", "service",
 }  # fmt: skip
 
 
