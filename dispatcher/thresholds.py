@@ -27,7 +27,7 @@ _NUMBER = r"[+-]?(?:[0-9]{1,15}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?:[eE][+-]?[0-9
 
 def _as_number(value: Any) -> Any:
     """The loaders keep fractions as they were written."""
-    if isinstance(value, bool) or (isinstance(value, str) and not re.fullmatch(_NUMBER, value, re.ASCII)):
+    if isinstance(value, (bool, list, dict)) or (isinstance(value, str) and not re.fullmatch(_NUMBER, value, re.ASCII)):
         raise ValueError("is not a number such as `1.9` or `3e-4`")
     return float(value) if isinstance(value, (int, str)) else value
 

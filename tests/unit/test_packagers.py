@@ -91,8 +91,8 @@ def test_what_a_packager_packs(written: object, spec: AnySpec) -> None:
         ({"typ": "git"}, "`packager.typ` is not a key here; did you mean `type`?"),
         ({"type": "hybrid", "sub_packagers": {"a": {"subpth": "x"}}}, "`packager.sub_packagers.a.subpth` is not a key here"),
         ({"type": "hybrid", "sub_packagers": {"a": {"type": "pattern"}}}, "needs an `include_pattern`"),
-        ([], "valid"),
-        (3, "valid"),
+        ([], "should be a"),
+        (3, "should be a"),
     ],
 )
 def test_what_a_packager_may_not_say(written: object, words: str) -> None:
