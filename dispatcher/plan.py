@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from dispatcher.authorise import Grant
 from dispatcher.automount import GitMount
 from dispatcher.chain import Chain
 from dispatcher.coderoots import code_roots
+from dispatcher.content import content_key
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
 from dispatcher.jobconfig import JobConfig
@@ -27,7 +29,7 @@ from dispatcher.packager import whole_spec
 from dispatcher.pipeline import variable
 from dispatcher.ports import AnySpec, Compiled, CompiledFile, Package, PackageSpec
 from dispatcher.printing import render
-from dispatcher.profile import CloudProfile, Profile, SlurmProfile
+from dispatcher.profile import CloudProfile, LocalProfile, Profile, SlurmProfile
 from dispatcher.recipe import INLINE_FILE, Recipe
 from dispatcher.record import JOB_ID, Resources, RunRecord, Target
 from dispatcher.slurm import State
@@ -35,11 +37,10 @@ from dispatcher.slurmjob import executor_fields, groups, setup_lines
 from dispatcher.untrusted import code
 from dispatcher.wandb import site_of
 
-# Fields of a profile that say how to get there or what to show, and not what the job computes: they are not part of its content.
-_NOT_CONTENT = {"host", "port", "user", "known_hosts", "jump", "tunnel", "log_url", "attach", "dry_run", "job_dir", "squash"}
 # Of a profile whose jobs an API starts: where the records lie, what the job's environment has, and what is said in other words.
 NOT_FOR_AN_API = {"tunnel", "host", "port", "user", "known_hosts", "jump", "job_dir"}
 NOT_FOR_AN_API |= {"env_vars", "wandb", "log_url", "attach", "packager", "dry_run"}
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _NEMORUN = Path(__file__).parent / "effects" / "nemorun.py"
 
 
@@ -350,20 +351,6 @@ def run_key(
     return _digest("run", repository.lower(), trigger, profile, recipe, str(attempt), *words)[:16]
 
 
-def content_key(package: Package, profile: Profile, recipe: Recipe, overrides: Sequence[Override], *more: str) -> str:
-    """64 hex digits of what determines the result: package, the profile's fields that reach the job, recipe, overrides, and `more`."""
-    fields = {name: value for name, value in profile.model_dump(mode="json").items() if name not in _NOT_CONTENT}
-    words = sorted(f"{override.key}={override.value}" for override in overrides)
-    return _digest(
-        "content",
-        package.digest,
-        json.dumps(fields, sort_keys=True),
-        recipe.model_dump_json(exclude={"runspec", "metrics", "steps"}),
-        *words,
-        *more,
-    )
-
-
 def missing_script(recipe: Recipe, package: Package) -> str | None:
     """The script that the package does not have, or None when it has it. A module, or what is there already, is the job's own business."""
     if recipe.script is None or recipe.script.startswith("/") or recipe.script in {entry.path for entry in package.files}:
@@ -385,9 +372,13 @@ def plan(
     attempt: int = 1,
     config: JobConfig | None = None,
     mounts: tuple[GitMount, ...] = (),
+    secrets: Mapping[str, str] = _NOTHING,
+    rendering: str = "",
 ) -> JobPlan:
-    """Everything that will be submitted, for one granted request. Raises `ConfigError` for a configuration that cannot be filled in."""
-    more = [*(mount.words for mount in mounts), *([config.content] if config is not None else [])]
+    """Everything that will be submitted, for one granted request. Raises `ConfigError` for a configuration that cannot be filled in.
+
+    Of `secrets` the names count. `rendering` is a word for what makes the script of the plan (`effects/edition.py`).
+    """
     if mounts and not (isinstance(profile, SlurmProfile) and profile.container_image):
         words = "The configuration mounts a repository, which is done for a Slurm job in a container, and this is none."
         step = "Give the profile or the recipe a `container_image`, or leave `mounts` out of `runspec`."
@@ -401,11 +392,22 @@ def plan(
         cause = f"`cmd` is {code(recipe.cmd)}, and {recipe.launcher} would take {code(first)} for an option of its own."
         raise ConfigError("config.invalid", cause, "Name the interpreter otherwise (`python3`), or leave its options out.")
     stage = grant.stage.name if grant.stage else ""
-    # What a stage makes depends on what those before it have left.
-    more += [f"=stage {stage}"] if stage else []
+    content = content_key(
+        package,
+        profile,
+        recipe,
+        overrides,
+        partition=profile.partition_for(attached) if isinstance(profile, SlurmProfile) else None,
+        config=config.content if config is not None else None,
+        mounts=[mount.words for mount in mounts],
+        secrets={name: bool(value) for name, value in secrets.items()},
+        rendering=rendering,
+        interpreter=python if isinstance(profile, LocalProfile) else "",
+        stage=stage,
+    )
     return JobPlan(
         run_key=run_key(grant.repository, grant.trigger, profile_name, recipe_name, overrides, attempt, stage),
-        content_key=content_key(package, profile, recipe, overrides, *more),
+        content_key=content,
         grant=grant,
         profile_name=profile_name,
         profile=profile,

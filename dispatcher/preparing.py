@@ -89,6 +89,7 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
     job_dir = (profile.job_dir or world.settings.local_job_dir).rstrip("/")
     if isinstance(profile, CloudProfile):
         job_dir = f"{job_dir}/{profile.ledger_name}"
+    secrets = {name: world.settings.environment[name] for name in policy.secrets if name in world.settings.environment}
     job = plan(
         grant,
         grant.profile,
@@ -103,9 +104,11 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         grant.attempt,
         JobConfig(own.config, job_facts(grant, profile, own.recipe.program, job_dir)) if own.config is not None else None,
         own.mounts,
+        secrets,
+        world.settings.rendering,
     )
     told = replace(job, from_script=own.taken, not_from_script=own.left, own_runspec=not own.as_on_default_branch)
-    return _weighed(told, resolved, policy, world)
+    return _weighed(told, secrets, resolved, policy, world.settings.voice.at_terminal)
 
 
 def _beside_key(grant: Grant) -> Answer:
@@ -131,15 +134,14 @@ def _out_of_reach(grant: Grant, recipe: Recipe) -> Answer:
     return refusal(title, "results-out-of-reach", words, step, grant.trigger, UNUSABLE, Exit.CONFIG)
 
 
-def _weighed(job: JobPlan, resolved: ResolvedProfile, policy: Policy, world: World) -> Prepared | Answer:
+def _weighed(job: JobPlan, secrets: dict[str, str], resolved: ResolvedProfile, policy: Policy, at_terminal: bool) -> Prepared | Answer:
     """How much it asks for, against what the policy allows; and whether somebody else has to agree."""
     wanted = Wanted(resolved.lineage, job.recipe_name, job.resources, images_of(job.profile), unlimited=job.resources.seconds == 0)
     too_much = within(wanted, policy) or unnamed_image(wanted, job.from_script, policy) or unnamed_repository(job.mounts, policy)
     if too_much is not None:
         return denied(too_much, job.grant.trigger)
-    secrets = {name: world.settings.environment[name] for name in policy.secrets if name in world.settings.environment}
     # What the script asks for is the default branch's word only where that branch's script says the same.
-    by_policy = (job.grant.via in DECIDED_BY_POLICY and not job.own_runspec) or world.settings.voice.at_terminal
+    by_policy = (job.grant.via in DECIDED_BY_POLICY and not job.own_runspec) or at_terminal
     agreed = job.grant.approved_by and job.grant.approved_by.lower() != job.grant.actor.lower()
     return Prepared(job, secrets, None if by_policy or agreed else approval_needed(wanted, policy))
 

@@ -35,6 +35,8 @@ class Settings:
     guards_key: bool = False
     """Whether this process holds a key that code from a pull request must not come near."""
     python: str = "python3"
+    rendering: str = ""
+    """What jobs are made with, in one word: with another one an earlier run is no longer the same run."""
     app_slug: str = "github-actions"
     """The App whose checks are ours."""
 

@@ -30,6 +30,7 @@ from dispatcher.clouds import CLOUDS, CloudProfile, kuberay
 from dispatcher.clouds.dgxcloud import Pvc
 from dispatcher.clouds.lepton import LeptonMount
 from dispatcher.clouds.skypilot import StorageMount
+from dispatcher.content import PROFILE_NOT_CONTENT, RECIPE_NOT_CONTENT
 from dispatcher.docs import examples
 from dispatcher.docs.executors import every_field, support
 from dispatcher.docs.fields import fields_table
@@ -89,6 +90,13 @@ def blocks(root: Path) -> dict[str, str]:
         "ignored": table(("reason", "meaning"), _coded(command.IGNORED)),
         "malformed": table(("reason", "meaning"), _coded(grammar.MALFORMED)),
         "denied": table(("reason", "meaning"), _coded(REASONS)),
+        "not-content": table(
+            ("field", "of", "why it does not count"),
+            [
+                *((f"`{name}`", "the profile", why) for name, why in PROFILE_NOT_CONTENT.items()),
+                *((f"`{name}`", "the recipe", why) for name, why in RECIPE_NOT_CONTENT.items()),
+            ],
+        ),
         "states": table(("state", "gate", "meaning"), ((f"`{item.value}`", *words) for item, words in STATES.items())),
         "limits": _limits(),
         "fixed-fields": ", ".join(f"`{name}`" for name in sorted(profile.FIXED_FIELDS)),

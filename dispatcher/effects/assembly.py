@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dispatcher.answer import Voice
 from dispatcher.effects.clock import SystemClock
 from dispatcher.effects.compiler import CompilerProcess
+from dispatcher.effects.edition import edition
 from dispatcher.effects.logfile import LogFolder
 from dispatcher.effects.runner import Runner
 from dispatcher.errors import InputError
@@ -268,6 +269,7 @@ def _world(
             local_job_dir=local_job_dir,
             guards_key=github.in_actions and (inputs.ssh.key is not None or bool(github.app_private_key)),
             python=sys.executable,
+            rendering=edition(),
             app_slug=account.app_slug if account else github.app_slug,
         ),
     )

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from dispatcher.answer import Answer
 from dispatcher.authorise import Grant
 from dispatcher.configuration import read_policy
+from dispatcher.content import content_key
 from dispatcher.errors import ConfigError
 from dispatcher.filling import Own, laid_over
 from dispatcher.gate import Pass, Pending, Requirement, judge
-from dispatcher.plan import content_key
 from dispatcher.ports import Compiled
 from dispatcher.preparing import Prepared, prepare
 from dispatcher.preview import preview
@@ -109,7 +109,7 @@ def test_it_is_content_and_the_key_itself_is_not() -> None:
     plain, own = planned(world(script())).plan, planned(world(script(*NODES))).plan
     assert plain.content_key != own.content_key
     closed = plain.recipe.model_copy(update={"runspec": ()})
-    assert content_key(plain.package, plain.profile, closed, ()) == plain.content_key
+    assert content_key(plain.package, plain.profile, closed, ()) == content_key(plain.package, plain.profile, plain.recipe, ())
 
 
 def test_the_script_lies_below_the_packed_folder() -> None:

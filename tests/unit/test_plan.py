@@ -16,7 +16,6 @@ from dispatcher.configuration import read_profile
 from dispatcher.plan import (
     JobPlan,
     commit_tag,
-    content_key,
     log_path,
     missing_script,
     package_group,
@@ -30,7 +29,7 @@ from dispatcher.ports import PackageSpec
 from dispatcher.profile import LocalProfile, Profile, ResolvedProfile, SlurmProfile, with_recipe
 from dispatcher.recipe import Recipe
 from dispatcher.slurm import State
-from tests.fakes import FILES, HEAD, NOON, OTHER, PROFILE, REPOSITORY, Fakes, entry, overrides, package
+from tests.fakes import HEAD, NOON, PROFILE, REPOSITORY, Fakes, overrides, package
 
 GRANT = Grant("alice", HEAD, REPOSITORY, 7, "run", "comment:99", "comment", "allow.roles", "cluster", "default")
 SLURM = SlurmProfile(account="ml", partition="batch", host="login.example.com", user="ci", job_dir="/jobs")
@@ -92,51 +91,10 @@ def test_different_requests_never_meet(pair: list[tuple[str, str, str]]) -> None
     assert first != second
 
 
-@pytest.mark.parametrize(
-    ("profile", "recipe", "words", "files"),
-    [
-        (SLURM, TRAIN, (), (entry("eval.py"), entry("train.py", "2"))),
-        (slurm(nodes=2), TRAIN, (), FILES),
-        (slurm(time="1"), TRAIN, (), FILES),
-        (slurm(env_vars={"A": "1"}), TRAIN, (), FILES),
-        (slurm(setup_lines="module load x"), TRAIN, (), FILES),
-        (slurm(container_image="a.sqsh"), TRAIN, (), FILES),
-        (SLURM, Recipe(script="eval.py"), (), FILES),
-        (SLURM, Recipe(script="train.py", args=["x"]), (), FILES),
-        (SLURM, Recipe(script="train.py", launcher="torchrun"), (), FILES),
-        (SLURM, TRAIN, ("a=1",), FILES),
-    ],
-)
-def test_what_determines_the_result_is_content(profile: Profile, recipe: Recipe, words: tuple[str, ...], files: Any) -> None:
-    assert content_key(package(files), profile, recipe, overrides(*words)) != content_key(package(), SLURM, TRAIN, ())
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"host": "other.example.com"},
-        {"user": "somebody"},
-        {"port": 2222},
-        {"log_url": "https://x/{job_id}"},
-        {"job_dir": "/elsewhere"},
-        {"attach": True},
-        {"jump": "j.example.com"},
-    ],
-)
-def test_how_to_get_there_is_no_content(change: dict[str, Any]) -> None:
-    assert content_key(package(), slurm(**change), TRAIN, ()) == content_key(package(), SLURM, TRAIN, ())
-
-
-def test_two_commits_that_pack_the_same_share_their_content() -> None:
-    assert content_key(package(sha=HEAD), SLURM, TRAIN, ()) == content_key(package(sha=OTHER), SLURM, TRAIN, ())
-    assert content_key(package(), SLURM, TRAIN, overrides("a=1", "b=2")) == content_key(package(), SLURM, TRAIN, overrides("b=2", "a=1"))
-    assert len(content_key(package(), SLURM, TRAIN, ())) == 64
-
-
 def test_a_plan_carries_both() -> None:
     job = planned(SLURM, TRAIN, "a=1")
     assert job.run_key == run_key(REPOSITORY, "comment:99", "cluster", "default", overrides("a=1"))
-    assert job.content_key == content_key(package(), with_recipe(SLURM, TRAIN), TRAIN, overrides("a=1"))
+    assert len(job.content_key) == 64
     assert (job.run_dir, job.runs_dir) == (f"/jobs/runs/{job.run_key}", "/jobs/runs")
 
 

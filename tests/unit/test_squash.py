@@ -7,9 +7,9 @@ import re
 import pytest
 
 from dispatcher.configuration import read_policy
+from dispatcher.content import content_key
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Malformed, Override
-from dispatcher.plan import content_key
 from dispatcher.profile import apply_overrides, resolve_profile
 from dispatcher.recipe import Recipe
 from dispatcher.record import parse_record
