@@ -96,6 +96,10 @@ chunks() { # frames (a length, then so many bytes) until length 0 -> standard ou
     done
     return 1
 }
+line_of() { # file -> $line, its first; 1 when there is none, or what lies there is no file: a job may put a pipe into its folder
+    line=
+    [ -f "$1" ] && IFS= read -r line <"$1"
+}
 limited() { # seconds command... -> runs it, but not for longer
     limit=$1
     shift
@@ -166,7 +170,7 @@ entered() { # key -> what follows once a run has its job: out of the queue, into
     enlist "$1" && unqueue "$1" && note "$1" && true >"runs/$1/listed"
 }
 note() { # key -> the journal of its month has the line that came with the run
-    IFS= read -r line <"runs/$1/usage" || return 0
+    line_of "runs/$1/usage" || return 0
     ! is_usage "$line" || printf '%s\n' "$line" >>"usage/$month"
 }
 is_usage() { # line -> $month; a short line of plain characters whose first word is a month
@@ -178,16 +182,17 @@ is_usage() { # line -> $month; a short line of plain characters whose first word
 enlist() { # key -> active/ and tags/ have it (the tags stand in the run's folder)
     [ -e "active/$1" ] || { printf '%s\n\n' "$(date +%s)" >"active/.$1" && mv "active/.$1" "active/$1"; }
     [ -e "active/$1" ] || return 1
-    IFS= read -r tags <"runs/$1/tags" || tags=
-    for tag in $tags; do
+    line_of "runs/$1/tags"
+    for tag in $line; do
         is_name "$tag" && mkdir -p "tags/$tag" && true >"tags/$tag/$1" || return 1
     done
 }
 job_of() { # key -> $job
     job=
-    IFS= read -r job <"runs/$1/job"
+    [ -f "runs/$1/job" ] && IFS= read -r job <"runs/$1/job"
 }
 is_over() { # key id -> whether another job continues that one
+    [ -f "runs/$1/jobs" ] || return 1
     while IFS= read -r line; do
         [ "$line" != "$2" ] || return 0
     done <"runs/$1/jobs"
@@ -195,6 +200,7 @@ is_over() { # key id -> whether another job continues that one
 }
 answered() { # key -> $job from what sbatch printed before everybody was killed (job_submit plugins may talk too)
     job=
+    [ -f "runs/$1/answer" ] || return 1
     while IFS= read -r line || [ -n "$line" ]; do
         ! is_number "${line%%;*}" || job=${line%%;*}
     done <"runs/$1/answer"
@@ -287,9 +293,7 @@ take_over() { # 0: the run is ours now; 1: it is not (sets $tries to stop when t
     wrest "$key" || return 1
     if [ "$state" = commit ] && [ "$kind" = api ]; then # whether there is a job, only the client can ask
         tries=stop claimed=$key
-        begin record
-        cat "runs/$key/record.json" >&4
-        end record
+        show record "$key"
         say done orphan
         return 1
     fi
@@ -320,9 +324,7 @@ already() { # the run has a job, or a place in the queue, or has lost that
     elif [ -e "runs/$key/held" ]; then
         enqueue "$key"
     fi
-    begin record
-    cat "runs/$key/record.json" >&4
-    end record
+    show record "$key"
     say done already "${job:--}"
 }
 offer() { # says what the cluster has of the code, and unpacks that already while the client is busy elsewhere
@@ -443,7 +445,7 @@ hand_over() { # what lies ready and is held as $ours -> the scheduler, or this m
     esac
 }
 import_images() { # where the profile wants images imported here: a process of its own, for which the job waits
-    IFS= read -r where <"runs/$key/images" && [ "$where" = login ] || return 0
+    line_of "runs/$key/images" && [ "$line" = login ] || return 0
     if command -v setsid >/dev/null; then session=setsid; else session=; fi
     (
         trap - INT TERM PIPE QUIT
@@ -760,6 +762,7 @@ go_on() { # key id path: the run's job has ended, and the next one goes on from 
     [ -e "$since" ] || { touch -r "runs/$key/job" "tmp/since.$token" && mv "tmp/since.$token" "$since"; }
     found=$( (trap - PIPE && limited 60 find -H "runs/$key/$saved" -type f -newer "$since") | head -n 1)
     [ -n "$found" ] || { say done unchanged; return; }
+    [ -f "runs/$key/jobs" ] || rm -rf "runs/$key/jobs"
     words=$({ is_over "$key" "$ended" || printf '%s\n' "$ended" >>"runs/$key/jobs"; } 2>&1) || { failed "$words"; return; }
     for file in "runs/$key"/commit.*; do # of earlier jobs; one with this job's id is somebody's who does the same right now
         { IFS= read -r line <"$file" && [ "$line" = "$ended" ]; } || rm -f "$file"
@@ -835,10 +838,10 @@ unlock() {
     unlock_ledger
     say done
 }
-show() { # section key -> the record, if there is one; bigger ones are not ours
-    [ -e "runs/$2/record.json" ] || return 0
+show() { # section key -> the record; an empty one for a run with a job whose record is none; bigger ones are not ours
+    [ -e "runs/$2/record.json" ] || [ -e "runs/$2/job" ] || return 0
     begin "$1"
-    head -c 1048576 "runs/$2/record.json" >&4
+    [ ! -f "runs/$2/record.json" ] || head -c 1048576 "runs/$2/record.json" >&4
     end "$1"
 }
 standing() {
@@ -940,7 +943,7 @@ log_of_part() { # key number -> $log, that of one task of an array, of one compo
 log_of() { # key -> $log, the newest log that the job writes; of an array that of a task that failed
     log=
     for file in "runs/$1"/exit.*[0-9]; do
-        { IFS= read -r line <"$file" && [ "$line" != 0 ]; } || continue
+        { line_of "$file" && [ "$line" != 0 ]; } || continue
         for file in "runs/$1/logs/log-dispatch-$1"_*_"${file##*.}"_*.out; do
             case ${file##*/} in *[!A-Za-z0-9._%+-]*) continue ;; esac
             [ ! -f "$file" ] || log=$file
@@ -954,7 +957,7 @@ log_of() { # key -> $log, the newest log that the job writes; of an array that o
 }
 log_of_batch() { # key -> $log, what the newest job's batch script printed; of an array that of a task that failed
     for file in "runs/$1"/exit.*[0-9]; do
-        { IFS= read -r line <"$file" && [ "$line" != 0 ]; } || continue
+        { line_of "$file" && [ "$line" != 0 ]; } || continue
         ! newest_of "runs/$1/logs/sbatch_dispatch-$1"_*_"${file##*.}".out || return 0
     done
     newest_of "runs/$1/logs"/sbatch_*.out
@@ -989,9 +992,9 @@ sweep() {
             ;;
         esac
         since=0 reported=- exit=- alive=no
-        { IFS= read -r since; IFS= read -r reported; } <"$file"
+        [ ! -f "$file" ] || { IFS= read -r since; IFS= read -r reported; } <"$file"
         if job_of "$key"; then entered "$key"; elif answered "$key"; then enter_job "$key" "$job"; fi
-        ! read -r exit <"runs/$key/exit" || :
+        [ ! -f "runs/$key/exit" ] || ! read -r exit <"runs/$key/exit" || :
         if [ "$kind" = local ] && [ "$exit" = - ] && started "${job%%-*}" && [ "$start" = "${job##*-}" ]; then alive=yes; fi
         ! log_of "$key" || set -- "$@" "$log"
         printf '%s %s %s %s %s %s\n' "$key" "${job:--}" "${since:-0}" "$exit" "$alive" "$reported" >&4
@@ -1048,10 +1051,9 @@ fetch() {
     IFS= read -r key <&3 && IFS= read -r offset <&3 && IFS= read -r log_cap <&3 && IFS= read -r results_cap <&3 && IFS= read -r results <&3 && IFS= read -r part <&3 || gone
     is_hex "$key" && is_number "${offset#-}" && is_number "$log_cap" && is_number "${results_cap#-}" && is_inside "$results" &&
         case $part in - | batch) ;; *) is_number "$part" ;; esac || { fail cluster.bad-request fetch; return; }
-    [ -e "runs/$key/record.json" ] || { say done unknown; return; }
-    begin record
-    cat "runs/$key/record.json" >&4
-    end record
+    # Of a run with a job the record is missing only where somebody has taken it away, and that must not look like no run.
+    [ -e "runs/$key/record.json" ] || [ -e "runs/$key/job" ] || { say done unknown; return; }
+    show record "$key"
     size=0
     case $part in
     -) log_of "$key" ;;
@@ -1092,10 +1094,8 @@ find_tag() {
     is_name "$tag" || { fail cluster.bad-request find; return; }
     for file in "tags/$tag"/*; do
         key=${file##*/}
-        [ -e "$file" ] && [ -e "runs/$key/record.json" ] || continue
-        begin record
-        cat "runs/$key/record.json" >&4
-        end record
+        [ -e "$file" ] || continue
+        show record "$key"
     done
     say done
 }
@@ -1118,7 +1118,7 @@ save() {
 retire() {
     IFS= read -r key <&3 || gone
     is_hex "$key" || { fail cluster.bad-request retire; return; }
-    [ ! -d "runs/$key" ] || true >"runs/$key/listed"
+    [ ! -d "runs/$key" ] || [ -e "runs/$key/listed" ] || true >"runs/$key/listed"
     words=$(rm -f "active/$key" 2>&1)
     if [ -z "$words" ]; then say done; else failed "$words"; fi
 }

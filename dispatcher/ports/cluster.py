@@ -256,7 +256,10 @@ class Cluster(Protocol):
         """
 
     def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
-        """The records (ledger texts) of many runs, for little more than one costs; None for those that the ledger does not know."""
+        """The records (ledger texts) of many runs, for little more than one costs; None for those that the ledger does not know.
+
+        Of a run with a job whose record is gone, or is no file, the text is empty: here, in `fetch`, in `find` and in `standing`.
+        """
 
     def find(self, tag: str) -> tuple[str, ...]:
         """The records (ledger texts) of all runs with this tag."""

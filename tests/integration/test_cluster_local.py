@@ -559,7 +559,7 @@ def test_a_thousand_active_runs_in_a_second(job_dir: Path, slurm_like: PretendSl
     keys = [run.run_key for run in sweep.runs[:100]]
     for key in keys[::2]:
         (job_dir / "runs" / key / "record.json").write_text(f"record of {key}")
-    assert cluster.records(keys) == tuple(f"record of {key}" if number % 2 == 0 else None for number, key in enumerate(keys))
+    assert cluster.records(keys) == tuple(f"record of {key}" if number % 2 == 0 else "" for number, key in enumerate(keys))
     assert time.monotonic() - begun < 2
 
 
@@ -585,6 +585,36 @@ def test_a_job_cannot_pretend_to_be_the_program(job_dir: Path, cluster: LedgerCl
     files = cluster.fetch(KEY, 0, 1 << 20, 10)
     assert files is not None
     assert files.log == forged * 1000
+
+
+def test_what_a_job_puts_in_place_of_a_file_keeps_nobody_waiting(shell: str, job_dir: Path, slurm_like: PretendSlurm) -> None:
+    cluster = local(job_dir, "slurm", with_path(slurm_like, shell))
+    submit(cluster)
+    run = job_dir / "runs" / KEY
+    for name in ("record.json", "exit", "exit.0", "usage", "tags", "jobs", "answer", "images", "listed", "started"):
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+    begun = time.monotonic()
+    [seen] = cluster.sweep().runs
+    assert (seen.run_key, seen.job_id, seen.exit_file) == (KEY, "1000", "")
+    files = cluster.fetch(KEY, 0, 100, 100)
+    assert files is not None
+    assert files.record == "", "there is a run, and nobody can say which"
+    assert cluster.records([KEY]) == ("",)
+    assert cluster.find("abc123") == ("",)
+    assert cluster.standing().active == ("",)
+    assert cluster.claim(claim_request()) == AlreadySubmitted("1000", "")
+    (run / "record.json").unlink()
+    (run / "record.json").symlink_to("/dev/zero")
+    assert cluster.records([KEY]) == ("",)
+    (run / "job").unlink()
+    os.mkfifo(run / "job")
+    assert [item.job_id for item in cluster.sweep().runs] == [""]
+    cluster.save(KEY, "{}", "failed")
+    cluster.retire(KEY)
+    assert cluster.sweep().runs == ()
+    assert time.monotonic() - begun < 10
+    cluster.close()
 
 
 def test_a_log_that_is_no_file_is_not_read(job_dir: Path, cluster: LedgerCluster) -> None:
@@ -642,7 +672,7 @@ def test_of_an_array_the_batch_log_of_a_task_that_failed(job_dir: Path, cluster:
     assert files.log == b"batch 1"
 
 
-@pytest.mark.parametrize("part", [-1, 12345678])
+@pytest.mark.parametrize("part", [-1, 12345678901])
 def test_what_is_no_part_is_not_asked_for(cluster: LedgerCluster, part: int) -> None:
     with pytest.raises(ValueError, match="part"):
         cluster.fetch(KEY, 0, 1, 1, part=part)
