@@ -235,6 +235,11 @@ CATALOGUE: dict[str, Kind] = {
         "A record in the ledger is not one that this version wrote.",
         "Look at `runs/<run key>/record.json` in job_dir; a newer version may have written it.",
     ),
+    "cluster.set-aside": Kind(
+        Exit.CLUSTER,
+        "A look at a run broke twice in a row, so it is no longer looked at. Where its record says where, its end is reported as failed.",
+        "Look at `runs/<run key>` in job_dir, and report what is named: one run's files should not be able to do that. Then run it again.",
+    ),
     # the way to the login node
     "ssh.no-key": Kind(
         Exit.SSH, "There is no key to log in with.", "Set DISPATCH_SSH_KEY from a secret; its public half belongs on the cluster."

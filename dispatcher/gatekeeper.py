@@ -16,9 +16,9 @@ from dispatcher.policy import Policy
 from dispatcher.ports import PullRequest
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.publish import publish_check
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import RunRecord, readable
 from dispatcher.waiver import WAIVER_NAME, WaiverRecord, waiver_on
-from dispatcher.world import Outcome, World, outcome
+from dispatcher.world import Outcome, World, bug_words, outcome
 
 # GitHub lists no more files of a pull request: https://docs.github.com/en/rest/pulls/pulls#list-pull-requests-files
 LISTED_FILES = 3000
@@ -64,6 +64,8 @@ def judge_ended(world: World, policy: Policy, ended: Sequence[RunRecord]) -> Non
                 evaluate_merge_group(world, policy, event, known)
         except DispatchError as error:
             world.say(f"The gate of {record.sha[:12]} could not be written: {error.cause} {error.next_step}")
+        except Exception as error:
+            world.say(f"The gate of {record.sha[:12]} could not be written. This is a bug: {bug_words(error, world)}.")
 
 
 def evaluate_merge_group(world: World, policy: Policy, event: MergeGroupEvent, known: Iterable[RunRecord] = ()) -> Outcome:
@@ -147,17 +149,20 @@ def _records(
             if place in asked:
                 continue
             asked.add(place)
-            for record in _of_commit(world, resolved.profile, sha):
+            records, problem = _of_commit(world, resolved.profile, sha)
+            silent += [f"of profile {name} one cannot be read: {problem}"] if problem else []
+            for record in records:
                 found.setdefault(record.run_key, record)
         except DispatchError as error:
             silent.append(f"profile {name}: {error.cause}")
     return [record for record in found.values() if record.target.repository.lower() == world.settings.repository.lower()], silent
 
 
-def _of_commit(world: World, profile: Profile, sha: str) -> list[RunRecord]:
+def _of_commit(world: World, profile: Profile, sha: str) -> tuple[list[RunRecord], str]:
+    """The commit's records, and what is wrong with one that cannot be read: it hides nothing of the others."""
     cluster = world.connect(profile)
     try:
-        return [parse_record(text) for text in cluster.find(commit_tag(sha))]
+        return readable(cluster.find(commit_tag(sha)))
     finally:
         cluster.close()
 

@@ -76,7 +76,7 @@ def gate_lines(verdict: Verdict, silent: Sequence[str], word: str, head: str = "
     if verdict.lines:
         lines += ["| required run | because of | state | |", "|---|---|---|---|", *(_row(line, word) for line in verdict.lines)]
     for problem in silent:
-        lines += ["", f"⚠️ A ledger did not answer, so its runs do not count: {neutralise(problem, 500)}"]
+        lines += ["", f"⚠️ What a ledger does not tell does not count: {neutralise(problem, 500)}"]
     on = f"on the pull request's head {code(head[:12])}: the policy runs nothing in the merge queue" if head else "on exactly this commit"
     lines += ["", f"<sub>Judged from the ledger on the cluster, {on} · [how the gate works]({DOCS}/gates.md)</sub>"]
     return lines

@@ -18,6 +18,7 @@ from dispatcher.awaiting import as_seen, never_began
 from dispatcher.chain import with_next_job
 from dispatcher.cloudstates import CloudSightings
 from dispatcher.diagnosing import EXPLAIN_READ, explained, wants_explanation
+from dispatcher.errors import ClusterError
 from dispatcher.group import group_comment
 from dispatcher.grouping import group_records
 from dispatcher.judging import judged, remember
@@ -170,6 +171,8 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
     if files is None:
         return None
     before = _of_job(parse_record(files.record), run.job_id)
+    if before.run_key != run.run_key:
+        raise ClusterError("cluster.bad-record", f"The record of run {run.run_key} in the ledger is another run's.")
     if before.log_part is not None:  # until this one writes, the newest log is that of another
         files = cluster.fetch(run.run_key, -TAIL_READ, TAIL_READ, MAX_BYTES, part=before.log_part) or files
     record = _as_seen(before, sight, cluster, around, world, lost_after)

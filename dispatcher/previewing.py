@@ -10,7 +10,7 @@ from dispatcher.ports import Claimed, ClaimRequest, Cluster, Compiled
 from dispatcher.preparing import Prepared, compile_job
 from dispatcher.preview import differences, preview
 from dispatcher.profile import SlurmProfile
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import RunRecord, readable
 from dispatcher.slurm import start_estimate
 from dispatcher.untrusted import redact
 from dispatcher.world import World
@@ -52,7 +52,7 @@ def _asked(job: JobPlan, compiled: Compiled, cluster: Cluster, world: World) -> 
         estimate = start_estimate(said) or redact((said.stderr or said.stdout).strip(), world.settings.to_hide)[:300]
     last = None
     if job.grant.number is not None:
-        records = [parse_record(text) for text in cluster.find(pull_tag(job.grant.repository, job.grant.number))]
+        records, _ = readable(cluster.find(pull_tag(job.grant.repository, job.grant.number)))
         same = [record for record in records if (record.profile, record.name) == (job.profile_name, job.name)]
         last = max(same, key=lambda record: record.asked_at, default=None)
     return upload, estimate, last

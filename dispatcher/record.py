@@ -6,6 +6,8 @@ shown as untrusted text. Times are UTC, ISO 8601.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
@@ -275,6 +277,43 @@ def parse_record(text: str) -> RunRecord:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ClusterError("cluster.bad-record", f"A record in the ledger cannot be read ({where}: {first['msg']}).") from None
+
+
+def readable(texts: Iterable[str]) -> tuple[list[RunRecord], str]:
+    """Those records that can be read, and in words what is wrong with one of the others; empty when all could."""
+    found, problem = [], ""
+    for text in texts:
+        try:
+            found.append(parse_record(text))
+        except ClusterError as error:
+            problem = error.cause
+    return found, problem
+
+
+def salvaged(text: str) -> RunRecord | None:
+    """What is left of a record that cannot be read: its fields that can be; None where one is missing that it cannot do without."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    while isinstance(fields, dict):
+        try:
+            return RunRecord.model_validate(fields)
+        except ValidationError as error:
+            wrong = fields.keys() & {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+            if not wrong:
+                return None
+            fields = {name: value for name, value in fields.items() if name not in wrong}
+    return None
+
+
+def repository_named(text: str) -> str | None:
+    """The repository that a record names which cannot be read (a newer version may have written it); None where it names none."""
+    try:
+        named = json.loads(text)["target"]["repository"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return named if isinstance(named, str) else None
 
 
 def advance(record: RunRecord, sight: Sight, now: datetime, lost_after: timedelta) -> RunRecord:

@@ -26,6 +26,8 @@ from dispatcher.slurm import State
 from dispatcher.untrusted import cap, code, fence, neutralise
 from dispatcher.verdictreport import verdict_lines
 
+SET_ASIDE = "cluster.set-aside"
+"""Stands in the results' problem of a run that could not be looked at: its end is told without what it left behind."""
 TAIL_LINES = 40
 TAIL_BYTES = 12_000
 TAIL_WIDTH = 1_000
@@ -126,6 +128,8 @@ def next_step(record: RunRecord, voice: Voice) -> str:
                 "" if voice.at_terminal else f" Where it is meant, `{voice.word} baseline accept {record.run_key[:8]}` moves the baseline."
             )
             return f"The program ended well: what it measured is worse than the policy lets pass.{accept} {again}"
+        case State.SUCCEEDED if SET_ASIDE in record.results_problem:
+            return f"Look at `{record.run_dir}`: one of its files is not what this version can deal with. {again}"
         case State.SUCCEEDED if record.results_problem:
             return f"Write the results file that the recipe `{record.recipe}` promises. {again}"
         case State.TIMEOUT:

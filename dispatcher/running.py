@@ -19,7 +19,7 @@ from dispatcher.plan import pull_tag
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import RunRecord, readable
 from dispatcher.refusals import answered, denied
 from dispatcher.report import headline, icon, links
 from dispatcher.slurm import State
@@ -65,7 +65,10 @@ def runs_of_pull(world: World, policy: Policy, repository: str, number: int) -> 
     for name, profile in watched_profiles(world, policy):
         try:
             with _open(world, profile) as cluster:
-                found += [Found(profile, parse_record(text)) for text in cluster.find(tag)]
+                records, problem = readable(cluster.find(tag))
+                found += [Found(profile, record) for record in records]
+            if problem:
+                world.say(f"{name}: {problem}")
         except DispatchError as error:
             world.say(f"{name}: {error.cause}")
     return sorted(found, key=lambda item: item.record.asked_at)
@@ -222,7 +225,7 @@ def show_log(world: World, command: Logs, runs: Sequence[Found], trigger: str) -
         nothing = "It has written nothing yet." if command.task is None else no_log_of(record, command.task)
         return answered("logs", [head, "", nothing], trigger)
     body = fence(shown).replace("<!--", "<!\u200b--")
-    return answered("logs", [head, "", f"The last {count} lines{cut}{link}", "", body], trigger)
+    return answered("logs", [head, "", f"The last {'line' if count == 1 else f'{count} lines'}{cut}{link}", "", body], trigger)
 
 
 def part_name(record: RunRecord, number: int) -> str:

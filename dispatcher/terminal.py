@@ -24,7 +24,7 @@ from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import RunRecord, parse_record, readable
 from dispatcher.refusals import denied, malformed, unknown_profile
 from dispatcher.report import headline, outputs, run_report
 from dispatcher.running import no_log_of, runs_table, watched_profiles
@@ -71,7 +71,9 @@ def status(world: World, policy: Policy, sha: str, run_key: str | None) -> Outco
     for _, profile in watched_profiles(world, policy):
         cluster = world.connect(profile)
         try:
-            found = [parse_record(text) for text in cluster.find(commit_tag(sha))]
+            found, problem = readable(cluster.find(commit_tag(sha)))
+            if problem:
+                world.say(problem)
             sweep = cluster.sweep()
             sights = sights_of(sweep, profile.executor)
             for run in sweep.runs:

@@ -19,16 +19,18 @@ from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, no
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import RunRecord, advance, parse_record, repository_named, salvaged
 from dispatcher.repeating import settle
-from dispatcher.report import run_report
+from dispatcher.report import SET_ASIDE, run_report
 from dispatcher.running import watched_profiles
-from dispatcher.slurm import Sight, State
+from dispatcher.slurm import Absent, Observation, Sight, State
 from dispatcher.waiving import judge_expired
-from dispatcher.world import Outcome, World, outcome
+from dispatcher.world import Outcome, World, bug_words, outcome
 
 # A submission that has had no job for so long was interrupted: its process is gone, or it would have given the lock back.
 INTERRUPTED_SECONDS = 180
+# Stands for what was reported of a run where the look at it broke: when it breaks once more, the run is set aside.
+BROKEN = "broken"
 # For so long a run that has not been reported yet is left to the delivery that submitted it.
 SUBMITTER_SECONDS = 30
 
@@ -55,18 +57,26 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
         ended: list[tuple[Profile, RunRecord]] = []
         with one_connection_each(world) as connected:
             for name, profile in watched_profiles(world, policy):
+                news: list[Seen] = []
                 try:
-                    news = _sweep(connected, policy, profile, tally, owners)
-                    seen += news
-                    ended += [(profile, item.record) for item in news if item.record.state.ended]
+                    _sweep(connected, policy, profile, tally, owners, news)
                 except DispatchError as error:
                     tally.failed += 1
                     world.say(f"{name}: {error.cause} {error.next_step}")
+                except Exception as error:
+                    tally.failed += 1
+                    world.say(f"{name} could not be looked at to the end. This is a bug: {bug_words(error, world)}.")
+                seen += news
+                ended += [(profile, item.record) for item in news if item.record.state.ended]
             judge_expired(connected, policy)
             judge_ended(connected, policy, [record for _, record in ended])
             # Last, because it may take long: by now GitHub has heard of everything.
             for profile, record in ended:
-                kept += keep_ended(connected, connected.connect(profile), record)
+                try:
+                    kept += keep_ended(connected, connected.connect(profile), record)
+                except Exception as error:
+                    words = error.cause if isinstance(error, DispatchError) else f"this is a bug: {bug_words(error, world)}"
+                    world.say(f"The complete log of run {record.run_key} could not be kept: {words}")
         went = f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.queued} queued"
         world.say(f"{went}, {tally.failed} clusters did not answer.")
         if not follow or (tally.active == tally.ended and not tally.failed and not tally.queued):
@@ -76,10 +86,12 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
         world.clock.sleep(interval)
 
 
-def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners: dict[str, bool] | None) -> list[Seen]:
-    """One cluster, one connection, one exec → what changed. A run that cannot be reported is left as it is, for the next sweep."""
+def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners: dict[str, bool] | None, news: list[Seen]) -> None:
+    """One cluster, one connection, one exec → what changed, in `news`. What breaks at one run keeps no other from being reported.
+
+    A run that cannot be reported is left as it is, for the next sweep; one whose files break the look is set aside.
+    """
     cluster = world.connect(profile)
-    news: list[Seen] = []
     try:
         sweep = cluster.sweep()
         sights, now = sights_of(sweep, profile.executor), world.clock.now()
@@ -92,10 +104,9 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners:
                 continue
             try:
                 seen = _look_after(world, cluster, run, sights, policy, tally)
-            except DispatchError as error:
+            except Exception as error:
                 tally.failed += 1
-                world.say(f"Run {run.run_key}: {error.cause} {error.next_step}")
-                continue
+                seen = _broken(world, cluster, run, sights[run.run_key], policy, tally, error)
             news += [seen] if seen else []
         if sweep.queued:
             released = take_every_turn(policy, world, cluster)
@@ -104,7 +115,45 @@ def _sweep(world: World, policy: Policy, profile: Profile, tally: Tally, owners:
             news += released
     finally:
         cluster.close()
-    return news
+
+
+def _broken(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, policy: Policy, tally: Tally, error: Exception) -> Seen | None:
+    """A look that broke: said, and tried again; where that is of no use, the run is set aside at the second time."""
+    lasting = not isinstance(error, DispatchError) or error.code == "cluster.bad-record"
+    words = f"{error.cause} {error.next_step}" if isinstance(error, DispatchError) else f"This is a bug: {bug_words(error, world)}."
+    world.say(f"Run {run.run_key}: {words}")
+    if not lasting or not run.job_id:
+        return None
+    try:
+        if run.reported == BROKEN:
+            return _set_aside(world, cluster, run, sight, policy, tally, error)
+        cluster.save(run.run_key, cluster.records([run.run_key])[0] or "", BROKEN)
+    except Exception as again:
+        world.say(f"Run {run.run_key} stays as it is: {again.cause if isinstance(again, DispatchError) else bug_words(again, world)}")
+    return None
+
+
+def _set_aside(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, policy: Policy, tally: Tally, error: Exception) -> Seen | None:
+    """Once its job has ended: its end is said without anything that the job left behind, or, where nobody can tell where, not at all."""
+    now, lost_after = world.clock.now(), timedelta(seconds=policy.watch.lost_after)
+    record = salvaged(cluster.records([run.run_key])[0] or "")
+    if record is None:
+        gone = isinstance(sight, Absent) and run.age_seconds >= policy.watch.lost_after
+        if gone or (isinstance(sight, Observation) and sight.state.ended):
+            cluster.retire(run.run_key)
+            aside = ClusterError(
+                "cluster.set-aside", f"Run {run.run_key} is set aside: its record does not say where its end is to be reported."
+            )
+            world.say(f"{aside.cause} {aside.next_step}")
+        return None
+    record = advance(record.model_copy(update={"run_key": run.run_key, "job_id": run.job_id}), sight, now, lost_after)
+    if not record.state.ended:
+        cluster.save(run.run_key, record.to_json(), BROKEN)
+        return None
+    name = error.code if isinstance(error, DispatchError) else type(error).__name__
+    nothing: dict[str, object] = {"results": {}, "curves": (), "verdicts": (), "progress": None, "failure": None}
+    problem = f"what it left behind cannot be dealt with ({name}, {SET_ASIDE})"
+    return _said(world, cluster, policy, Seen(record.model_copy(update={**nothing, "results_problem": problem}), ""), tally)
 
 
 def _is_due(run: ActiveRun, sight: Sight, policy: Policy, now: datetime) -> bool:
@@ -130,7 +179,7 @@ def _is_ours(world: World, text: str) -> bool:
     try:
         return parse_record(text).target.repository == world.settings.repository
     except ClusterError:
-        return True
+        return repository_named(text) in (None, world.settings.repository)
 
 
 def _look_after(world: World, cluster: Cluster, run: ActiveRun, sights: Mapping[str, Sight], policy: Policy, tally: Tally) -> Seen | None:

@@ -11,6 +11,7 @@ from dispatcher.errors import Exit
 from dispatcher.ports import Archive, Clock, Cloud, Cluster, Compiler, Forge, KeptLog
 from dispatcher.profile import CloudProfile, Profile
 from dispatcher.record import RunRecord
+from dispatcher.untrusted import redact
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,8 @@ class Outcome:
 def outcome(decision: str, reason: str, exit: Exit = Exit.OK, summary: str = "", **more: str) -> Outcome:
     """An outcome without a run."""
     return Outcome(exit, {**blank_outputs(decision, reason), **more}, summary)
+
+
+def bug_words(error: Exception, world: World) -> str:
+    """An exception that nobody expected, so that it can be shown: it may hold a job's text, or half a surrogate pair."""
+    return redact(f"{type(error).__name__}: {ascii(str(error))[1:-1][:200]}", world.settings.to_hide)

@@ -251,7 +251,19 @@ def test_a_ledger_that_does_not_answer_counts_as_empty_and_is_named(code: str) -
     fakes.fail("cluster.find", code)
     ended = evaluate_gate(fakes.world, read_policy(fakes.world), 7)
     assert ended.outputs["reason-code"] == "pending"
-    assert "A ledger did not answer" in fakes.forge.check("dispatch/gate").summary
+    assert "What a ledger does not tell does not count: profile cluster" in fakes.forge.check("dispatch/gate").summary
+
+
+def test_a_record_that_cannot_be_read_hides_no_other_and_is_named() -> None:
+    fakes = Fakes()
+    on_head(fakes, state=State.SUCCEEDED)
+    fakes.cluster.add(run_record(run_key="b" * 16), tags=(commit_tag(HEAD),)).record = "{broken"
+    ended = evaluate_gate(fakes.world, read_policy(fakes.world), 7)
+    assert ended.outputs["reason-code"] == "passed"
+    summary = fakes.forge.check("dispatch/gate").summary
+    assert "What a ledger does not tell does not count: of profile cluster one cannot be read: A record in the ledger" in summary
+    fakes.cluster.runs.pop(run_record().run_key)
+    assert evaluate_gate(fakes.world, read_policy(fakes.world), 7).outputs["reason-code"] == "pending"
 
 
 @pytest.mark.parametrize("profile", [None, "executor: slurm\nacount: x\n"])

@@ -6,6 +6,8 @@ import json
 from datetime import timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dispatcher.action import OUTPUTS
 from dispatcher.configuration import read_policy
@@ -170,6 +172,146 @@ def test_one_run_that_cannot_be_reported_does_not_hold_up_the_next() -> None:
     ended = sweep(fakes)
     assert counted(ended) == {"active": 2, "changed": 1, "ended": 1, "failed": 1, "queued": 0}
     assert list(fakes.cluster.active) == ["1" * 16]
+
+
+def broken(fakes: Fakes, change: dict[str, object] | str, word: str = "COMPLETED") -> None:
+    """A run that was reported as running, whose record somebody has changed since; and beside it one that is as it should be."""
+    run = fakes.cluster.add(run_record(run_key="1" * 16, job_id="1", trigger="comment:1"), "running", word)
+    run.record = change if isinstance(change, str) else json.dumps({**json.loads(run.record), **change})
+    fakes.cluster.add(run_record(run_key="2" * 16, job_id="2", trigger="comment:2"), "running", "COMPLETED")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exit_code": "none"},
+        {"curves": [{"name": "x"}]},
+        {"reason": "a\ud800b"},
+        {"field_of_a_newer_version": 1},
+        {"steps": [1], "nodes": 3},
+    ],
+)
+def test_a_run_with_a_damaged_record_is_reported_as_failed_and_is_over(change: dict[str, object]) -> None:
+    fakes = Fakes()
+    broken(fakes, change)
+    ended = sweep(fakes)
+    assert (ended.exit, counted(ended)["ended"], counted(ended)["failed"]) == (Exit.CLUSTER, 1, 1)
+    assert fakes.cluster.active == {"1" * 16: "broken"}, "it may have been a moment's: the next sweep tries once more"
+    assert counted(sweep(fakes))["ended"] == 1
+    assert not fakes.cluster.active
+    [check] = [check for check in fakes.forge.checks.values() if check.external_id == "1" * 16]
+    assert (check.conclusion, record_of(fakes, "1" * 16).state) == ("failure", State.SUCCEEDED)
+    assert "cluster.bad-record, cluster.set-aside" in check.title
+    assert sweep(fakes).exit is Exit.OK
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None, exclude_categories=()), max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(set(RunRecord.model_fields) - {"target", "origin"})), _JSON, min_size=1, max_size=3))
+def test_whatever_stands_in_a_record_all_ends_are_said(change: dict[str, object]) -> None:
+    fakes = Fakes()
+    broken(fakes, change)
+    sweep(fakes)
+    assert "2" * 16 not in fakes.cluster.active
+    sweep(fakes)
+    assert not fakes.cluster.active
+    assert sweep(fakes).exit is Exit.OK
+
+
+@pytest.mark.parametrize("text", ["", "{broken", "[1]", "{}", '{"target": 1}', '"x"', "[" * 100_000])
+def test_a_run_that_does_not_say_whose_it_is_is_set_aside_once_it_has_ended(text: str) -> None:
+    fakes = Fakes()
+    broken(fakes, text, "RUNNING")
+    sweep(fakes)
+    sweep(fakes)
+    assert set(fakes.cluster.active) == {"1" * 16}, "while its job runs, somebody may put the record back"
+    fakes.cluster.scheduler["1"] = "COMPLETED"
+    sweep(fakes)
+    assert sweep(fakes).exit is Exit.CLUSTER
+    assert not fakes.cluster.active
+    assert any("Run 1111111111111111 is set aside" in line and "job_dir" in line for line in fakes.said)
+    assert sweep(fakes).exit is Exit.OK
+
+
+def test_a_record_of_a_newer_version_is_another_repositorys_own_affair() -> None:
+    fakes = Fakes()
+    other = run_record(target=Target(repository="other/repo", pull=7))
+    added = fakes.cluster.add(other, "running", "COMPLETED")
+    added.record = before = json.dumps({**json.loads(added.record), "field_of_a_newer_version": 1})
+    for _ in range(3):
+        assert sweep(fakes).exit is Exit.OK
+    assert (added.record, fakes.cluster.active) == (before, {KEY: "running"})
+
+
+@pytest.mark.parametrize(
+    "step", ["forge.create_check", "forge.create_comment", "cluster.fetch", "cluster.save succeeded", "cluster.retire"]
+)
+def test_a_bug_at_one_run_holds_up_no_other(step: str) -> None:
+    fakes = Fakes()
+    broken(fakes, {})
+
+    def once() -> None:
+        raise RuntimeError("half a pair \ud800, ghp_" + "x" * 36)
+
+    fakes.trace.at[step] = once
+    ended = sweep(fakes)
+    assert (ended.exit, counted(ended)["failed"], counted(ended)["ended"]) == (Exit.CLUSTER, 1, 1)
+    assert fakes.cluster.active == {"1" * 16: "broken"}
+    [said] = [line for line in fakes.said if "This is a bug: RuntimeError: half a pair" in line]
+    assert "ghp_" not in said
+    assert said.isascii()
+    assert sweep(fakes).exit is Exit.OK
+    assert not fakes.cluster.active
+    assert {check.conclusion for check in fakes.forge.checks.values()} == {"success"}
+    assert len(fakes.forge.comments) == 2
+
+
+@pytest.mark.parametrize("step", ["forge.find_checks dispatch/gate", "forge.changed_files"])
+def test_a_bug_of_the_gate_does_not_stop_a_sweep(step: str) -> None:
+    fakes = Fakes()
+    broken(fakes, {})
+    fakes.fail_with(step, RuntimeError("no"))
+    assert counted(sweep(fakes))["ended"] == 2
+    assert any("could not be written. This is a bug: RuntimeError: no." in line for line in fakes.said)
+
+
+def test_what_a_look_breaks_at_for_good_ends_as_a_failure() -> None:
+    fakes = Fakes()
+    fakes.cluster.add(run_record(), "running", "COMPLETED")
+    fakes.fail_with("cluster.fetch", RuntimeError("no"))
+    assert sweep(fakes).exit is Exit.CLUSTER
+    assert fakes.cluster.active == {KEY: "broken"}
+    sweep(fakes)
+    assert not fakes.cluster.active
+    check = fakes.forge.check(CHECK)
+    assert check.conclusion == "failure"
+    assert "what it left behind cannot be dealt with (RuntimeError, cluster.set-aside)" in check.title
+    assert "Look at `/jobs/runs/0123456789abcdef`" in fakes.forge.bodies[0]
+
+
+def test_a_moments_bug_costs_a_run_nothing() -> None:
+    fakes = Fakes()
+    fakes.cluster.add(run_record(), "running", "COMPLETED")
+    fakes.fail_with("cluster.fetch", RuntimeError("no"))
+    sweep(fakes)
+    fakes.trace.fail.clear()
+    sweep(fakes)
+    assert (fakes.forge.check(CHECK).conclusion, fakes.cluster.active) == ("success", {})
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(3)])
+def test_who_stops_a_sweep_stops_it(stop: BaseException) -> None:
+    fakes = Fakes()
+    broken(fakes, {})
+    fakes.fail_with("cluster.fetch", stop)
+    with pytest.raises(type(stop)):
+        sweep(fakes)
 
 
 def test_a_cluster_that_does_not_answer_does_not_hold_up_the_next() -> None:
