@@ -65,6 +65,8 @@ def next_attempt(record: RunRecord, retries: Retries) -> Repeats | Exhausted | N
     failure = record.failure
     if not retries.infrastructure or failure is None or not blames_machine(failure.cause):
         return None
+    if record.given_up:
+        return None
     if record.origin != "github" or not _can_be_asked_about(record) or record.stage or record.same_as:
         return None
     before = record.repeats

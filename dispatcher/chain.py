@@ -67,7 +67,7 @@ class Last:
 def continued(record: RunRecord, chain: Chain | None) -> Next | Last | None:
     """What follows the end of a run's job; None where its end is the run's, whatever the chain says."""
     most = record.resources.jobs
-    if chain is None or most < 2 or not _unfinished(record, chain):
+    if chain is None or most < 2 or record.given_up or not _unfinished(record, chain):
         return None
     # The policy may have become stricter since the run was granted, never looser.
     if len(record.earlier_jobs) + 1 >= min(most, chain.jobs):

@@ -42,7 +42,7 @@ def explained(record: RunRecord, log: str, world: World, exit_file: str = "", ba
     record = record.model_copy(update={"exit_code": _whole_status(record, exit_file)})
     by_scheduler = record.evidence not in ("", "exit file")
     who = record.evidence or "scheduler"
-    end = End(record.state, record.exit_code, record.signal, record.reason, by_scheduler, who)
+    end = End(record.state, record.exit_code, record.signal, record.reason, by_scheduler, who, record.given_up)
     found = diagnose(end, log)
     if found is not None and not found.settled and (more := batch_log()):
         found = diagnose(end, log, more)

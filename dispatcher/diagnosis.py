@@ -64,6 +64,8 @@ class End:
     reason: str = ""
     by_scheduler: bool = True
     who: str = "scheduler"
+    given_up: str = ""
+    """Why somebody had the dispatcher end it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def diagnose(end: End, log: str, batch_log: str = "") -> Diagnosis | None:
 def _by_scheduler(end: End, lines: Sequence[Line], batch: BatchLog) -> Diagnosis | None:
     """What only the scheduler knows."""
     cause = next((cause for pattern, cause in _REASONS if end.by_scheduler and pattern.search(end.reason)), None)
+    if end.state is State.CANCELLED and end.given_up:
+        return Diagnosis(_failure("cancelled-here", end.given_up, "scheduler"))
     if end.state is State.CANCELLED and _NEVER_BEGAN.match(end.reason):
         cause = "dependency"
     elif end.state is State.CANCELLED and cause is None:

@@ -133,6 +133,7 @@ CAUSES: Mapping[str, Cause] = {
             "Ask for more `mem`, or use less: fewer data loader workers, smaller shards, no second copy of a checkpoint.",
         ),
         "cancelled": (Kind.CANCELLED, _U, "", "Whoever ended it may know why."),
+        "cancelled-here": (Kind.CANCELLED, _U, "", "Nothing is wrong with it."),
         "cancelled-by-user": (
             Kind.CANCELLED,
             _U,

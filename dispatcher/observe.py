@@ -26,7 +26,7 @@ from dispatcher.measuring import follows, with_series
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
 from dispatcher.publish import publish_run
-from dispatcher.record import RunRecord, advance, parse_record
+from dispatcher.record import GIVEN_UP, RunRecord, advance, parse_record
 from dispatcher.report import Report, run_report
 from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
 from dispatcher.slurm import Absent, Observation, Sight, Sightings, Silent, State
@@ -175,7 +175,7 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
         raise ClusterError("cluster.bad-record", f"The record of run {run.run_key} in the ledger is another run's.")
     if before.log_part is not None:  # until this one writes, the newest log is that of another
         files = cluster.fetch(run.run_key, -TAIL_READ, TAIL_READ, MAX_BYTES, part=before.log_part) or files
-    record = _as_seen(before, sight, cluster, around, world, lost_after)
+    record = _given_up(_as_seen(before, sight, cluster, around, world, lost_after), files.given_up)
     if record.state.ended:
         record = _with_results(record, _results_of(cluster, record, files), world.settings.to_hide)
     if record.target.repository != world.settings.repository:
@@ -207,6 +207,14 @@ def _of_job(record: RunRecord, job_id: str) -> RunRecord:
     if job_id and record.job_id and job_id != record.job_id and record.resources.jobs > 1:
         return with_next_job(record, job_id)
     return record.model_copy(update={"job_id": job_id or record.job_id})
+
+
+def _given_up(record: RunRecord, why: str) -> RunRecord:
+    """The record with who gave its job up. What the scheduler says of a cancelled job is only under whose account that was done."""
+    if not why:
+        return record
+    why = why if re.fullmatch(GIVEN_UP, why) else "somebody gave it up here"
+    return record.model_copy(update={"given_up": why, **({"reason": why} if record.state is State.CANCELLED else {})})
 
 
 def tail_of(world: World, cluster: Cluster, record: RunRecord) -> str:

@@ -27,6 +27,8 @@ from dispatcher.wandb import RUN_PATTERN, SITE, SITE_PATTERN
 SCHEMA = 1
 # Stands for the job's id in `log_template`: the record is written before there is a job.
 JOB_ID = "0JOBID0"
+# The words of a cancellation, as we write them: they come back from the cluster, where others can write.
+GIVEN_UP = r"^[A-Za-z0-9 ,.\[\]_-]{0,200}$"
 
 
 class _Frozen(BaseModel):
@@ -130,6 +132,8 @@ class RunRecord(_Frozen):
     """The run that this one repeats."""
     repeats: Repeats | None = None
     """It repeats that one by itself, and not because a person asked."""
+    given_up: str = Field(default="", pattern=GIVEN_UP)
+    """Who gave its job up, and why, as they said before it was ended. For words alone: how it ended is the scheduler's to say."""
     followed_by: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
     """The run that repeats this one by itself."""
     not_repeated: str = Field(default="", pattern=r"^([a-z][a-z0-9.-]{0,63})?$")

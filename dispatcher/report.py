@@ -95,7 +95,7 @@ def headline(record: RunRecord, now: datetime) -> str:
         case State.OUT_OF_MEMORY:
             return f"ran out of memory{after}"
         case State.CANCELLED:
-            return f"was cancelled{after}"
+            return f"was {record.given_up}{after}" if record.given_up.startswith("cancelled") else _cancelled(record, after)
         case State.SKIPPED:
             return "was not needed"
         case State.PREEMPTED:
@@ -107,6 +107,10 @@ def headline(record: RunRecord, now: datetime) -> str:
         case State.UNKNOWN:
             return f"{job}is in a state that is not known here: {record.reason or 'no reason given'}"
     raise AssertionError(record.state)
+
+
+def _cancelled(record: RunRecord, after: str) -> str:
+    return f"was cancelled{after}{f', because {record.given_up}' if record.given_up else ''}"
 
 
 def _number_of_job(record: RunRecord) -> str:

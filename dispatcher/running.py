@@ -144,14 +144,23 @@ def end_run(item: Found, why: str, policy: Policy, world: World) -> str | None:
                 if dropped is not None:
                     report(world, cluster, policy, Seen(dropped, ""))
                     return "was taken out of the queue"
-            if item.record.same_as:
-                over = item.record.model_copy(update={"state": State.CANCELLED, "reason": why, "ended_at": world.clock.now()})
-                report(world, cluster, policy, Seen(over, ""))
-                return f"was given up; its job goes on, for run `{item.record.same_as[:8]}`"
-            said = cluster.cancel(item.record.run_key)
+            said = cluster.cancel(item.record.run_key, why)
+            if said.others:
+                report(world, cluster, policy, Seen(left(item.record, why, world), ""))
+                return f"was given up; its job goes on, for {goes_on_for(said.others)}"
     except DispatchError as error:
         return f"could not be ended: {neutralise(error.cause, 300)}"
     return None if said.status == 0 else f"could not be ended: {neutralise(said.stderr or said.stdout, 500)}"
+
+
+def left(record: RunRecord, why: str, world: World) -> RunRecord:
+    """The end of a run whose job goes on for others."""
+    return record.model_copy(update={"state": State.CANCELLED, "reason": why, "given_up": why, "ended_at": world.clock.now()})
+
+
+def goes_on_for(others: Sequence[str]) -> str:
+    """Whose job it is now, in Markdown."""
+    return f"run{'s' if len(others) > 1 else ''} {', '.join(f'`{key[:8]}`' for key in others)}"
 
 
 def which(found: Sequence[RunRecord], wanted: str | None, trigger: str, world: World, verb: str, of: str = "") -> Answer:

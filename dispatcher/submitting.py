@@ -114,8 +114,9 @@ def _locked(
     # Only a run that nobody has begun before can have no check and no comment yet.
     fresh = not claim.resumed and world.settings.first_delivery
     found = _earlier(job, policy, world, cluster)
-    if found is not None:
-        return _taken_over(job, record, found, world, cluster, fresh)
+    beginning = _taken_over(job, record, found, world, cluster, fresh) if found is not None else None
+    if beginning is not None:
+        return beginning
     record = _pending_check(record, world, look_first=not fresh)
     try:
         compiled = compile_job(job, world)
@@ -166,16 +167,21 @@ def _earlier(job: JobPlan, policy: Policy, world: World, cluster: Cluster) -> Ea
     return earlier(job, records, policy, world.clock.now())
 
 
-def _taken_over(job: JobPlan, record: RunRecord, found: Earlier, world: World, cluster: Cluster, fresh: bool) -> Beginning:
-    """Nothing is submitted: the run has what the earlier one has. The head is compared all the same."""
+def _taken_over(job: JobPlan, record: RunRecord, found: Earlier, world: World, cluster: Cluster, fresh: bool) -> Beginning | None:
+    """Nothing is submitted: the run has what the earlier one has. The head is compared all the same.
+
+    None where that one has been given up since: then it is run by itself.
+    """
     moved = _moved(job.grant, world)
     if moved is not None:
         cluster.abandon(job.run_key)
         return NotBegun(job, denied(moved, job.grant.trigger))
     taken = taken_over(record, found, world.clock.now())
+    if cluster.adopt(job.run_key, found.record.run_key, taken.to_json()) is None:
+        world.say(f"Run {found.record.run_key} with the same content has just been given up.")
+        return None
     how = "has ended well" if isinstance(found, Reused) else "goes on"
     world.say(f"Run {found.record.run_key} with the same content {how}: nothing is submitted.")
-    cluster.adopt(job.run_key, found.record.run_key, taken.to_json())
     return Begun(job, taken, cluster, fresh)
 
 

@@ -19,7 +19,7 @@ from dispatcher.following import exit_of
 from dispatcher.grammar import Malformed, Run, Sweep
 from dispatcher.grouping import group_records
 from dispatcher.loglines import CHUNK, show_new_lines
-from dispatcher.observe import Around, Seen, look, report, sight_of, sightings_of, sights_of
+from dispatcher.observe import UNREPORTED, Around, Seen, look, report, sight_of, sightings_of, sights_of
 from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
@@ -27,7 +27,7 @@ from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.record import RunRecord, parse_record, readable
 from dispatcher.refusals import denied, malformed, unknown_profile
 from dispatcher.report import headline, outputs, run_report
-from dispatcher.running import no_log_of, runs_table, watched_profiles
+from dispatcher.running import goes_on_for, left, no_log_of, runs_table, watched_profiles
 from dispatcher.slurm import Absent, Observation, State
 from dispatcher.starting import start_runs
 from dispatcher.untrusted import redact
@@ -35,6 +35,7 @@ from dispatcher.verbs import RUN_KEY, parse_words
 from dispatcher.world import Outcome, World, outcome
 
 LOG_INTERVAL_SECONDS = 2.0
+BY_HAND = "cancelled at a terminal"
 
 
 def ask(world: World, policy: Policy, words: Sequence[str], sha: str, user: str, request: str, dry_run: bool) -> Outcome:
@@ -155,13 +156,27 @@ def cancel(world: World, policy: Policy, run_key: str) -> Outcome:
         if record.state is State.QUEUED:
             return _unqueued(record, policy, world, cluster)
         after = _end_what_follows(record, policy, world, cluster)
-        said = cluster.cancel(record.run_key)
+        said = cluster.cancel(record.run_key, BY_HAND)
+        if said.others:
+            return _left(record, said.others, policy, world, cluster)
     finally:
         cluster.close()
     if said.status != 0:
         raise ClusterError("cluster.failed", f"The job could not be ended: {redact(said.stderr or said.stdout)[:500]}")
     told = {**outputs(record, record.log_url), "decision": "cancelled", "reason-code": "cancelled", "comment-url": ""}
     return Outcome(Exit.OK, told, f"Job {record.job_id} of run {record.run_key} is being ended{after}.", record)
+
+
+def _left(record: RunRecord, others: Sequence[str], policy: Policy, world: World, cluster: Cluster) -> Outcome:
+    """Its job goes on for others. What was asked for on GitHub is reported there by the next sweep."""
+    over = left(record, BY_HAND, world)
+    if record.origin == "github":
+        cluster.save(over.run_key, over.to_json(), UNREPORTED)
+    else:
+        report(world, cluster, policy, Seen(over, ""))
+    told = {**outputs(over, over.log_url), "decision": "cancelled", "reason-code": "cancelled", "comment-url": ""}
+    goes_on = goes_on_for(others).replace("`", "")
+    return Outcome(Exit.OK, told, f"Run {record.run_key} is given up; its job {record.job_id} goes on, for {goes_on}.", over)
 
 
 def _end_what_follows(record: RunRecord, policy: Policy, world: World, cluster: Cluster) -> str:
@@ -177,11 +192,11 @@ def _ends(record: RunRecord, policy: Policy, world: World, cluster: Cluster) -> 
     """Whether a stage could be taken out of the queue, or its job be ended. What GitHub has a check for is left to its own sweep there."""
     try:
         if record.state is State.QUEUED and record.origin != "github":
-            dropped = drop(record, "cancelled at a terminal", world, cluster)
+            dropped = drop(record, BY_HAND, world, cluster)
             if dropped is not None:
                 report(world, cluster, policy, Seen(dropped, ""))
             return dropped is not None
-        return record.state is not State.QUEUED and cluster.cancel(record.run_key).status == 0
+        return record.state is not State.QUEUED and cluster.cancel(record.run_key, BY_HAND).status == 0
     except DispatchError:
         return False
 
@@ -191,7 +206,7 @@ def _unqueued(record: RunRecord, policy: Policy, world: World, cluster: Cluster)
     if record.origin == "github":
         words = f"Run {record.run_key} waits in the queue for pull request #{record.target.pull}."
         raise ClusterError("cluster.run-unknown", words, f"Comment `{world.settings.voice.word} cancel {record.run_key[:8]}` there.")
-    dropped = drop(record, "cancelled at a terminal", world, cluster)
+    dropped = drop(record, BY_HAND, world, cluster)
     if dropped is None:
         raise ClusterError("cluster.run-unknown", f"The turn of run {record.run_key} has just come.", "Cancel it once more.")
     report(world, cluster, policy, Seen(dropped, ""))

@@ -6,7 +6,7 @@ The logs are written for these tests, in the words in which PyTorch, CUDA, NCCL,
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dispatcher.diagnosis import Diagnosis, End, diagnose
@@ -45,6 +45,9 @@ class Case:
 
 def _ended(state: State, code: int | None = 0, signal: int | None = None, reason: str = "") -> End:
     return End(state, code, signal, reason, who="sacct")
+
+
+_BY_ROOT = _ended(State.CANCELLED, 0, 15, "cancelled by user id 0")
 
 
 def _status(code: int | None, signal: int | None = None, reason: str = "NonZeroExitCode") -> End:
@@ -184,7 +187,8 @@ CASES: tuple[Case, ...] = (
     Case("preempted", "preempted", _ended(State.PREEMPTED, 0, 15)),
     Case("node-fail", "node-failed", _ended(State.NODE_FAIL, 0, 0)),
     Case("cancelled", "cancelled-by-user", _ended(State.CANCELLED, 0, 15, "cancelled by user id 1017")),
-    Case("cancelled-by-root", "cancelled-by-root", _ended(State.CANCELLED, 0, 15, "cancelled by user id 0")),
+    Case("cancelled-here", "cancelled-here", replace(_BY_ROOT, given_up="cancelled by alice")),
+    Case("cancelled-by-root", "cancelled-by-root", _BY_ROOT),
     Case("cancelled-traceback", "cancelled", _ended(State.CANCELLED, 0, 15)),
     Case("dependency", "dependency", _ended(State.CANCELLED, 0, 0, "DependencyNeverSatisfied")),
     Case("lost", "lost", _ended(State.LOST, None, None, "the scheduler no longer knows the job")),

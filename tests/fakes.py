@@ -44,6 +44,7 @@ from dispatcher.ports import (
     Compiled,
     CompiledFile,
     FileEntry,
+    GivenUp,
     Held,
     InProgress,
     JobView,
@@ -421,6 +422,8 @@ class FakeRun:
     submission: Submission | None = None
     sent: bytes = b""
     exit_file: str = ""
+    left: str | None = None
+    """Why it was given up."""
     saved: set[str] = field(default_factory=set)
     """Where the newest job has saved something."""
 
@@ -556,8 +559,10 @@ class FakeCluster:
     def _note(self, line: str) -> None:
         self.journal.setdefault(line.partition(" ")[0], []).append(line)
 
-    def adopt(self, run_key: str, other: str, record: str) -> str:
+    def adopt(self, run_key: str, other: str, record: str) -> str | None:
         self.trace.add("cluster.adopt", other[:4])
+        if self.runs[other].left is not None:
+            return None
         claim, run = self.claims.pop(run_key), self.runs[other]
         self.runs[run_key] = FakeRun(record, run.job_id, claim.tags, log=run.log, results=run.results)
         self.active[run_key] = ""
@@ -611,7 +616,7 @@ class FakeCluster:
         too_big = results is not None and len(results) > abs(results_cap)
         if results is not None and too_big:
             results = results[results_cap:] if results_cap < 0 else None
-        return RunFiles(run.record, log[offset:][:log_cap], offset, size, results, too_big)
+        return RunFiles(run.record, log[offset:][:log_cap], offset, size, results, too_big, given_up=run.left or "")
 
     def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
         if run_keys:
@@ -634,9 +639,15 @@ class FakeCluster:
         self.trace.add("cluster.retire")
         self.active.pop(run_key, None)
 
-    def cancel(self, run_key: str) -> CommandOutput:
+    def cancel(self, run_key: str, why: str = "") -> GivenUp:
+        run = self.runs[run_key]
+        run.left = why if run.left is None else run.left
+        others = [key for key in self.active if self.runs[key].job_id == run.job_id and self.runs[key].left is None]
+        if others:
+            return GivenUp(0, "", others=tuple(others))
         self.trace.add("cluster.cancel", run_key[:4])
-        return self.cancel_says
+        run.left = run.left if self.cancel_says.status == 0 else None
+        return GivenUp(self.cancel_says.status, self.cancel_says.stdout, self.cancel_says.stderr)
 
     def probe(self, account: str, partition: str) -> tuple[Probe, ...]:
         self.trace.add("cluster.probe", f"{account} {partition}")

@@ -139,6 +139,7 @@ def run_files(answer: Answer, log_cap: int, results_cap: int) -> RunFiles | None
                 results=answer.data("results"),
                 results_too_big=length.isdigit() and int(length) > abs(results_cap),
                 job_id="" if job == "-" else job_id(job),
+                given_up=words_of(answer.text("left"), 200),
             )
     raise unclear("fetch", answer)
 

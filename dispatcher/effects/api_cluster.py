@@ -25,6 +25,7 @@ from dispatcher.ports import (
     ClaimRequest,
     Cloud,
     CommandOutput,
+    GivenUp,
     Held,
     Launched,
     NotLaunched,
@@ -192,7 +193,7 @@ class ApiCluster:
             with suppress(CloudError):
                 self._cloud.forget(files.job_id)
 
-    def cancel(self, run_key: str) -> CommandOutput:
+    def cancel(self, run_key: str, why: str = "") -> GivenUp:
         """As in `ports.Cluster`, for a job of the API.
 
         Raises:
@@ -201,8 +202,9 @@ class ApiCluster:
         files = self._ledger.fetch(run_key, BEYOND_ANY_LOG, 0, 0)
         if files is None or not files.job_id:
             raise ClusterError("cluster.run-unknown", f"Run {run_key} has no job.")
+        self._ledger.cancel(run_key, why)
         said = self._cloud.cancel(files.job_id)
-        return CommandOutput(1 if said else 0, "", said)
+        return GivenUp(1 if said else 0, "", said)
 
     def probe(self, account: str, partition: str) -> tuple[Probe, ...]:
         """As in `ports.Cluster`: what the ledger's machine says, then what the API says."""
@@ -243,7 +245,7 @@ class ApiCluster:
         """As in `ports.Cluster`."""
         self._ledger.account(line)
 
-    def adopt(self, run_key: str, other: str, record: str) -> str:
+    def adopt(self, run_key: str, other: str, record: str) -> str | None:
         """As in `ports.Cluster`."""
         return self._ledger.adopt(run_key, other, record)
 

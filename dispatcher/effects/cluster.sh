@@ -14,6 +14,7 @@
 # A turn or a commit that is not empty has the id of the run's job that has ended, and that another one is to continue: whoever finds
 # nobody behind it makes it `job` again. `jobs` has the ids of all such jobs, a line each.
 # Where jobs are started through an API (kind api), the client starts them: a commit is then the process that the client speaks to.
+#   left                    beside it: who gave the run up, and why; its job is ended when nobody else has it any more
 # Whoever renames a file away has taken the run from its holder, whose own next rename then fails: so there is one submission.
 # queue/ has an entry, SECONDS.KEY, from before a run becomes `held` until after it has its job or is dropped.
 
@@ -886,11 +887,20 @@ adopt() { # key other length record -> a claimed run has what another one has: i
         return
     fi
     job_of "$other" || { fail cluster.run-unknown "$other"; return; }
-    [ -n "$words" ] || words=$({ rm -rf "runs/$key/logs" "runs/$key/code" && mv "tmp/record.$token" "runs/$key/record.json" &&
-        ln -s "../$other/logs" "../$other/code" "../$other/exit" "runs/$key/"; } 2>&1) || words=${words:-failed}
-    rm -f "tmp/record.$token"
     # A link: when another job continues that one, it is this run's, too.
-    [ -n "$words" ] || words=$({ enlist "$key" && ln -s "../$other/job" "runs/$key/job"; } 2>&1) || words=${words:-failed}
+    [ -n "$words" ] || words=$({ mv "tmp/record.$token" "runs/$key/record.json" && enlist "$key" && ln -s "../$other/job" "runs/$key/job"; } 2>&1) || words=${words:-failed}
+    rm -f "tmp/record.$token"
+    # First it is among those who have the job, then it looks; `cancel` does both the other way round, so one of the two sees the other.
+    if [ -z "$words" ] && [ -e "runs/$other/left" ]; then
+        true >"runs/$key/left"
+        others_with "$key"
+        [ -n "$others" ] || [ "$kind" != slurm ] || limited 10 scancel "$job"
+        rm -f "runs/$key/job" "runs/$key/left" "runs/$key/record.json"
+        unlist "$key"
+        say done gone
+        return
+    fi
+    [ -n "$words" ] || words=$({ rm -rf "runs/$key/logs" "runs/$key/code" && ln -s "../$other/logs" "../$other/code" "../$other/exit" "runs/$key/"; } 2>&1) || words=${words:-failed}
     if [ -e "runs/$key/job" ]; then
         entered "$key"
         claimed=
@@ -1054,6 +1064,7 @@ fetch() {
     # Of a run with a job the record is missing only where somebody has taken it away, and that must not look like no run.
     [ -e "runs/$key/record.json" ] || [ -e "runs/$key/job" ] || { say done unknown; return; }
     show record "$key"
+    [ ! -f "runs/$key/left" ] || text left "$(head -c 1000 "runs/$key/left")"
     size=0
     case $part in
     -) log_of "$key" ;;
@@ -1122,12 +1133,31 @@ retire() {
     words=$(rm -f "active/$key" 2>&1)
     if [ -z "$words" ]; then say done; else failed "$words"; fi
 }
-cancel() {
-    IFS= read -r key <&3 || gone
+others_with() { # key -> $others, the active runs that have the job $job too and have not given it up
+    others= mine=$job
+    for file in active/*; do
+        other=${file##*/}
+        [ "$other" != "$1" ] && is_hex "$other" && [ ! -e "runs/$other/left" ] || continue
+        ! job_of "$other" || [ "$job" != "$mine" ] || others="$others$other "
+    done
+    job=$mine
+}
+cancel() { # key words: the run gives its job up, and why; unless another one has it too, the job is ended
+    IFS= read -r key <&3 && IFS= read -r why <&3 || gone
     is_hex "$key" || { fail cluster.bad-request cancel; return; }
     job_of "$key" || { fail cluster.run-unknown "$key"; return; }
-    if [ "$kind" = slurm ]; then
+    # Before anything is ended: whoever sees that end must know who wanted it, whatever becomes of us. The first one counts.
+    [ -e "runs/$key/left" ] || words=$({ printf '%s\n' "$why" >"tmp/left.$token" && mv "tmp/left.$token" "runs/$key/left"; } 2>&1) || {
+        failed "$words"
+        return
+    }
+    others_with "$key"
+    text others "$others"
+    if [ -n "$others" ] || [ "$kind" = api ]; then
+        answer_of command true
+    elif [ "$kind" = slurm ]; then
         answer_of command scancel "$job"
+        [ "$status" = 0 ] || rm -f "runs/$key/left"
     elif started "${job%%-*}" && [ "$start" = "${job##*-}" ]; then
         # the job's whole session, or at least the job
         answer_of command sh -c 'kill -TERM "-$1" 2>/dev/null || kill -TERM "$1"' sh "${job%%-*}"

@@ -35,6 +35,7 @@ from dispatcher.ports import (
     Claimed,
     ClaimRequest,
     CommandOutput,
+    GivenUp,
     Held,
     InProgress,
     NothingSaved,
@@ -243,7 +244,7 @@ class LedgerCluster:
         """As in `ports.Cluster`. `ValueError` for a line that is not printable ASCII without quotes, shorter than 2000 characters."""
         self._request("account", check_usage(line))
 
-    def adopt(self, run_key: str, other: str, record: str) -> str:
+    def adopt(self, run_key: str, other: str, record: str) -> str | None:
         """As in `ports.Cluster`."""
         data = record.encode()
         self._talk.ask("adopt", check_name(run_key, KEY, "run key"), check_name(other, KEY, "run key"), str(len(data)))
@@ -252,6 +253,8 @@ class LedgerCluster:
         match answer.words:
             case ["submitted", job]:
                 return job_id(job)
+            case ["gone"]:
+                return None
         raise unclear("adopt", answer)
 
     def history(self, name: str) -> str:
@@ -328,9 +331,12 @@ class LedgerCluster:
         """As in `ports.Cluster`."""
         self._request("retire", check_name(run_key, KEY, "run key"))
 
-    def cancel(self, run_key: str) -> CommandOutput:
-        """As in `ports.Cluster`; a local job's whole process group gets SIGTERM."""
-        return command_output(self._request("cancel", check_name(run_key, KEY, "run key")), "command")
+    def cancel(self, run_key: str, why: str = "") -> GivenUp:
+        """As in `ports.Cluster`; a local job's whole process group gets SIGTERM. Where an API has the job, it is not ended from here."""
+        answer = self._request("cancel", check_name(run_key, KEY, "run key"), words_of(why, 200))
+        said = command_output(answer, "command")
+        others = tuple(check_name(key, KEY, "run key") for key in answer.text("others").split())
+        return GivenUp(said.status, said.stdout, said.stderr, others)
 
     def probe(self, account: str, partition: str) -> tuple[Probe, ...]:
         """As in `ports.Cluster`. Names that no account or partition can have are refused as `cluster.bad-request`."""

@@ -152,6 +152,13 @@ class CommandOutput:
 
 
 @dataclass(frozen=True)
+class GivenUp(CommandOutput):
+    """What came of giving a run's job up: what ended it printed. `others` are the run keys for which it goes on; then nothing was ended."""
+
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RunFiles:
     """What a run left: the ledger's record, new log bytes from an offset (capped), its results (capped; None when absent)."""
 
@@ -163,6 +170,8 @@ class RunFiles:
     results_too_big: bool = False
     job_id: str = ""
     """The job's id as the ledger has it, which may be newer than the record; empty when there is none."""
+    given_up: str = ""
+    """Why `cancel` was asked for; empty where it was not, or where that said nothing."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +234,10 @@ class Cluster(Protocol):
     def account(self, line: str) -> None:
         """Appends one line to the usage journal; the line's first word is its month (`usage.py` writes and reads it)."""
 
-    def adopt(self, run_key: str, other: str, record: str) -> str:
+    def adopt(self, run_key: str, other: str, record: str) -> str | None:
         """Gives a claimed run the job, the code, the logs and the exit status of another one that has a job → that job's id.
+
+        None where the other one has given its job up: it may have been ended, and the run is claimed as before.
 
         It is active until it is retired, like any other; nothing is submitted.
         """
@@ -270,8 +281,11 @@ class Cluster(Protocol):
     def retire(self, run_key: str) -> None:
         """Takes a run out of active/, after GitHub has acknowledged its end."""
 
-    def cancel(self, run_key: str) -> CommandOutput:
-        """scancel for the run's job."""
+    def cancel(self, run_key: str, why: str = "") -> GivenUp:
+        """The run gives its job up. It is ended (scancel) unless another active run has it, too.
+
+        `why` (one line, for people) is kept with the run before anything is ended; of several the first one.
+        """
 
     def probe(self, account: str, partition: str) -> tuple[Probe, ...]:
         """What `doctor` wants to know."""

@@ -161,6 +161,8 @@ def test_what_has_run_is_not_run_again(stage: Stage, slurm: SlurmRig) -> None:
     assert all("### ✅" in body for body in bodies.values())
     assert "♻️" in bodies[joined.outputs["run-key"]]
 
+    _given_up_one_after_the_other(stage, slurm)
+
     stage.repo.commit("feature", {"README.md": "words\n"})
     again = stage.comment("/train")
     assert (again.outputs["job-id"], again.outputs["state"]) == (first.outputs["job-id"], "succeeded"), again
@@ -174,3 +176,24 @@ def test_what_has_run_is_not_run_again(stage: Stage, slurm: SlurmRig) -> None:
     assert queued.code == Exit.OK, queued
     checks = {one.name: one.conclusion for one in stage.repo.checks_on(sha)}
     assert checks == {"dispatch / cluster / default": "success", "dispatch/gate": "success"}, queued
+
+
+def _given_up_one_after_the_other(stage: Stage, slurm: SlurmRig) -> None:
+    """Whose job others have joined only leaves it; with the last one it ends, and that is nobody's but who asked for it (not root's)."""
+    begun, joined = (stage.comment("/train steps=400 pause=0.5") for _ in range(2))
+    job = begun.outputs["job-id"]
+    assert joined.outputs["job-id"] == job
+    slurm.wait_for_state(job, "RUNNING")
+    left = stage.comment(f"/train cancel {begun.outputs['run-key'][:8]}")
+    assert f"its job goes on, for run `{joined.outputs['run-key'][:8]}`" in stage.answers[-1], left
+    slurm.wait_for_state(job, "RUNNING")
+    ended = stage.comment(f"/train cancel {joined.outputs['run-key'][:8]}")
+    assert ended.outputs["reason-code"] == "cancelled", ended
+    slurm.wait_for_state(job, "CANCELLED")
+    swept = stage.run("watch")
+    assert swept.code == Exit.OK, swept
+    for run in (begun, joined):
+        body = next(body for body in stage.answers if f"run {run.outputs['run-key']}" in body)
+        assert "### 🛑 train · cluster · was cancelled by alice" in body
+        assert "administrators" not in body
+        assert "looks like the machine" not in body

@@ -17,7 +17,7 @@ from dispatcher.effects.channel import Channel, LocalShell
 from dispatcher.effects.conversation import Conversation, command, program
 from dispatcher.effects.ledger import LedgerCluster, open_local
 from dispatcher.errors import CATALOGUE, ClusterError, GitError
-from dispatcher.ports import AlreadySubmitted, Claimed, ClaimRequest, InProgress, Part, Refused, Submitted
+from dispatcher.ports import AlreadySubmitted, Claimed, ClaimRequest, GivenUp, InProgress, Part, Refused, Submitted
 from dispatcher.series import READ_BYTES
 from tests.conftest import missing
 from tests.integration.clusters import KEY, SYSTEM_PATH, TREE, Tree, claim_request, environment, local, script, submission, submit
@@ -945,6 +945,55 @@ def test_what_is_remembered_under_every_shell(shell: str, job_dir: Path, slurm_l
     (job_dir / "history" / name).write_text("".join(f"{number:09d}\n" for number in range(110_000)))
     newest = cluster.history(name).splitlines()
     assert (newest[-1], len(newest[0])) == ("000109999", 9)
+    cluster.close()
+
+
+def test_a_shared_job_is_ended_by_the_last_who_leaves_it_under_every_shell(shell: str, job_dir: Path, slurm_like: PretendSlurm) -> None:
+    cluster = local(job_dir, "slurm", with_path(slurm_like, shell))
+    assert submit(cluster) == Submitted("1000")
+    others = ("e" * 16, "f" * 16)
+    for other in others:
+        cluster.claim(ClaimRequest(other, TREE.digest, "group-1", ()))
+        assert cluster.adopt(other, KEY, "{}") == "1000"
+
+    def ended() -> bool:
+        return "scancel 1000" in slurm_like.calls
+
+    assert cluster.cancel(KEY, "cancelled by alice").others == others
+    cluster.retire(KEY)
+    late = "d" * 16
+    claimed = cluster.claim(ClaimRequest(late, TREE.digest, "group-1", ("content-2",)))
+    assert isinstance(claimed, Claimed)
+    assert cluster.adopt(late, KEY, "{}") is None, "nobody joins what was given up"
+    assert not ended()
+    assert [run.run_key for run in cluster.sweep().runs] == list(others)
+    assert cluster.find("content-2") == ()
+    cluster.abandon(late)
+    assert cluster.cancel(others[0], "a newer commit was pushed").others == (others[1],)
+    assert not ended()
+    assert (cluster.cancel(others[1], "two\nlines"), ended()) == (GivenUp(0, ""), True)
+    for key, why in ((KEY, "cancelled by alice"), (others[0], "a newer commit was pushed"), (others[1], "two lines")):
+        files = cluster.fetch(key, 0, 0, 0)
+        assert files is not None
+        assert files.given_up == why
+    cluster.cancel(KEY, "cancelled by bob")
+    files = cluster.fetch(KEY, 0, 0, 0)
+    assert files is not None
+    assert files.given_up == "cancelled by alice", "whoever was first"
+    cluster.close()
+
+
+def test_who_joins_what_nobody_wants_any_more_ends_it_and_is_claimed_as_before(job_dir: Path, slurm_like: PretendSlurm) -> None:
+    """The other one left without seeing us: one of the two has to end the job."""
+    cluster = local(job_dir, "slurm", with_path(slurm_like))
+    assert submit(cluster) == Submitted("1000")
+    (job_dir / "runs" / KEY / "left").write_text("cancelled by alice\n")
+    other = "f" * 16
+    claimed = cluster.claim(claim_request(other, TREE))
+    assert isinstance(claimed, Claimed)
+    assert cluster.adopt(other, KEY, "{}") is None
+    assert "scancel 1000" in slurm_like.calls
+    assert cluster.submit(submission(claimed, other)) == Submitted("1001")
     cluster.close()
 
 

@@ -13,7 +13,7 @@ from dispatcher.event import CheckEvent, ClosedEvent, DraftEvent, Event, LabelEv
 from dispatcher.flow import handle
 from dispatcher.plan import commit_tag, pull_tag
 from dispatcher.ports import CommandOutput
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import RunRecord, Target, parse_record
 from dispatcher.slurm import State
 from dispatcher.watching import watch
 from dispatcher.world import Outcome
@@ -42,7 +42,7 @@ def told(ended: Outcome) -> tuple[str, str]:
 
 def with_runs(fakes: Fakes, *runs: tuple[str, str, State]) -> None:
     """Runs of the pull request: the beginning of the key, the commit, the state."""
-    for number, (key, sha, state) in enumerate(runs, 1):
+    for number, (key, sha, state) in enumerate(runs, 1 + len(fakes.cluster.runs)):
         record = run_record(run_key=key + "0" * 12, job_id=str(number), sha=sha, state=state, trigger=f"comment:{number}")
         word = {State.PENDING: "PENDING", State.RUNNING: "RUNNING"}.get(state, "FAILED")
         reported = None if state.ended else state.value
@@ -74,6 +74,21 @@ def test_runs_of_an_older_head(superseded: str, cancelled: list[str]) -> None:
     assert ("a newer commit was pushed" in ended.summary) == bool(cancelled)
     # The gate is pending before anybody looks for runs to end.
     assert fakes.steps.index("forge.create_check dispatch/gate in_progress") < fakes.steps.index((cancelled or ["compiler.close"])[0])
+
+
+def test_whose_job_others_have_joined_only_leaves_it() -> None:
+    fakes = world(superseded="cancel")
+    with_runs(fakes, ("1111", OTHER, State.RUNNING))
+    joined = parse_record(fakes.cluster.runs["1111" + "0" * 12].record).model_copy(
+        update={"run_key": "2222" + "0" * 12, "same_as": "1111" + "0" * 12, "target": Target(repository=REPOSITORY, pull=8)}
+    )
+    fakes.cluster.add(joined, "running", "RUNNING")
+    handle(PUSH, fakes.world)
+    first, second = records(fakes)
+    assert fakes.trace.of("cluster.cancel") == []
+    assert (first.state, first.reason, second.state) == (State.CANCELLED, "a newer commit was pushed", State.RUNNING)
+    assert list(fakes.cluster.active) == [second.run_key]
+    assert any("### 🛑 train · cluster · was cancelled, because a newer commit was pushed" in body for body in fakes.forge.bodies)
 
 
 def test_the_event_of_an_older_push_that_comes_late_ends_no_run_of_the_head() -> None:

@@ -180,6 +180,72 @@ def test_who_gives_up_an_attached_run_does_not_end_the_others_job() -> None:
     assert f"its job goes on, for run `{first.run_key[:8]}`" in fakes.forge.bodies[-1]
 
 
+def test_a_job_goes_on_until_the_last_of_its_runs_has_left() -> None:
+    fakes = Fakes(REUSING)
+    first = ended(fakes)
+    second, third = asked(fakes), asked_too(fakes, 61)
+    assert second is not None
+    handle(comment_event(f"/train cancel {first.run_key}", comment_id=70), fakes.world)
+    assert fakes.trace.of("cluster.cancel") == []
+    assert list(fakes.cluster.active) == [second.run_key, third.run_key]
+    told = parse_record(fakes.cluster.runs[first.run_key].record)
+    assert (told.state, told.given_up) == (State.CANCELLED, "cancelled by alice")
+    assert f"its job goes on, for runs `{second.run_key[:8]}`, `{third.run_key[:8]}`" in fakes.forge.bodies[-1]
+    assert asked(fakes, comment=62) is None, "what somebody has given up is joined by nobody"
+    fakes.trace.steps.clear()
+    for run in (second, third):
+        assert fakes.trace.of("cluster.cancel") == []
+        handle(comment_event(f"/train cancel {run.run_key}", comment_id=71), fakes.world)
+    assert fakes.trace.of("cluster.cancel") == [f"cluster.cancel {third.run_key[:4]}"]
+
+
+def asked_too(fakes: Fakes, comment: int) -> RunRecord:
+    """One more that joins."""
+    handle(comment_event("/train", comment_id=comment), fakes.world)
+    record = parse_record(list(fakes.cluster.runs.values())[-1].record)
+    fakes.trace.steps.clear()
+    assert record.same_as
+    return record
+
+
+def test_what_is_given_up_while_somebody_joins_is_run_once_more() -> None:
+    fakes = Fakes(REUSING)
+    first = ended(fakes)
+    fakes.cluster.runs[first.run_key].left = "cancelled by alice"
+    handle(comment_event("/train", comment_id=60), fakes.world)
+    assert (len(fakes.trace.of("cluster.adopt")), len(fakes.trace.of("cluster.submit"))) == (1, 1)
+    record = parse_record(list(fakes.cluster.runs.values())[-1].record)
+    assert (record.same_as, record.job_id != first.job_id) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("word", "why", "state", "words"),
+    [
+        ("CANCELLED by 0", "cancelled by alice", State.CANCELLED, "was cancelled by alice"),
+        ("CANCELLED by 1001", "the pull request was closed", State.CANCELLED, "because the pull request was closed"),
+        ("CANCELLED by 0", "<img> @all [x](y)", State.CANCELLED, "because somebody gave it up here"),
+        ("COMPLETED", "cancelled by alice", State.SUCCEEDED, "passed"),
+        ("FAILED", "cancelled by alice", State.FAILED, "failed with exit code 1"),
+        ("TIMEOUT", "cancelled by alice", State.TIMEOUT, "was ended at its time limit"),
+        ("NODE_FAIL", "cancelled by alice", State.NODE_FAIL, "was ended by the failure of a node"),
+    ],
+)
+def test_who_gave_it_up_is_said_and_the_scheduler_says_how_it_ended(word: str, why: str, state: State, words: str) -> None:
+    """Whoever asked for the end may have died right after that; and what wants to be run again by itself is not."""
+    fakes = Fakes(REUSING + "retries: { infrastructure: 2 }\n")
+    first = ended(fakes)
+    fakes.cluster.runs[first.run_key].left = why
+    fakes.cluster.scheduler[first.job_id] = word
+    watch(fakes.world, read_policy(fakes.world))
+    record = parse_record(fakes.cluster.runs[first.run_key].record)
+    assert record.state is state
+    body = next(body for body in fakes.forge.bodies if first.run_key in body)
+    assert words in body.splitlines()[0]
+    assert "cancelled by the cluster" not in body
+    assert ("looks like" in body) is (state is State.NODE_FAIL)
+    assert (len(fakes.cluster.runs), record.followed_by) == (1, "")
+
+
 def test_a_run_that_is_tried_again_is_run() -> None:
     fakes = Fakes(REUSING)
     ended(fakes, **DONE)
