@@ -92,9 +92,8 @@ def _kept(world: World, cluster: Cluster, record: RunRecord, part: int | None, m
 def _fill(world: World, cluster: Cluster, record: RunRecord, part: int | None, kept: KeptLog, size: int, most: int) -> None:
     """Everything up to `size`, where it stood when the run had ended; of more than `most` the two ends."""
     half = most // 2
-    offset, _ = show_new_lines(
-        world, cluster, record.run_key, kept.offset, True, part, kept.reached, until=size if size <= most else min(half, size)
-    )
+    end = size if size <= most else min(half, size)
+    offset, _ = show_new_lines(world, cluster, record.run_key, kept.offset, True, part, kept.reached, until=end, mark=kept.mark)
     if size <= most:
         return
     goes_on = _next_line(cluster, record.run_key, max(size - half, offset), part)

@@ -33,7 +33,9 @@ def keep_log(world: World, policy: Policy, run_key: str, follow: bool, task: int
             over = is_over(cluster, record)
             newer = newer_log(cluster, record) if task is None else None
             last = over or newer is not None
-            offset, _ = show_new_lines(quiet, cluster, record.run_key, kept.offset, last=last, part=part, reached=kept.reached)
+            offset, _ = show_new_lines(
+                quiet, cluster, record.run_key, kept.offset, last=last, part=part, reached=kept.reached, mark=kept.mark
+            )
             if last or not follow:
                 break
             world.clock.sleep(LOG_INTERVAL_SECONDS)

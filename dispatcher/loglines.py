@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from hashlib import sha256
 
 from dispatcher.ports import Cluster
 from dispatcher.untrusted import redact
 from dispatcher.world import World
 
 CHUNK = 256 * 1024
+# By so many bytes before an offset it is known whether a file is the one of last time.
+MARK_BYTES = 256
 # A private key is longer than a line: of one that has begun so much is waited for.
 KEY_BYTES = 16 * 1024
 _KEY_BEGINS = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
@@ -27,35 +30,46 @@ def show_new_lines(
     offset: int,
     last: bool = False,
     part: int | None = None,
-    reached: Callable[[int], None] = lambda offset: None,
+    reached: Callable[[int, str], None] = lambda offset, mark: None,
     until: int | None = None,
+    mark: str = "",
 ) -> tuple[int, bool]:
     """Every whole line of the log (or that of a part) beyond `offset`, masked; with `last` the rest too → the next offset, whether it grew.
 
     Whole lines, because what masks a secret and what disarms a workflow command looks at one: half of it could be completed later.
     For the same reason a private key that has begun is waited for. A file that shrank (rotated, truncated, a requeued job's new one) is
-    read from its beginning again. `reached` hears of each piece; none begins at `until` or behind it.
+    read from its beginning again, and so is one that is longer already, where `mark` says what stood before `offset`. `reached` hears of
+    each piece: the offset behind it, and its mark, a digest that tells nothing of the log. None begins at `until` or behind it.
     """
     grown = False
     while until is None or offset < until:
-        files = cluster.fetch(run_key, offset, CHUNK, 0, part=part)
+        back = min(MARK_BYTES, offset) if mark else 0
+        files = cluster.fetch(run_key, offset - back, back + CHUNK, 0, part=part)
         if files is None:
             return offset, grown
-        if files.log_size < offset:
-            world.say("The log was truncated; it goes on from its beginning.")
-            offset = 0
+        if files.log_size < offset or (back and _mark(files.log[:back]) != mark):
+            how = "truncated" if files.log_size < offset else "replaced"
+            world.say(f"The log was {how}; it goes on from its beginning.")
+            offset, mark = 0, ""
             continue
-        whole = max(files.log.rfind(b"\n"), files.log.rfind(b"\r")) + 1
+        log = files.log[back:]
+        whole = max(log.rfind(b"\n"), log.rfind(b"\r")) + 1
         if not (last and files.log_offset + len(files.log) >= files.log_size):
-            whole = _before_half_a_key(files.log[:whole])
-        new = files.log[:whole] or (files.log if last or len(files.log) >= CHUNK else b"")
+            whole = _before_half_a_key(log[:whole])
+        new = log[:whole] or (log if last or len(log) >= CHUNK else b"")
         if not new:
             return offset, grown
         text = redact(new.decode("utf-8", "replace"), world.settings.to_hide)
         world.show_log((text if whole else text + "\n").encode())
-        offset, grown = files.log_offset + len(new), True
-        reached(offset)
+        offset, grown = files.log_offset + back + len(new), True
+        read = files.log[: back + len(new)]
+        mark = _mark(read[-MARK_BYTES:]) if len(read) >= min(MARK_BYTES, offset) else ""
+        reached(offset, mark)
     return offset, grown
+
+
+def _mark(end: bytes) -> str:
+    return sha256(end).hexdigest()
 
 
 def _before_half_a_key(log: bytes) -> int:

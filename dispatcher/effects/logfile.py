@@ -26,22 +26,23 @@ class LogFile:
 
     def __init__(self, path: Path, name: str, spare: int = 0) -> None:
         self._path, self._state, self._name, self._spare = path, path.with_name(path.name + ".state"), name, spare
-        self.offset, size = self._known()
+        self.offset, size, self.mark = self._known()
         try:
             with path.open("r+b" if size else "wb") as file:
                 file.truncate(size)
         except OSError as error:
             raise self._cannot(error) from None
 
-    def _known(self) -> tuple[int, int]:
-        """How far the cluster's file is here, and how long ours is for that."""
+    def _known(self) -> tuple[int, int, str]:
+        """How far the cluster's file is here, how long ours is for that, and the mark there."""
         try:
             state = json.loads(self._state.read_text(encoding="utf-8"))
             offset, size = int(state["offset"]), int(state["size"])
-            known = state["log"] == self._name and offset >= 0 and 0 < size <= self._path.stat().st_size
+            mark = state.get("mark", "")  # an earlier version remembered none
+            known = isinstance(mark, str) and state["log"] == self._name and offset >= 0 and 0 < size <= self._path.stat().st_size
         except (OSError, ValueError, KeyError, TypeError):
-            return 0, 0
-        return (offset, size) if known else (0, 0)
+            return 0, 0, ""
+        return (offset, size, mark) if known else (0, 0, "")
 
     def write(self, text: bytes) -> None:
         """Adds to the end."""
@@ -53,12 +54,12 @@ class LogFile:
         except OSError as error:
             raise self._cannot(error) from None
 
-    def reached(self, offset: int) -> None:
+    def reached(self, offset: int, mark: str) -> None:
         """Remembers it, whole or not at all."""
-        self.offset = offset
+        self.offset, self.mark = offset, mark
         new = self._state.with_name(self._state.name + ".new")
         try:
-            state = {"log": self._name, "offset": offset, "size": self._path.stat().st_size}
+            state = {"log": self._name, "offset": offset, "size": self._path.stat().st_size, "mark": mark}
             new.write_text(json.dumps(state), encoding="utf-8")
             new.replace(self._state)
         except OSError as error:

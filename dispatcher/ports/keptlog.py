@@ -12,11 +12,15 @@ class KeptLog(Protocol):
     def offset(self) -> int:
         """Bytes of the cluster's file that are here; as masked text they may be more or fewer."""
 
+    @property
+    def mark(self) -> str:
+        """By which what stood before that offset is known again (`loglines.py`); empty where nothing was remembered."""
+
     def write(self, text: bytes) -> None:
         """Adds what has come."""
 
-    def reached(self, offset: int) -> None:
-        """Remembers how far it is, so that whoever comes next goes on from here."""
+    def reached(self, offset: int, mark: str) -> None:
+        """Remembers how far it is, and the mark there, so that whoever comes next goes on from here."""
 
     def finished(self) -> None:
         """It is whole: nobody has to go on."""

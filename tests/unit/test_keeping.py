@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -61,6 +62,37 @@ def test_a_log_that_was_truncated_goes_on_from_its_beginning(tmp_path: Path) -> 
     kept(fakes, path)
     assert path.read_bytes() == b"first start\nsecond\n"
     assert "The log was truncated; it goes on from its beginning." in fakes.said
+
+
+@pytest.mark.parametrize("first", [b"first start\n", LINES])
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_log_that_was_replaced_by_a_longer_one_loses_nothing(first: bytes, follow: bool, tmp_path: Path) -> None:
+    fakes, path = running(first), tmp_path / "train.log"
+    second = LINES.replace(b"step", b"mile") * 2
+
+    def replaced() -> None:
+        fakes.cluster.runs[KEY].log = second
+        fakes.cluster.scheduler["100"] = "COMPLETED"
+
+    if follow:
+        fakes.cluster.before_sweep = [lambda: None, lambda: None, replaced]
+    else:
+        kept(fakes, path)
+        replaced()
+    kept(fakes, path, follow)
+    assert path.read_bytes() == first + second
+    assert "The log was replaced; it goes on from its beginning." in fakes.said
+
+
+def test_what_an_earlier_version_kept_goes_on_where_it_was(tmp_path: Path) -> None:
+    fakes, path = running(b"one\ntwo\n"), tmp_path / "train.log"
+    path.write_bytes(b"one\n")
+    (tmp_path / "train.log.state").write_text(json.dumps({"log": KEY, "offset": 4, "size": 4}))
+    kept(fakes, path)
+    assert path.read_bytes() == b"one\ntwo\n"
+    fakes.cluster.runs[KEY].log += b"three\n"
+    kept(fakes, path)
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
 
 
 @pytest.mark.parametrize("state", ["", "[]", '{"log": 1}', '{"log": "1111000011110000", "offset": -1, "size": 4}'])
