@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from dispatcher.sections import Retries
 
 MOST_RETRIES = 10
+PATIENCE = timedelta(hours=6)
+"""So long after a run's end what is down is tried again by itself; what is down for longer needs a person."""
 _RETRY = re.compile(r"retry:[0-9]{1,3}:[0-9a-f]{16}(?::(?P<origin>.+))?", re.DOTALL)
 _NODE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _ONE_NODE = re.compile(_NODE)

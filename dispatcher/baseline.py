@@ -1,7 +1,7 @@
 """The default branch's runs, as the ledger remembers them (one JSON line each) ↔ what later runs are compared with.
 
-Median and median absolute deviation, so that one bad run neither moves the baseline nor hides a change. An acceptance
-(`baseline accept`) is a line too: what came before it no longer counts, and who made it, when and why stays readable.
+The median, so that one bad run does not move the baseline; how far a run may be from it says `noise.py`. An acceptance (`baseline
+accept`) is a line too: what came before it no longer counts, and who made it, when and why is said where it is compared with.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from dispatcher.noise import Noise, noise_of
 from dispatcher.overlay import RunCurve
 from dispatcher.phrases import plural
 from dispatcher.record import RunRecord
 from dispatcher.series import MOST_CURVES, Curve
 from dispatcher.thresholds import Compared
+from dispatcher.untrusted import printable
 
 LINE_LIMIT = 32_000
 """Characters of a line; of a run with more than fits first its curves are forgotten, then metrics."""
 # What trains computes with no more digits (float32 has seven), and every comparison reads all lines.
 _DIGITS = 8
-# A normal distribution's standard deviation is so many median absolute deviations: https://en.wikipedia.org/wiki/Median_absolute_deviation
-TO_DEVIATION = 1.4826
-# The MAD of few values is too small on average. Factors for 2 to 9 values: Croux & Rousseeuw, "Time-efficient algorithms for two
-# highly robust estimators of scale", 1992; beyond them n / (n - 0.8).
-_SMALL = {2: 1.196, 3: 1.495, 4: 1.363, 5: 1.206, 6: 1.200, 7: 1.140, 8: 1.129, 9: 1.107}
+SETTLED = 3
+"""So many runs of the default branch after an acceptance are the baseline again; until then it is the accepted run alone."""
+WINDOW = 10
+_WHY_SHOWN = 80
 
 
 def _readable_curves(value: Any) -> Any:
@@ -57,6 +58,13 @@ class Remembered(BaseModel):
     curves: Annotated[tuple[Curve, ...], BeforeValidator(_readable_curves)] = ()
     by: str = Field(default="", max_length=200)
     why: str = Field(default="", max_length=1000)
+    same_as: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+    """The run that measured it, where this one took over another's end: one measurement, however many commits it stands for."""
+
+    @property
+    def measured_by(self) -> str:
+        """The run whose measurement it is."""
+        return self.same_as or self.run_key
 
     def curve(self, metric: str) -> RunCurve | None:
         """The metric's curve, and that it is this run's; None when it has none."""
@@ -75,49 +83,86 @@ class History:
         """The newest acceptance."""
         return next((entry for entry in reversed(self.entries) if entry.kind == "accepted"), None)
 
-    @property
-    def counting(self) -> tuple[Remembered, ...]:
-        """What makes the baseline: the newest acceptance, and every run of the default branch after it."""
-        found: list[Remembered] = []
-        for entry in reversed(self.entries):
-            found.append(entry)
-            if entry.kind == "accepted":
-                break
-        return tuple(reversed(found))
-
     def rolling(self, metric: str, window: int) -> Compared | None:
-        """The median of the metric's last values and how they scatter; None when there is none."""
-        entries = [entry for entry in self.counting if metric in entry.metrics][-window:]
-        values = [entry.metrics[metric] for entry in entries]
-        if not values:
-            return None
-        middle = median(values)
-        words = f"the median of {plural(len(values), 'run')} of the default branch"
-        if len(values) == 1:
-            [only] = entries
-            words = f"the accepted run {only.run_key[:8]} (by {only.by})" if only.kind == "accepted" else "the default branch's only run"
-        return Compared(middle, _deviation(values, middle), words, _nearest(metric, middle, entries))
+        """What the next run is compared with, from the metric's last `window` values; None when there is none.
 
-    def of_commit(self, sha: str, metric: str) -> Compared | None:
-        """The newest run of one commit."""
+        An acceptance is what the team has said is right: it is never mixed with other values. It counts alone until `SETTLED` runs of the
+        default branch have come after it, then these count, without it. How much such runs scatter by themselves, runs of one kind say:
+        those before the acceptance, by their relative deviation, for as long as it counts alone.
+        """
+        kinds = self._kinds(metric)
+        newest = kinds[-1]
+        if newest.begins is not None and len(newest.runs) < SETTLED:
+            accepted = newest.begins
+            value = accepted.metrics[metric]
+            return _compared(value, _noise(kinds[:-1], metric, window), 1, _accepted_words(accepted), accepted.curve(metric))
+        entries = newest.runs[-window:]
+        if not entries:
+            return None
+        middle = median(entry.metrics[metric] for entry in entries)
+        only = len(entries) == 1
+        words = "the default branch's only run" if only else f"the median of {plural(len(entries), 'run')} of the default branch"
+        # A window of one is a wish for the last run's value, not for knowing nothing of the noise.
+        noise = _noise((newest,), metric, max(window, SETTLED))
+        return _compared(middle, noise, len(entries), words, _nearest(metric, middle, entries))
+
+    def of_commit(self, sha: str, metric: str, window: int = WINDOW) -> Compared | None:
+        """The newest run of one commit; its noise is that of the default branch's runs around it."""
         found = next((entry for entry in reversed(self.entries) if entry.sha == sha and metric in entry.metrics), None)
         if found is None:
             return None
-        return Compared(found.metrics[metric], 0.0, f"the merge base's run ({sha[:7]})", found.curve(metric))
+        kinds = self._kinds(metric)
+        measured = found.measured_by
+        place = next((at for at, kind in enumerate(kinds) if any(run.measured_by == measured for run in kind.runs)), len(kinds) - 1)
+        words = f"the merge base's run ({sha[:7]})"
+        return _compared(found.metrics[metric], _noise(kinds[: place + 1], metric, window), 1, words, found.curve(metric))
+
+    def _kinds(self, metric: str) -> tuple[_Kind, ...]:
+        """The runs that have the metric, parted by the acceptances that have it; of one measurement, only the first line."""
+        kinds = [_Kind(None, ())]
+        measured: set[str] = set()
+        for entry in self.entries:
+            if metric not in entry.metrics:
+                continue
+            if entry.kind == "accepted":
+                kinds.append(_Kind(entry, ()))
+            elif entry.measured_by not in measured:
+                measured.add(entry.measured_by)
+                kinds[-1] = _Kind(kinds[-1].begins, (*kinds[-1].runs, entry))
+        return tuple(kinds)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Runs of the default branch that may be compared with one another, and the acceptance that they come after."""
+
+    begins: Remembered | None
+    runs: tuple[Remembered, ...]
+
+
+def _noise(kinds: Sequence[_Kind], metric: str, window: int) -> Noise | None:
+    """That of the newest kind which has enough runs to tell."""
+    found = (noise_of([run.metrics[metric] for run in kind.runs[-window:]]) for kind in reversed(kinds))
+    return next((noise for noise in found if noise is not None), None)
+
+
+def _compared(value: float, noise: Noise | None, centre: int, words: str, curve: RunCurve | None) -> Compared:
+    if noise is None:
+        return Compared(value, 0.0, words, curve, None)
+    return Compared(value, noise.at(value), words, curve, noise.deviations(centre))
+
+
+def _accepted_words(entry: Remembered) -> str:
+    """Who, when and why, short; what is shown of it is neutralised there."""
+    why = " ".join(printable(entry.why).split())
+    why = f": {why[: _WHY_SHOWN - 1]}…" if len(why) > _WHY_SHOWN else f": {why}" if why else ""
+    return f"the accepted run {entry.run_key[:8]} (by {entry.by} on {entry.at:%Y-%m-%d}{why})"
 
 
 def _nearest(metric: str, middle: float, entries: Sequence[Remembered]) -> RunCurve | None:
     """The curve of the run that is nearest to the median, of equals the newest; None when none of the runs has one."""
     curves = [curve for entry in reversed(entries) if (curve := entry.curve(metric)) is not None]
     return min(curves, key=lambda curve: abs(curve.value - middle), default=None)
-
-
-def _deviation(values: Sequence[float], middle: float) -> float:
-    """A robust estimate of the standard deviation."""
-    count = len(values)
-    if count < 2:
-        return 0.0
-    return TO_DEVIATION * _SMALL.get(count, count / (count - 0.8)) * median(abs(value - middle) for value in values)
 
 
 def history_name(repository: str, profile: str, recipe: str) -> str:
@@ -146,7 +191,8 @@ def _readable(text: str) -> Iterator[Remembered]:
 
 def line_of(record: RunRecord, at: datetime) -> str:
     """A run of the default branch, for the ledger."""
-    return _line(Remembered(run_key=record.run_key, sha=record.sha, at=at, metrics=_numbers(record), curves=_curves(record)))
+    numbers, curves = _numbers(record), _curves(record)
+    return _line(Remembered(run_key=record.run_key, sha=record.sha, at=at, metrics=numbers, curves=curves, same_as=record.same_as))
 
 
 def acceptance_of(record: RunRecord, by: str, why: str, at: datetime) -> str:

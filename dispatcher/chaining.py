@@ -7,11 +7,11 @@ a run that goes on already changes nothing. Whoever dies in between leaves the r
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from types import MappingProxyType
 
 from typing_extensions import assert_never
 
+from dispatcher.attempts import PATIENCE
 from dispatcher.chain import NOTHING_SAVED, Chain, Last, Next, continued, with_next_job
 from dispatcher.errors import DispatchError
 from dispatcher.observe import Seen
@@ -22,8 +22,6 @@ from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.world import World
 
-# So long after a job's end its successor is tried to be submitted; what is down for longer needs a person.
-PATIENCE = timedelta(hours=6)
 REFUSED = "next-job-refused"
 _GOES_ON = MappingProxyType(
     {"state": State.PENDING, "reason": "its next job", "ended_at": None, "exit_code": None, "signal": None, "failure": None}

@@ -7,6 +7,7 @@ from datetime import timedelta
 from dispatcher.endedlogs import keep_ended, kept_words
 from dispatcher.errors import Exit, ForgeError
 from dispatcher.gatekeeper import judge_ended
+from dispatcher.judging import unjudged
 from dispatcher.loglines import show_new_lines
 from dispatcher.observe import Around, Seen, changed, look, note_absence, note_no_link, sights_of, tail_of
 from dispatcher.policy import Policy
@@ -60,10 +61,16 @@ def exit_of(record: RunRecord) -> Exit:
 
 
 def _said(world: World, cluster: Cluster, policy: Policy, now: Seen) -> Seen:
-    """Reports a change. When GitHub does not hear it, the ledger does not remember it as said: the next look, or `watch`, says it."""
+    """Reports a change. When GitHub does not hear it, the ledger does not remember it as said: the next look, or `watch`, says it.
+
+    Raises:
+        ForgeError: it ended well, and nobody knows yet whether what it measured passes: whoever waits must not be told that it did.
+    """
     try:
         told = settle(world, cluster, policy, now)
     except ForgeError as error:
+        if unjudged(now.record, policy):
+            raise
         world.say(f"GitHub could not be told: {error.cause} The next look tells it.")
         told = now
     # Reported first: only then it is known whether what it measured passes.

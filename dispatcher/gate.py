@@ -152,6 +152,8 @@ def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str)
         return Line(
             requirement, State.QUEUED, newest.run_key, newest.log_url, "the machine ended it; it is about to be run again by itself"
         )
+    if newest.verdict_owed:
+        return Line(requirement, State.QUEUED, newest.run_key, newest.log_url, "what it measured has not been judged yet")
     note = newest.results_problem or newest.reason
     state = State.FAILED if newest.state is State.SUCCEEDED and newest.results_problem else newest.state
     return Line(requirement, state, newest.run_key, newest.log_url, note)

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from dispatcher.attempts import PATIENCE
 from dispatcher.baseline import History, history_name, line_of, parse_history
-from dispatcher.errors import DispatchError
+from dispatcher.errors import ForgeError
+from dispatcher.facts import short_ref
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord
 from dispatcher.slurm import State
-from dispatcher.thresholds import Compared, MetricRule, judge, worst
+from dispatcher.thresholds import Compared, MetricRule, NotFound, Sources, judge, worst
 from dispatcher.world import World
 
 
@@ -23,14 +25,23 @@ def judged(record: RunRecord, world: World, cluster: Cluster, policy: Policy) ->
     """The record with its verdicts; one that fails becomes the results' problem, by which the check, the gate and the exit status go.
 
     A run that did not end well, or has been judged, or whose recipe has no rules, stays as it is.
+
+    Raises:
+        ForgeError: GitHub does not say now what the run is to be compared with. Nothing has been decided, so nothing may be reported: the
+            run stays active, and the next look asks again. After `PATIENCE` it counts as not found out, which is a verdict.
     """
     rules = rules_for(record, policy)
-    if not rules or record.state is not State.SUCCEEDED or record.results_problem or record.verdicts:
-        return record
+    if not unjudged(record, policy):
+        return record.model_copy(update={"verdict_owed": False}) if record.verdict_owed else record
     history = parse_history(cluster.history(_name(record))) if _compares(rules) else History()
     verdicts = judge(rules, record.results, _sources(record, rules, history, world))
     problem = next((verdict.why for verdict in verdicts if verdict.outcome == "fail"), "") if worst(verdicts) == "fail" else ""
-    return record.model_copy(update={"verdicts": verdicts, "results_problem": problem})
+    return record.model_copy(update={"verdicts": verdicts, "results_problem": problem, "verdict_owed": False})
+
+
+def unjudged(record: RunRecord, policy: Policy) -> bool:
+    """Whether it ended well, and its recipe's rules have not been asked yet."""
+    return bool(rules_for(record, policy)) and record.state is State.SUCCEEDED and not (record.results_problem or record.verdicts)
 
 
 def remember(record: RunRecord, world: World, cluster: Cluster) -> None:
@@ -59,12 +70,15 @@ def _compares(rules: Mapping[str, MetricRule]) -> bool:
     return any(isinstance(reference, str) for rule in rules.values() for reference in rule.references)
 
 
-def _sources(record: RunRecord, rules: Mapping[str, MetricRule], history: History, world: World) -> Mapping[str, Mapping[str, Compared]]:
+def _sources(record: RunRecord, rules: Mapping[str, MetricRule], history: History, world: World) -> Sources:
     """What each metric is compared with, as far as it is known."""
     rolling = {name: found for name, rule in rules.items() if (found := history.rolling(name, rule.window)) is not None}
     named = {reference for rule in rules.values() for reference in rule.references}
     base = _merge_base(record, world) if "merge-base" in named else None
-    of_base = {name: found for name in rules if base and (found := history.of_commit(base, name)) is not None}
+    if isinstance(base, NotFound):
+        return {"baseline": _drawn_with(record, rolling), "merge-base": dict.fromkeys(rules, base)}
+    windows = {name: rule.window for name, rule in rules.items()}
+    of_base = {name: found for name in rules if base and (found := history.of_commit(base, name, windows[name])) is not None}
     return {"baseline": _drawn_with(record, rolling), "merge-base": _drawn_with(record, of_base)}
 
 
@@ -78,13 +92,26 @@ def _drawn_with(record: RunRecord, found: Mapping[str, Compared]) -> Mapping[str
     }
 
 
-def _merge_base(record: RunRecord, world: World) -> str | None:
-    """Where the pull request left its branch; what GitHub does not say is not known."""
-    if world.forge is None or record.target.pull is None:
+def _merge_base(record: RunRecord, world: World) -> str | NotFound | None:
+    """Where the pull request left its branch, or what the merge queue builds on; None where a run has neither.
+
+    Raises:
+        ForgeError: GitHub does not say, and may say later.
+    """
+    entry, number = record.target.merge_queue, record.target.pull
+    if entry is not None and entry.base_sha:
+        return entry.base_sha
+    if world.forge is None or (entry is None and number is None):
         return None
     try:
-        pull = world.forge.pull(record.target.pull)
+        if entry is not None:
+            return world.forge.merge_base(short_ref(entry.base_ref), record.sha)
+        pull = world.forge.pull(number) if number is not None else None
         return world.forge.merge_base(pull.base_ref, record.sha) if pull is not None else None
-    except DispatchError as error:
-        world.say(f"The merge base of #{record.target.pull} is not known: {error.cause}")
-        return None
+    except ForgeError as error:
+        # What took over another run's end was asked for later than that.
+        since = max(record.ended_at or record.asked_at, record.asked_at)
+        if world.clock.now() - since < PATIENCE:
+            world.say(f"Run {record.run_key} is not judged yet: where it left its branch is not known. {error.cause}")
+            raise
+        return NotFound(f"GitHub did not say where `{record.sha[:7]}` left its branch ({error.code})")

@@ -41,6 +41,8 @@ class Queued(_Frozen):
 
     head_ref: str
     base_ref: str
+    base_sha: str = Field(default="", pattern=r"^([0-9a-f]{40,64})?$")
+    """The commit that the entry's own is built on; empty in records of before it was kept."""
 
 
 class Target(_Frozen):
@@ -138,6 +140,8 @@ class RunRecord(_Frozen):
     """The run that repeats this one by itself."""
     not_repeated: str = Field(default="", pattern=r"^([a-z][a-z0-9.-]{0,63})?$")
     """The reason or error code for which there is none, though the policy wants one."""
+    verdict_owed: bool = False
+    """It ended well as another run's end that it took over, and nobody has judged it yet: until then no gate may take it for passed."""
     retry_owed: bool = False
     """It has ended and will be repeated, but could not be yet: a gate waits for that."""
     approved_by: str = ""
@@ -233,7 +237,7 @@ class RunRecord(_Frozen):
     @property
     def ended_well(self) -> bool:
         """Whether it ended as one wants: with the results that it owes, or as a stage that was not needed."""
-        return (self.state is State.SUCCEEDED and not self.results_problem) or self.state is State.SKIPPED
+        return (self.state is State.SUCCEEDED and not self.results_problem and not self.verdict_owed) or self.state is State.SKIPPED
 
     @property
     def place(self) -> Member | None:

@@ -143,7 +143,7 @@ def _by_the_queue(record: RunRecord, run: Run, policy: Policy, world: World) -> 
     entry = record.target.merge_queue
     if entry is None or not _is_an_entry(entry.head_ref, entry.base_ref):
         return "record-changed"
-    event = MergeGroupEvent(record.target.repository, record.sha, entry.head_ref, entry.base_ref, "", "")
+    event = MergeGroupEvent(record.target.repository, record.sha, entry.head_ref, entry.base_ref, entry.base_sha, "")
     required = [Run(one.profile, one.recipe) for one in required_for_queue(policy, event)]
     if policy.reuse.merge_queue == "never" or not any(_are_the_same(one, run, policy) for one in required):
         return "not-required"

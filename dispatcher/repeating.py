@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 
 from typing_extensions import assert_never
 
 from dispatcher.answer import Answer
-from dispatcher.attempts import Exhausted, Repeats, next_attempt
+from dispatcher.attempts import PATIENCE, Exhausted, Repeats, next_attempt
 from dispatcher.chaining import NotYet, go_on
 from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.observe import UNREPORTED, Seen, report, say
@@ -27,8 +26,6 @@ from dispatcher.renewing import renewed
 from dispatcher.submitting import Begun, Busy, NotBegun, begin, submitted
 from dispatcher.world import World
 
-# So long after a run's end its retry is tried to be submitted; what is down for longer needs a person.
-PATIENCE = timedelta(hours=6)
 # What trying again does not change.
 _FOR_GOOD = (Exit.CONFIG, Exit.COMPILE)
 

@@ -89,5 +89,5 @@ def taken_over(record: RunRecord, found: Earlier, now: datetime) -> RunRecord:
     }
     if isinstance(found, Reused) and not any(verdict.outcome == "fail" for verdict in other.verdicts):
         taken["results_problem"] = other.results_problem
-    taken |= {"same_as": other.run_key, "same_sha": other.sha}
+    taken |= {"same_as": other.run_key, "same_sha": other.sha, "verdict_owed": other.state is State.SUCCEEDED}
     return record.model_copy(update={**taken, "submitted_at": other.submitted_at or now})

@@ -210,7 +210,7 @@ def _first_record(prepared: Prepared, group: tuple[Member, ...], event: AskedBy,
     asked = (told(event.created_at) if isinstance(event, CommentEvent) else None) or world.clock.now()
     record = job.record(asked, job.profile.address, comment, job.grant.number, world.settings.voice.at_terminal)
     if isinstance(event, MergeGroupEvent):
-        entry = Queued(head_ref=event.head_ref, base_ref=event.base_ref)
+        entry = Queued(head_ref=event.head_ref, base_ref=event.base_ref, base_sha=event.base_sha)
         record = record.model_copy(update={"target": record.target.model_copy(update={"merge_queue": entry})})
     reports = expects_run({**job.profile.environment, **prepared.secrets})
     return record.model_copy(update={"group": group, "wandb_expected": reports})

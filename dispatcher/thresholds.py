@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from typing_extensions import Self
 
 from dispatcher.document import Loc, ProblemsError
+from dispatcher.noise import DEVIATIONS
 from dispatcher.overlay import RunCurve
 from dispatcher.phrases import number, numbers_apart
 from dispatcher.results import Value
@@ -115,7 +116,7 @@ class MetricRule(Model):
     better: Literal["lower", "higher"] = Field(default="lower", description="Which way is better.")
     tolerance: MarginField | None = Field(
         default=None,
-        description="How much worse `no_worse_than` lets pass. Without it the noise of the baseline's runs (three deviations).",
+        description="How much worse `no_worse_than` lets pass. Without it as much as the default branch's runs scatter by themselves.",
     )
     window: Annotated[int, Between(1, 100)] = Field(default=10, description="How many of the default branch's last runs make the baseline.")
     missing: Level = Field(default="fail", description="What it means when a run does not report the metric.")
@@ -164,6 +165,15 @@ class Compared:
     words: str
     curve: RunCurve | None = None
     """The run that is drawn for it."""
+    deviations: float | None = DEVIATIONS
+    """How many of those a difference has to exceed to be news; None while nobody knows how much such values scatter."""
+
+
+@dataclass(frozen=True)
+class NotFound:
+    """What to compare with could not be found out; `why` is a clause: `GitHub did not say where it left its branch`."""
+
+    why: str
 
 
 class MetricVerdict(BaseModel):
@@ -179,15 +189,16 @@ class MetricVerdict(BaseModel):
     """The baseline's own curve; None where there is none, or none to draw it beside."""
     limit: str = ""
     outcome: Level
+    movable: bool = False
+    """It is worse than the baseline, and another baseline would let it pass."""
     why: str
     """One sentence without its full stop: `loss 2.1 is 12 % above the median of 10 runs, 1.87 (limit +2 %)`."""
 
 
-Sources = Mapping[str, Mapping[str, Compared]]
-"""`baseline` and `merge-base` → metric → what to compare with; what is not there is not known."""
+Sources = Mapping[str, Mapping[str, Compared | NotFound]]
+"""`baseline` and `merge-base` → metric → what to compare with; what is not there, there is none of."""
 
-# Without a rule of its own, a difference of so many deviations is taken for more than noise; and below this share nothing is.
-DEVIATIONS = 3.0
+# Below this share no difference is taken for more than noise.
 LEAST_SHARE = 0.005
 ROUNDING = 1e-9
 """2.04 is 2 % above 2.0, whatever binary fractions say."""
@@ -250,41 +261,61 @@ def _comparisons(name: str, rule: MetricRule, value: float, sources: Sources) ->
         yield _compared(name, rule, value, rule.against, sources, up=None, down=rule.max_decrease)
     if rule.no_worse_than is not None:
         found = _source(name, rule.no_worse_than, sources)
-        noise = max(DEVIATIONS * found.spread, LEAST_SHARE * abs(found.value)) if found and rule.no_worse_than == "baseline" else 0.0
-        margin = rule.tolerance or Margin(noise, False)
+        margin = rule.tolerance or _noise_margin(rule, found)
         up, down = (margin, None) if rule.better == "lower" else (None, margin)
-        yield _compared(name, rule, value, rule.no_worse_than, sources, up, down)
+        known = rule.tolerance is not None or not isinstance(found, Compared) or found.deviations is not None
+        yield _compared(name, rule, value, rule.no_worse_than, sources, up, down, known)
 
 
-def _source(name: str, reference: float | str, sources: Sources) -> Compared | None:
+def _noise_margin(rule: MetricRule, found: Compared | NotFound | None) -> Margin:
+    """What noise alone explains; a number of the policy has none."""
+    if not isinstance(found, Compared) or isinstance(rule.no_worse_than, float):
+        return Margin(0.0, False)
+    return Margin(max((found.deviations or 0.0) * found.spread, LEAST_SHARE * abs(found.value)), False)
+
+
+def _source(name: str, reference: float | str, sources: Sources) -> Compared | NotFound | None:
     if isinstance(reference, float):
         return Compared(reference, 0.0, "the policy's number")
     return sources.get(reference, {}).get(name)
 
 
 def _compared(
-    name: str, rule: MetricRule, value: float, reference: float | str, sources: Sources, up: Margin | None, down: Margin | None
+    name: str,
+    rule: MetricRule,
+    value: float,
+    reference: float | str,
+    sources: Sources,
+    up: Margin | None,
+    down: Margin | None,
+    known: bool = True,
 ) -> MetricVerdict:
-    """One comparison, upwards or downwards."""
+    """One comparison, upwards or downwards. Where the noise is not `known`, what is worse may be noise: it fails nobody."""
     found = _source(name, reference, sources)
     if found is None:
         return MetricVerdict(name=name, value=value, outcome=rule.no_baseline, why=f"there is no {reference} to compare {name} with")
+    if isinstance(found, NotFound):
+        why = f"{name} could not be compared with the {reference}: {found.why}"
+        return MetricVerdict(name=name, value=value, outcome=_missed(rule), why=why)
     margin = up or down or Margin(0.0, False)
     sign = "+" if up is not None else "−"
     difference = value - found.value if up is not None else found.value - value
     worse = difference > margin.of(found.value) + ROUNDING * abs(found.value)
     shown = f"{margin}" if margin.relative or found.value == 0 else f"{margin.amount / abs(found.value) * 100:.3g} %"
+    limit = f"{sign}{shown}" if known else ""
+    told = f"limit {limit}" if known else "only a warning: too few runs to know how much is noise, and the rule has no `tolerance`"
     ours, theirs = numbers_apart(value, found.value)
-    words = f"{name} {ours} is {change_words(value, found.value)} {found.words}, {theirs} (limit {sign}{shown})"
+    words = f"{name} {ours} is {change_words(value, found.value)} {found.words}, {theirs}"
     return MetricVerdict(
         name=name,
         value=value,
         baseline=found.value,
         baseline_words=found.words,
         beside=found.curve,
-        limit=f"{sign}{shown}",
-        outcome=_missed(rule) if worse else "pass",
-        why=words,
+        limit=limit,
+        outcome="pass" if not worse else _missed(rule) if known else "warn",
+        movable=worse and reference == "baseline",
+        why=f"{words} ({told})",
     )
 
 

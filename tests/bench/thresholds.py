@@ -1,11 +1,13 @@
-"""A scripted history of 200 runs → how often each kind of rule is wrong: `python -m tests.bench.thresholds` writes it into the page."""
+"""A scripted history of 200 runs, and many short ones → how often rules are wrong: `python -m tests.bench.thresholds` writes the page."""
 
 from __future__ import annotations
 
 import random
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from dispatcher.baseline import History, Remembered
 from dispatcher.thresholds import MetricRule, judge
@@ -14,6 +16,7 @@ from tests.fakes import HEAD, NOON
 
 PAGE = Path(__file__).parents[2] / "docs" / "gates.md"
 BEGIN, END = "<!-- measured: written by tests/bench/thresholds.py -->", "<!-- /measured -->"
+BEGIN_FEW, END_FEW = "<!-- measured: the first runs, written by tests/bench/thresholds.py -->", "<!-- /measured: the first runs -->"
 RUNS, SEEDS, TRUE = 200, 5, 2.0
 RULES: Mapping[str, MetricRule] = {
     "`no_worse_than: baseline`": MetricRule.model_validate({"no_worse_than": "baseline"}),
@@ -43,6 +46,7 @@ def rate(rule: MetricRule, noise: float, change: int) -> float:
     return failed / counted
 
 
+@cache
 def rows() -> list[tuple[str, ...]]:
     """A row for each rule and noise: false alarms, then what is missed."""
     found = []
@@ -53,16 +57,63 @@ def rows() -> list[tuple[str, ...]]:
     return found
 
 
+FIRST = (1, 2, 3, 5, 7, 10, 20)
+FEW_CHANGES = (0, 5, 10)
+BASELINES = 1000
+
+
+def rate_of_few(noise: float, change: int, count: int, accepted: bool) -> float:
+    """The share of the runs that fail, each compared with `count` runs of its own; or, with `accepted`, with one accepted after these."""
+    rule = RULES["`no_worse_than: baseline`"]
+    chance = random.Random(count)
+    failed = 0
+    for _ in range(BASELINES):
+        entries = [_remembered(number, TRUE * (1 + chance.gauss(0, noise))) for number in range(count)]
+        truth = TRUE
+        if accepted:
+            truth = 2 * TRUE
+            entries.append(_remembered(count, truth * (1 + chance.gauss(0, noise)), "accepted"))
+        found = History(tuple(entries)).rolling("loss", 20)
+        value = truth * (1 + change * noise) * (1 + chance.gauss(0, noise))
+        failed += judge({"loss": rule}, {"loss": value}, {"baseline": {"loss": found}} if found else {})[0].outcome == "fail"
+    return failed / BASELINES
+
+
+def _remembered(number: int, loss: float, kind: Literal["run", "accepted"] = "run") -> Remembered:
+    return Remembered(kind=kind, run_key=f"{number:016x}", sha=HEAD, at=NOON, metrics={"loss": loss})
+
+
+@cache
+def rows_of_few() -> list[tuple[str, ...]]:
+    """A row for each number of runs: false alarms at each noise, then what is missed at the middle one."""
+    found = []
+    for accepted in (False, True):
+        for count in FIRST:
+            alarms = (rate_of_few(noise, 0, count, accepted) for noise in NOISE)
+            missed = (1 - rate_of_few(NOISE[1], change, count, accepted) for change in FEW_CHANGES[1:])
+            words = f"one accepted after {count}" if accepted else f"{count}"
+            found.append((words, *(f"{share * 100:.1f} %" for share in (*alarms, *missed))))
+    return found
+
+
 def rendered() -> str:
     """The table."""
     worse = [f"missed, {change} × noise worse" for change in CHANGES[1:]]
     return table(("noise", "rule", "false alarms", *worse), rows())
 
 
+def rendered_few() -> str:
+    """The table of the first runs."""
+    alarms = [f"false alarms at {noise * 100:g} %" for noise in NOISE]
+    missed = [f"missed, {change} × noise worse" for change in FEW_CHANGES[1:]]
+    return table(("runs in the baseline", *alarms, *missed), rows_of_few())
+
+
 def main() -> int:
-    """Writes it into the page."""
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{rendered()}\n{END}{rest.split(END)[1]}")
+    """Writes them into the page."""
+    for begin, text, end in ((BEGIN, rendered(), END), (BEGIN_FEW, rendered_few(), END_FEW)):
+        before, rest = PAGE.read_text().split(begin)
+        PAGE.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
     return 0
 
 

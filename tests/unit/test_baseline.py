@@ -11,6 +11,7 @@ import pytest
 from dispatcher.baseline import LINE_LIMIT, acceptance_of, history_name, line_of, parse_history
 from dispatcher.series import CURVE_POINTS, MOST_CURVES, Curve, Point, curve_of
 from dispatcher.slurm import State
+from dispatcher.thresholds import Compared
 from tests.fakes import NOON, OTHER, run_record
 
 
@@ -27,18 +28,21 @@ def history(*losses: float) -> str:
     ("losses", "window", "value", "spread"),
     [
         ((2.0,), 10, 2.0, 0.0),
-        ((2.0, 4.0), 10, 3.0, 1.4826 * 1.196),
-        ((1.0, 2.0, 9.0), 10, 2.0, 1.4826 * 1.495),
-        ((9.0, 1.0, 2.0, 3.0), 3, 2.0, 1.4826 * 1.495),
+        ((2.0, 4.0), 10, 3.0, math.sqrt(2)),
+        ((1.0, 2.0, 9.0), 10, 2.0, math.sqrt(19)),
+        ((9.0, 1.0, 2.0, 3.0), 3, 2.0, 1.0),
+        ((1.0, 1.9, 2.0, 2.1, 2.2, 9.0), 10, 2.05, 0.15 * 1.4826 * 1.2),
         ((2.0,) * 9 + (50.0,), 10, 2.0, 0.0),
-        ((2.0, 2.1, 1.9, math.nan, math.inf), 3, 2.0, 0.1 * 1.4826 * 1.495),
+        ((2.0, 2.1, 1.9, math.nan, math.inf), 3, 2.0, 0.1),
+        ((2.0, 1.7e308, -1.7e308), 3, 2.0, None),
     ],
 )
-def test_the_median_and_how_much_it_scatters(losses: tuple[float, ...], window: int, value: float, spread: float) -> None:
+def test_the_median_and_how_much_it_scatters(losses: tuple[float, ...], window: int, value: float, spread: float | None) -> None:
     found = parse_history(history(*losses)).rolling("loss", window)
     assert found is not None
     assert found.value == pytest.approx(value)
-    assert found.spread == pytest.approx(spread)
+    assert spread is None or found.spread == pytest.approx(spread)
+    assert math.isfinite(found.spread)
 
 
 def test_there_may_be_nothing() -> None:
@@ -47,16 +51,78 @@ def test_there_may_be_nothing() -> None:
     assert parse_history(history(1.0)).of_commit(OTHER, "loss") is None
 
 
-def test_an_acceptance_begins_anew() -> None:
-    accepted = run_record(run_key="f" * 16, results={"loss": 3.0}, state=State.SUCCEEDED)
-    text = history(1.0, 1.1) + "\n" + acceptance_of(accepted, "alice", "a longer warm-up", NOON) + "\n"
-    found = parse_history(text).rolling("loss", 10)
+def acceptance(loss: float | None, by: str = "alice", why: str = "", key: str = "f" * 16) -> str:
+    results = {"other": 1.0} if loss is None else {"loss": loss, "other": 1.0}
+    return acceptance_of(run_record(run_key=key, results=results, state=State.SUCCEEDED), by, why, NOON)
+
+
+def against(*lines: str, window: int = 10) -> Compared:
+    found = parse_history("\n".join(lines)).rolling("loss", window)
     assert found is not None
-    assert (found.value, found.words) == (3.0, "the accepted run ffffffff (by alice)")
-    assert parse_history(text).accepted.why == "a longer warm-up"  # type: ignore[union-attr]
-    later = parse_history(text + line(7, 3.2)).rolling("loss", 10)
-    assert later is not None
-    assert (later.value, later.words) == (pytest.approx(3.1), "the median of 2 runs of the default branch")
+    return found
+
+
+def test_an_acceptance_counts_alone_and_then_not_at_all() -> None:
+    """It is never mixed with what it was meant to replace, nor with what comes after it; the noise is that of runs of one kind."""
+    before = [line(number, loss) for number, loss in enumerate((1.0, 1.01, 0.99, 1.0, 1.02, 0.98, 1.0), 1)]
+    accepted = acceptance(2.0, why="a longer\nwarm-up")
+    found = against(*before, accepted)
+    assert (found.value, found.words) == (2.0, "the accepted run ffffffff (by alice on 2024-05-06: a longer warm-up)")
+    noise = against(*before)
+    assert found.spread == pytest.approx(2 * noise.spread), "as a share it is that of the runs before"
+    assert found.deviations is not None
+    assert noise.deviations is not None
+    assert found.deviations > noise.deviations, "one run is less sure than the median of several"
+    old = [line(20, 1.0), line(21, 1.0)]
+    for count in (1, 2):
+        assert against(*before, accepted, *old[:count]) == found, "a nightly of the old code moves nothing"
+    later = against(*before, accepted, line(20, 2.02), line(21, 1.98), line(22, 2.0))
+    assert (later.value, later.words) == (2.0, "the median of 3 runs of the default branch")
+    assert later.spread == pytest.approx(0.02)
+
+
+def test_an_acceptance_without_the_metric_takes_nothing_away() -> None:
+    before = history(1.0, 1.1, 0.9)
+    assert against(before, acceptance(None)) == against(before)
+    found = against(before, acceptance(2.0), acceptance(None, key="e" * 16))
+    assert found.value == 2.0
+    twice = against(before, acceptance(2.0), acceptance(3.0, key="e" * 16))
+    assert (twice.value, twice.spread) == (3.0, pytest.approx(0.3)), "the noise is that of the last runs that can tell"
+    assert parse_history(acceptance(None)).rolling("loss", 10) is None
+
+
+def test_of_nothing_but_one_run_no_noise_is_known() -> None:
+    assert against(line(1, 1.0)).deviations is None
+    assert against(acceptance(1.0)).deviations is None
+    assert against(line(1, 1.0), acceptance(2.0), line(2, 1.0)).deviations is None
+    assert against(line(1, 1.0), line(2, 1.1), line(3, 1.2), window=1).deviations is not None
+
+
+def test_why_is_short() -> None:
+    words = against(acceptance(1.0, why="x" * 500)).words
+    assert words.endswith("x…)")
+    assert len(words) < 140
+
+
+def test_one_measurement_counts_once_whatever_takes_it_over() -> None:
+    reused = [line(number, 1.9, same_as=f"{1:016x}", same_sha=OTHER, sha=f"{number:040x}") for number in range(5, 10)]
+    text = [line(1, 1.9), line(2, 2.0), *reused]
+    assert against(*text).words == "the median of 2 runs of the default branch"
+    assert against(*text) == against(*text[:2])
+    found = parse_history("\n".join(text)).of_commit(f"{7:040x}", "loss")
+    assert found is not None
+    assert found.value == 1.9, "each of the commits has its run"
+    assert against(*reused).words == "the default branch's only run", "as the queue takes over what ran on the pull request"
+
+
+def test_the_merge_bases_noise_is_that_of_its_own_kind() -> None:
+    text = [line(1, 1.0), line(2, 1.1), line(3, 1.2, sha=OTHER), acceptance(2.0), line(4, 2.0), line(5, 2.5), line(6, 1.5)]
+    found = parse_history("\n".join(text)).of_commit(OTHER, "loss")
+    assert found is not None
+    assert found.spread == pytest.approx(0.1 / 1.1 * 1.2)
+    alone = parse_history(line(1, 1.0, sha=OTHER)).of_commit(OTHER, "loss")
+    assert alone is not None
+    assert alone.deviations is None
 
 
 def test_the_same_run_counts_once_and_a_commit_is_found() -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from dispatcher.baseline import history_name, line_of, parse_history
 from dispatcher.configuration import read_policy
-from dispatcher.errors import Exit
+from dispatcher.errors import Exit, ForgeError
 from dispatcher.flow import handle
 from dispatcher.following import exit_of
-from dispatcher.gate import Fail, Pass, Requirement, judge
+from dispatcher.gate import Fail, Pass, Pending, Requirement, judge
 from dispatcher.judging import judged, remember
 from dispatcher.observe import Seen, report
 from dispatcher.plan import pull_tag
@@ -75,9 +76,57 @@ def test_against_the_merge_base() -> None:
     fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], base_ref="main")
     found = decided(fakes, ended(1.87))
     assert found.results_problem == f"throughput 400 is 20 % below the merge base's run ({OTHER[:7]}), 500 (limit −5 %)"
+
+
+def of_the_queue(**fields: object) -> RunRecord:
+    entry = Queued(head_ref="refs/heads/gh-readonly-queue/main/pr-7-x", base_ref="refs/heads/main", **fields)  # type: ignore[arg-type]
+    return ended(1.87, target=Target(repository="org/repo", merge_queue=entry))
+
+
+def test_in_the_queue_the_commit_that_it_builds_on_is_the_merge_base() -> None:
+    fakes = Fakes(WITH_RULES)
+    before(fakes, 1.87, throughput=500.0)
+    found = decided(fakes, of_the_queue(base_sha=OTHER))
+    assert found.results_problem == f"throughput 400 is 20 % below the merge base's run ({OTHER[:7]}), 500 (limit −5 %)"
+    assert not any("merge_base" in step for step in fakes.steps), "the event has said it"
+    fakes.forge.merge_bases["main", HEAD] = OTHER
+    assert decided(fakes, of_the_queue()).results_problem == found.results_problem, "records of before that was kept"
+
+
+@pytest.mark.parametrize("record", [ended(1.87), of_the_queue()], ids=["pull", "queue"])
+def test_a_merge_base_that_github_does_not_say_is_asked_for_again(record: RunRecord) -> None:
+    """It is no verdict that there is none; not for ever, though."""
+    fakes = Fakes(WITH_RULES)
+    before(fakes, 1.87, throughput=500.0)
     fakes.fail("forge.merge_base")
-    assert decided(fakes, ended(1.87)).results_problem == "", "what is not known is judged as the rule says"
-    assert "The merge base of #7 is not known" in fakes.said[-1]
+    asked = record.model_copy(update={"ended_at": fakes.clock.now(), "asked_at": fakes.clock.now()})
+    for hours in (0, 5.9):
+        fakes.clock.time = asked.ended_at + timedelta(hours=hours)
+        fakes.fail("forge.merge_base")
+        with pytest.raises(ForgeError):
+            report(fakes.world, fakes.cluster, read_policy(fakes.world), _known(fakes, asked))
+        assert fakes.forge.bodies == []
+        assert fakes.cluster.active, "the next look asks again"
+        assert "is not judged yet" in fakes.said[-1]
+    fakes.clock.time = asked.ended_at + timedelta(hours=6)
+    fakes.fail("forge.merge_base")
+    found = decided(fakes, asked)
+    assert found.results_problem.startswith(f"throughput could not be compared with the merge-base: GitHub did not say where `{HEAD[:7]}`")
+    late = asked.model_copy(update={"same_as": "f" * 16, "asked_at": fakes.clock.now()})
+    fakes.fail("forge.merge_base")
+    with pytest.raises(ForgeError):
+        decided(fakes, late)
+
+
+def test_what_took_over_an_end_has_not_passed_before_it_is_judged() -> None:
+    fakes = Fakes(WITH_RULES)
+    needs = (Requirement("cluster", "default", "x"),)
+    taken = ended(1.87, same_as="f" * 16, verdict_owed=True)
+    assert isinstance(judge(needs, (taken,), HEAD), Pending)
+    assert exit_of(taken) is Exit.RUN_FAILED
+    assert isinstance(judge(needs, (decided(fakes, taken),), HEAD), Pass)
+    without = taken.model_copy(update={"recipe": "eval"})
+    assert not decided(fakes, without).verdict_owed, "there is nothing to judge"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +261,10 @@ def test_a_baseline_that_is_accepted() -> None:
     assert fakes.forge.check("dispatch / cluster / default").conclusion == "success"
     assert decided(fakes, ended(1.96)).results_problem == ""
     assert "the accepted run" in decided(fakes, ended(2.5)).results_problem
-    assert "(by alice)" in decided(fakes, ended(2.5)).results_problem
+    assert "(by alice on 2024-05-06: a longer warm-up @here)" in decided(fakes, ended(2.5)).results_problem
+    report(fakes.world, fakes.cluster, read_policy(fakes.world), _known(fakes, ended(2.5)))
+    assert "a longer warm-up @\u200bhere" in fakes.forge.bodies[-1]
+    assert "@here" not in fakes.forge.bodies[-1]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dispatcher.errors import ConfigError
 from dispatcher.policy import load_policy
 from dispatcher.results import Value
 from dispatcher.slurm import State
-from dispatcher.thresholds import Compared, MetricRule, MetricVerdict, judge, worst
+from dispatcher.thresholds import Compared, MetricRule, MetricVerdict, NotFound, judge, worst
 from dispatcher.verdictreport import verdict_lines
 from tests.bench import thresholds
 from tests.fakes import run_record
@@ -72,6 +72,48 @@ def test_one_metric(value: Value, rule: dict[str, Any], outcome: str, why: str |
     found = verdict(value, **rule)
     assert found.outcome == outcome, found
     assert why is None or found.why == why
+
+
+@pytest.mark.parametrize("reference", ["baseline", "merge-base"])
+def test_of_one_run_nobody_knows_the_noise(reference: str) -> None:
+    """So a difference fails nobody, unless the rule says itself how much may pass."""
+    one = {reference: {"loss": Compared(2.0, 0.0, "the default branch's only run", deviations=None)}}
+    found = verdict(2.9, one, no_worse_than=reference)
+    why = "only a warning: too few runs to know how much is noise, and the rule has no `tolerance`"
+    assert (found.outcome, found.limit) == ("warn", "")
+    assert found.why == f"loss 2.9 is 45 % above the default branch's only run, 2 ({why})"
+    assert verdict(1.9, one, no_worse_than=reference).outcome == "pass"
+    assert verdict(2.9, one, no_worse_than=reference, tolerance="2%").outcome == "fail"
+    assert verdict(2.9, one, max_increase="2%", against=reference).outcome == "fail"
+
+
+def test_the_merge_bases_noise_is_let_pass_too() -> None:
+    base = {"merge-base": {"loss": Compared(2.0, 0.01, "the merge base's run", deviations=4.0)}}
+    assert verdict(2.039, base, no_worse_than="merge-base").outcome == "pass"
+    assert verdict(2.041, base, no_worse_than="merge-base").outcome == "fail"
+
+
+@pytest.mark.parametrize(("level", "outcome"), [("block", "fail"), ("warn", "warn")])
+def test_what_could_not_be_found_out_is_not_good(level: str, outcome: str) -> None:
+    sources = {"merge-base": {"loss": NotFound("GitHub did not say")}}
+    found = verdict(1.0, sources, no_worse_than="merge-base", no_baseline="pass", level=level)
+    assert (found.outcome, found.why) == (outcome, "loss could not be compared with the merge-base: GitHub did not say")
+
+
+@pytest.mark.parametrize(
+    ("rule", "movable"),
+    [
+        ({"max_increase": "2%"}, True),
+        ({"no_worse_than": "baseline"}, True),
+        ({"no_worse_than": "merge-base"}, False),
+        ({"no_worse_than": 1.0}, False),
+        ({"max": 2}, False),
+        ({"max": 2, "max_increase": "2%"}, False),
+        ({"max_increase": "99%"}, False),
+    ],
+)
+def test_which_verdicts_another_baseline_would_change(rule: dict[str, Any], movable: bool) -> None:
+    assert verdict(2.5, **rule).movable is movable
 
 
 @pytest.mark.parametrize(("given", "outcome"), [({}, "warn"), ({"no_baseline": "fail"}, "fail"), ({"no_baseline": "pass"}, "pass")])
@@ -165,6 +207,9 @@ def test_the_page_says_how_often_rules_are_wrong() -> None:
     for noise in ("5 %", "15 %"):
         assert alarms[noise, "`no_worse_than: baseline`"] < 5
         assert alarms[noise, "`max_increase: 2%`"] > 25
+    assert f"{thresholds.BEGIN_FEW}\n{thresholds.rendered_few()}\n{thresholds.END_FEW}" in thresholds.PAGE.read_text()
+    for row in thresholds.rows_of_few():  # 2.5 % are meant; of a thousand baselines the rate is known to half a percent
+        assert all(float(share.removesuffix(" %")) < 4 for share in row[1:4]), row
 
 
 def test_each_metric_that_fails_says_why_and_none_twice() -> None:
