@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from dispatcher.answer import Answer
 from dispatcher.authorise import Denial, Facts, Grant
-from dispatcher.baseline import acceptance_of, history_name
+from dispatcher.baseline import SETTLED, acceptance_of, history_name
 from dispatcher.gatekeeper import evaluate_gate
 from dispatcher.judging import rules_for
 from dispatcher.observe import Seen, say, tail_of
@@ -16,6 +17,7 @@ from dispatcher.refusals import answered, denied, nothing_to_compare
 from dispatcher.rights import may_accept
 from dispatcher.running import Found, which
 from dispatcher.slurm import State
+from dispatcher.thresholds import judge, worst
 from dispatcher.untrusted import code, neutralise
 from dispatcher.verbs import AcceptBaseline
 from dispatcher.world import World
@@ -29,9 +31,11 @@ def accept(command: AcceptBaseline, grant: Grant, facts: Facts, runs: Sequence[F
     named = [item for item in runs if item.record.run_key.startswith(command.run or "")]
     if command.run and len(named) != 1:
         return which([item.record for item in named], command.run, grant.trigger, world, "baseline accept")
-    usable = [item for item in named if _usable(item.record, policy)]
+    usable = [item for item in named if not _unusable(item.record, policy)]
     if not usable:
-        return nothing_to_compare(grant.trigger, world.settings.voice)
+        newest = max(named, key=lambda found: found.record.asked_at, default=None)
+        why = f"Run `{newest.record.run_key[:8]}` {_unusable(newest.record, policy)}." if newest is not None else ""
+        return nothing_to_compare(why, grant.trigger, world.settings.voice)
     item = max(usable, key=lambda found: found.record.asked_at)
     record = item.record
     name = history_name(record.target.repository, record.profile, record.name)
@@ -47,16 +51,31 @@ def accept(command: AcceptBaseline, grant: Grant, facts: Facts, runs: Sequence[F
     return answered("accepted", _words(seen.record, grant, command), grant.trigger)
 
 
-def _usable(record: RunRecord, policy: Policy) -> bool:
-    """Whether it measured something that has rules."""
-    return record.state is State.SUCCEEDED and bool(record.results) and bool(rules_for(record, policy))
+def _unusable(record: RunRecord, policy: Policy) -> str:
+    """Why nothing may be compared with the run, as words after its name; empty when it can be a baseline for each rule that wants one."""
+    compared = {name: rule for name, rule in rules_for(record, policy).items() if "baseline" in rule.references}
+    if record.state is not State.SUCCEEDED:
+        return "has not ended well"
+    if record.results_broken:
+        return f"left results that cannot be used: {neutralise(record.results_problem, 200)}"
+    if not compared:
+        return f"is of recipe {code(record.recipe)}, whose `metrics` compare nothing with the baseline"
+    if record.overrides:
+        return "has overrides: it did not run what later runs do"
+    for name, rule in compared.items():
+        value = record.results.get(name)
+        if value is None and worst(judge({name: rule}, {}, {})) != "fail":
+            continue  # it may be missing; the baseline that it has stays
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            return f"has no number for {code(name)}, which its rules compare with the baseline"
+    return "" if any(record.results.get(name) is not None for name in compared) else "reports none of the metrics that are compared"
 
 
 def _words(record: RunRecord, grant: Grant, command: AcceptBaseline) -> list[str]:
     lines = [
         f"### 📏 Run `{record.run_key[:8]}` is the new baseline of {record.profile} / {record.recipe}",
         "",
-        f"By {code(grant.actor)}. Every later run is compared with it, until the default branch has runs of its own again.",
+        f"By {code(grant.actor)}. Every later run is compared with it, until the default branch has {SETTLED} later runs of its own.",
     ]
     if command.reason:
         lines += ["", f"> {neutralise(command.reason, 300)}"]

@@ -157,9 +157,12 @@ def _history(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> T
     found = recall(world, read_policy(world), arguments.profile, arguments.recipe, arguments.metric, arguments.lines)
     if isinstance(found, Outcome):
         return _told(found)
-    if arguments.plot is not None and found.entries:
-        write_plot(arguments.plot, drawing(found, found.metrics[0]))
-        runner.say(f"{found.metrics[0]} is plotted in {arguments.plot}.")
+    plotted = next((name for name in found.metrics if found.values(name)), None)
+    if arguments.plot is not None and plotted is not None:
+        write_plot(arguments.plot, drawing(found, plotted))
+        runner.say(f"{plotted} is plotted in {arguments.plot}.")
+    elif arguments.plot is not None:
+        runner.say(f"Nothing is plotted, and {arguments.plot} is not written: no run is remembered that measured something.")
     return _told(told(found, world))
 
 

@@ -89,7 +89,9 @@ def _lines(trail: Trail, world: World) -> list[str]:
     if not trail.entries:
         step = "Scheduled, merged and manual runs of the default branch are remembered when they have ended well (`docs/gates.md`)."
         return [f"{title}nothing remembered yet", "", step]
-    lines = [f"{title}{plural(len(trail.entries), 'run')} of the default branch", ""]
+    accepted = sum(entry.kind == "accepted" for entry in trail.entries)
+    others = f", {plural(accepted, 'accepted run')}" if accepted else ""
+    lines = [f"{title}{plural(len(trail.entries) - accepted, 'run')} of the default branch{others}", ""]
     for name in trail.metrics:
         values = trail.values(name)
         if values:

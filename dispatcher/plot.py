@@ -15,7 +15,8 @@ from dispatcher.phrases import number
 from dispatcher.untrusted import printable
 
 WIDTH, HEIGHT = 800, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 20, 44, 64
+# Half a label (a date) must fit beside the last dot.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 80, 40, 44, 64
 INK, GRID, BLUE, GREY, ORANGE = "#24292f", "#d8dee4", "#1f6feb", "#8b949e", "#bf5700"
 _LABELS = 8
 

@@ -235,6 +235,11 @@ class RunRecord(_Frozen):
         return f"{self.pipeline}:{self.stage}" if self.stage else self.recipe
 
     @property
+    def results_broken(self) -> bool:
+        """Whether its results could not be used; what is worse than a rule lets pass is no such problem: it is judged again."""
+        return bool(self.results_problem) and not any(verdict.outcome == "fail" for verdict in self.verdicts)
+
+    @property
     def ended_well(self) -> bool:
         """Whether it ended as one wants: with the results that it owes, or as a stage that was not needed."""
         return (self.state is State.SUCCEEDED and not self.results_problem and not self.verdict_owed) or self.state is State.SKIPPED

@@ -114,9 +114,10 @@ def nothing_failed(trigger: str, voice: Voice, any_runs: bool) -> Answer:
     return refusal(title, "nothing-failed", "", step, trigger, UNUSABLE, Exit.MALFORMED)
 
 
-def nothing_to_compare(trigger: str, voice: Voice) -> Answer:
-    """No run of the pull request is one that a baseline could be made of."""
-    words = "A baseline is made of a run of this pull request that ended well, and of a recipe that has `metrics`."
+def nothing_to_compare(why: str, trigger: str, voice: Voice) -> Answer:
+    """No run of the pull request is one that a baseline could be made of; `why` says it of the newest, in a sentence of Markdown."""
+    rule = "A baseline is made of a run of this pull request that ended well, without overrides, and has numbers for what is compared."
+    words = f"{why} {rule}".strip()
     step = f"`{voice.word} status` lists the runs; `docs/gates.md` says how results are compared."
     return refusal("there is nothing to accept", "no-baselines", words, step, trigger, UNUSABLE, Exit.MALFORMED, lead="Not done")
 

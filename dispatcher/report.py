@@ -128,9 +128,10 @@ def next_step(record: RunRecord, voice: Voice) -> str:
         case State.FAILED | State.OUT_OF_MEMORY:
             return f"The end of the log below usually names the reason. {again}"
         case State.SUCCEEDED if any(verdict.outcome == "fail" for verdict in record.verdicts):
-            accept = (
-                "" if voice.at_terminal else f" Where it is meant, `{voice.word} baseline accept {record.run_key[:8]}` moves the baseline."
-            )
+            # A baseline moves only what is compared with it; and only a run as the default branch describes it can be one.
+            failed = [verdict for verdict in record.verdicts if verdict.outcome == "fail"]
+            moves = all(verdict.movable for verdict in failed) and not record.overrides and not voice.at_terminal
+            accept = f" Where it is meant, `{voice.word} baseline accept {record.run_key[:8]}` moves the baseline." if moves else ""
             return f"The program ended well: what it measured is worse than the policy lets pass.{accept} {again}"
         case State.SUCCEEDED if SET_ASIDE in record.results_problem:
             return f"Look at `{record.run_dir}`: one of its files is not what this version can deal with. {again}"

@@ -54,7 +54,7 @@ def earlier(job: JobPlan, records: Iterable[RunRecord], policy: Policy, now: dat
     newest = sorted(same, key=lambda record: record.asked_at, reverse=True)
     since = now - timedelta(seconds=policy.reuse.max_age)
     for record in newest:
-        if record.state is State.SUCCEEDED and not _broken(record) and record.ended_at is not None and record.ended_at >= since:
+        if record.state is State.SUCCEEDED and not record.results_broken and record.ended_at is not None and record.ended_at >= since:
             return Reused(record)
     if job.profile.executor != "slurm":
         return None  # an API's job is forgotten at its run's end, and cannot be looked at by two
@@ -72,11 +72,6 @@ def _same(job: JobPlan, record: RunRecord) -> bool:
         and not (record.same_as or record.stage or record.uncommitted)
         and record.own_runspec == job.own_runspec
     )
-
-
-def _broken(record: RunRecord) -> bool:
-    """Whether its results could not be used. What is worse than a rule lets pass is judged again, by the rules of now."""
-    return bool(record.results_problem) and not any(verdict.outcome == "fail" for verdict in record.verdicts)
 
 
 def taken_over(record: RunRecord, found: Earlier, now: datetime) -> RunRecord:

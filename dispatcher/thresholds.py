@@ -230,7 +230,15 @@ def _verdict(name: str, rule: MetricRule, metrics: Mapping[str, Value], sources:
     chosen = min((item for item in found if item is not None), key=lambda item: order[item.outcome])
     compared = next((item for item in found if item is not None and item.baseline is not None), chosen)
     limits = " · ".join(item.limit for item in found if item is not None and item.limit)
-    told = {"baseline": compared.baseline, "baseline_words": compared.baseline_words, "beside": compared.beside, "limit": limits}
+    # Where something else is broken as well, another baseline alone would not help.
+    movable = all(item.movable for item in found if item is not None and item.outcome == chosen.outcome)
+    told = {
+        "movable": movable,
+        "baseline": compared.baseline,
+        "baseline_words": compared.baseline_words,
+        "beside": compared.beside,
+        "limit": limits,
+    }
     return chosen.model_copy(update=told)
 
 

@@ -50,6 +50,12 @@ def finished(stage: Stage, slurm: SlurmRig, job_id: str) -> None:
 
 
 def test_worse_than_the_default_branch_until_it_is_accepted(stage: Stage, slurm: SlurmRig) -> None:
+    checkout = stage.folder / "checkout"
+    subprocess.run(["git", "clone", "-q", str(stage.repo.git_dir), str(checkout)], check=True, timeout=60)
+    nothing = stage.run("history", "--repo", str(checkout), "--plot", str(stage.folder / "loss.svg"))
+    assert nothing.code == Exit.OK, nothing
+    assert "loss.svg is not written: no run is remembered" in nothing.stderr
+    assert not (stage.folder / "loss.svg").exists()
     for number in range(3):
         event = stage.server.schedule_event(stage.repo, "17 3 * * *")
         nightly = stage.handle("schedule", event, GITHUB_RUN_ID=str(7000 + number))
@@ -57,8 +63,6 @@ def test_worse_than_the_default_branch_until_it_is_accepted(stage: Stage, slurm:
         finished(stage, slurm, nightly.outputs["job-id"])
     [history] = (stage.job_dir / "history").iterdir()
     assert len(history.read_text().splitlines()) == 3
-    checkout = stage.folder / "checkout"
-    subprocess.run(["git", "clone", "-q", str(stage.repo.git_dir), str(checkout)], check=True, timeout=60)
     shown = stage.run("history", "--repo", str(checkout), "--plot", str(stage.folder / "loss.svg"), "--json")
     assert shown.code == Exit.OK, shown
     document = json.loads(shown.stdout)
@@ -85,6 +89,8 @@ def test_worse_than_the_default_branch_until_it_is_accepted(stage: Stage, slurm:
     assert (checks["dispatch / cluster / default"], checks["dispatch/gate"]) == ("success", "success")
     assert "> the data is harder now" in stage.answers[-1]
     assert len(history.read_text().splitlines()) == 4
+    shown = stage.run("history", "--repo", str(checkout))
+    assert "3 runs of the default branch, 1 accepted run" in shown.summary
 
 
 SERIES = """\

@@ -268,6 +268,61 @@ def test_a_baseline_that_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"results": {"other": 1.0}}, "has no number for `loss`"),
+        ({"results": {"loss": float("nan"), "throughput": 400.0}}, "has no number for `loss`"),
+        ({"results": {"loss": "1.9"}}, "has no number for `loss`"),
+        ({"overrides": ("loss=1",)}, "has overrides"),
+        ({"results_problem": "its results file is no JSON"}, "left results that cannot be used: its results file is no JSON"),
+        ({"recipe": "eval"}, "is of recipe `eval`, whose `metrics` compare nothing with the baseline"),
+        ({"state": State.FAILED}, "has not ended well"),
+    ],
+)
+def test_a_run_that_can_be_no_baseline_moves_none(fields: dict[str, object], why: str) -> None:
+    """Nor does it lose what is wrong with it: that would be an acceptance of broken results."""
+    fakes = Fakes(WITH_RULES)
+    before(fakes, 1.86, 1.87, 1.88)
+    remembered = list(fakes.cluster.remembered[NAME])
+    run = fakes.cluster.add(ended(**fields), tags=(pull_tag("org/repo", 7),))  # type: ignore[arg-type]
+    record = run.record
+    assert accepted(fakes) == "no-baselines"
+    assert (fakes.cluster.remembered[NAME], run.record) == (remembered, record)
+    assert why in fakes.forge.bodies[-1]
+    assert decided(fakes, ended(2.8)).results_problem
+
+
+def test_a_metric_that_may_be_missing_keeps_its_baseline() -> None:
+    optional = WITH_RULES.replace("max_increase: 2%, window: 5 }", "max_increase: 2% }\n      extra: { max_increase: 2%, missing: pass }")
+    fakes = Fakes(optional)
+    known = ended(run_key=f"{1:016x}", sha=OTHER, results={"loss": 1.0, "extra": 1.0})
+    fakes.cluster.remembered[NAME] = [line_of(known, NOON)]
+    fakes.cluster.add(ended(2.0), tags=(pull_tag("org/repo", 7),))
+    assert accepted(fakes) == "accepted"
+    found = decided(fakes, ended(results={"loss": 2.0, "extra": 2.0}))
+    assert found.results_problem.startswith("extra 2 is 100 % above the default branch's only run, 1")
+
+
+@pytest.mark.parametrize(
+    ("rule", "fields", "advised"),
+    [
+        ("{ max_increase: 2% }", {}, True),
+        ("{ max_increase: 2% }", {"overrides": ("x=1",)}, False),
+        ("{ max_increase: 2% }", {"results": {"other": 1.0}}, False),
+        ("{ max_increase: 2% }", {"results": {"loss": float("inf")}}, False),
+        ("{ max: 2 }", {}, False),
+        ("{ max: 2, max_increase: 2% }", {}, False),
+    ],
+)
+def test_an_acceptance_is_advised_where_it_helps(rule: str, fields: dict[str, object], advised: bool) -> None:
+    fakes = Fakes(POLICY.replace("default: { script: train.py }", f"default:\n    script: train.py\n    metrics: {{ loss: {rule} }}"))
+    before(fakes, 1.86, 1.87, 1.88)
+    report(fakes.world, fakes.cluster, read_policy(fakes.world), _known(fakes, ended(2.5, **fields)))
+    assert "❌" in fakes.forge.bodies[-1]
+    assert ("baseline accept" in fakes.forge.bodies[-1]) is advised
+
+
+@pytest.mark.parametrize(
     ("role", "body", "reason"),
     [
         ("write", "/train baseline accept", "role-too-low"),

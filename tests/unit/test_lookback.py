@@ -14,7 +14,7 @@ from dispatcher.configuration import read_policy
 from dispatcher.effects.plotting import check_name, png
 from dispatcher.errors import Exit, InputError
 from dispatcher.lookback import Trail, recall, told
-from dispatcher.plot import drawing, svg
+from dispatcher.plot import WIDTH, Words, drawing, svg
 from dispatcher.series import Curve
 from dispatcher.slurm import State
 from dispatcher.world import Outcome
@@ -46,7 +46,7 @@ def test_runs_newest_first_with_a_block_for_each() -> None:
     ended = told(trail(fakes), fakes.world)
     assert (ended.exit, ended.outputs["decision"], ended.outputs["reason-code"]) == (Exit.OK, "answered", "history")
     lines = ended.summary.splitlines()
-    assert lines[0] == "### default on cluster: 4 runs of the default branch"
+    assert lines[0] == "### default on cluster: 3 runs of the default branch, 1 accepted run"
     assert lines[2] == "- loss █▅▁▇ 1 to 2, now compared with 1.75"
     rows = [line for line in lines if line.startswith("| ")]
     assert rows[0] == "| when | commit | run | loss | lr |  |"
@@ -127,6 +127,14 @@ def test_no_word_of_a_plot_is_markup() -> None:
     assert "<script>" not in svg(drawing(hostile, "loss"))
     with pytest.raises(ValueError, match="no run"):
         drawing(found, "nothing")
+
+
+def test_labels_end_inside_the_plot() -> None:
+    """The newest run's labels are centred at its dot, at the right end; a date has ten characters of some six pixels each."""
+    shapes = drawing(trail(remembering(2.0, 1.5, 1.0)), "loss")
+    labels = [shape for shape in shapes if isinstance(shape, Words) and shape.anchor == "middle"]
+    assert max(label.x for label in labels) > WIDTH / 2
+    assert all(label.x + len(label.text) / 2 * label.size * 0.62 <= WIDTH for label in labels)
 
 
 def test_a_plot_is_svg_or_png() -> None:

@@ -109,7 +109,7 @@ def test_the_queues_gate_waits_for_the_retry(word: str, verdict: str) -> None:
     ends(fakes)
     assert set(gates(fakes)) == {"in_progress"}
     retry = records(fakes)[-1]
-    assert retry.target.merge_queue == Queued(head_ref=QUEUE.head_ref, base_ref="main")
+    assert retry.target.merge_queue == Queued(head_ref=QUEUE.head_ref, base_ref="main", base_sha=BASE)
     fakes.cluster.runs[retry.run_key].results["code/results.json"] = b"{}"
     ends(fakes, word)
     assert gates(fakes)[-1] == verdict
