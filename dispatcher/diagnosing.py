@@ -65,7 +65,9 @@ def _places(found: Diagnosis, record: RunRecord, world: World) -> tuple[Place, .
     if record.uncommitted:
         return ()
     roots = (f"{record.run_dir}/code", _IN_CONTAINER)
-    inside = [(path, frame) for frame in found.frames if (path := in_package(frame, roots)) is not None]
+    # The code of a run that has joined another one's job lies with that one.
+    ends = tuple(f"runs/{key}/code" for key in (record.run_key, record.same_as) if key)
+    inside = [(path, frame) for frame in found.frames if (path := in_package(frame, roots, ends)) is not None]
     length = _Lengths(record, world)
     places = [_place(path, frame, record.code_roots, length) for path, frame in reversed(inside)]
     return tuple(dict.fromkeys(place for place in reversed(places) if place is not None))

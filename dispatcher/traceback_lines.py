@@ -231,16 +231,24 @@ def _is_exception(name: str) -> bool:
     return _ENDING.search(own) is not None or (bool(modules) and (own.endswith("error") or (own[0].isupper() and not own.isupper())))
 
 
-def in_package(frame: Frame, roots: Sequence[str]) -> str | None:
+def in_package(frame: Frame, roots: Sequence[str], ends: Sequence[str] = ()) -> str | None:
     """The frame's file as a path below the folder of the code; None where it lies elsewhere, or is no path that could lie there.
 
-    `roots` are the folders in which the job sees that code. A relative path begins there, because the job is started there.
+    `roots` are the folders in which the job sees that code. A relative path begins there, because the job is started there. `ends` are
+    the last parts of such folders (`runs/KEY/code`) that no other folder has: Python prints real paths, which begin elsewhere where a
+    folder above is a link.
     """
     path = frame.path
     for root in roots:
         if path.startswith(f"{root}/"):
             path = path[len(root) + 1 :]
             break
+    else:
+        for end in ends:
+            above, found, below = path.partition(f"/{end}/")
+            if found and (not above or above.startswith("/")):
+                path = below
+                break
     path = path.removeprefix("./")
     parts = path.split("/")
     if not _RELATIVE.fullmatch(path) or any(part in ("", ".", "..") for part in parts) or not 0 < frame.line < 1_000_000:

@@ -299,6 +299,25 @@ def places(record: RunRecord) -> tuple[Place, ...]:
     return record.failure.places
 
 
+@pytest.mark.parametrize(
+    ("path", "same_as", "expected"),
+    [
+        ("/lustre/home/ci/dispatch/runs/{own}/code/train.py", "", ["train.py"]),
+        ("/runs/{own}/code/train.py", "", ["train.py"]),
+        ("/lustre/home/ci/dispatch/runs/{other}/code/train.py", "", []),
+        ("/lustre/home/ci/dispatch/runs/{other}/code/train.py", "f" * 16, ["train.py"]),
+        ("lustre/runs/{own}/code/train.py", "", []),
+        ("/lustre/runs/{own}/code/../train.py", "", []),
+        ("/lustre/runs/{own}/logs/train.py", "", []),
+    ],
+)
+def test_real_paths_of_a_folder_that_is_reached_by_a_link(path: str, same_as: str, expected: list[str]) -> None:
+    """`/home` is a link to `/lustre/home`; the code of a job that was joined lies with the run that began it."""
+    where = path.format(own=run_record().run_key, other="f" * 16)
+    log = f'Traceback (most recent call last):\n  File "{where}", line 2, in <module>\nValueError: x\n'
+    assert [place.path for place in places(failed(log, texts={"train.py": TRAIN}, same_as=same_as))] == expected
+
+
 def test_paths_that_lead_elsewhere_are_dropped() -> None:
     record = failed(case("attack-paths").log)
     assert [(place.path, place.line, place.function) for place in places(record)] == [("train.py", 5, "")]
