@@ -16,6 +16,7 @@ from dispatcher.endedlogs import keep_ended, kept_words
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import judge_ended
 from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, progress_due, sights_of
+from dispatcher.phrases import plural
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
@@ -78,7 +79,7 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
                     words = error.cause if isinstance(error, DispatchError) else f"this is a bug: {bug_words(error, world)}"
                     world.say(f"The complete log of run {record.run_key} could not be kept: {words}")
         went = f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.queued} queued"
-        world.say(f"{went}, {tally.failed} clusters did not answer.")
+        world.say(f"{went}, {plural(tally.failed, 'failure')}.")
         if not follow or (tally.active == tally.ended and not tally.failed and not tally.queued):
             pages = [run_report(item.record, item.tail, world.clock.now(), world.settings.voice).summary for item in seen]
             reason, code = ("incomplete", Exit.CLUSTER) if tally.failed else ("swept", Exit.OK)
