@@ -12,7 +12,8 @@ from dispatcher.errors import DispatchError
 from dispatcher.failure import MAX_PATH, Place
 from dispatcher.record import CodeRoot, RunRecord
 from dispatcher.slurm import State
-from dispatcher.traceback_lines import Frame, function_of, in_package
+from dispatcher.traceback_lines import function_of, in_package
+from dispatcher.traceback_parts import Frame
 from dispatcher.world import World
 
 # So much of a failed run's log is looked through: its end, as far as ranks that fail together write in their last moments.

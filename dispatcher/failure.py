@@ -77,7 +77,8 @@ class Failure(BaseModel):
     """The line that says so, redacted; empty where nothing does."""
     said_by: Literal["scheduler", "exit status", "log", "batch log"]
     around: str = Field(default="", max_length=MAX_AROUND)
-    """Slurm's lines around it, redacted, where it stands in the batch script's log: the log that is shown is the program's."""
+    """The lines around it, redacted, where the log's end that is shown has none of them: it stands in the batch script's log, and these are
+    Slurm's; or it is very long."""
     error: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,79})?$")
     """The name of the Python exception."""
     rank: int | None = Field(default=None, ge=0, le=999_999)
@@ -296,6 +297,12 @@ CAUSES: Mapping[str, Cause] = {
             "stopped: a service refused access",
             "See whether the token is there and valid (the profile's `secrets`), and whether its owner has accepted the model's terms.",
         ),
+        "own-service": (
+            Kind.INFRASTRUCTURE,
+            _U,
+            "stopped: a server of the job's own failed",
+            "The server that answered runs beside the program: its own log says why.",
+        ),
         "service": (Kind.INFRASTRUCTURE, _M, "stopped: a service failed", "Run it again later."),
         "terminated": (
             Kind.INFRASTRUCTURE,
@@ -402,6 +409,13 @@ CAUSES: Mapping[str, Cause] = {
             _U,
             "crashed in native code",
             "Run it again; if it crashes in the same place, it is the program: `PYTHONFAULTHANDLER=1` shows where.",
+        ),
+        "disputed": (
+            Kind.UNEXPLAINED,
+            _U,
+            "",
+            "The evidence names something that went wrong on the machine; but the program went on after it, or failed in another way, too. "
+            "The end of the log tells which of them it was.",
         ),
         "exit-status": (Kind.UNEXPLAINED, _U, "", "Neither scheduler nor log says why: the end of the log below is all there is."),
     }.items()

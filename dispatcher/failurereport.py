@@ -65,7 +65,9 @@ def _next_attempt(record: RunRecord) -> list[str]:
 
 def excerpt_title(record: RunRecord) -> str:
     """Where the lines of `excerpt` stand."""
-    return "What Slurm said, in the batch script's log" if record.failure is not None and record.failure.around else "Around the error"
+    failure = record.failure
+    of_slurm = failure is not None and failure.around and failure.said_by != "log"
+    return "What Slurm said, in the batch script's log" if of_slurm else "Around the error"
 
 
 def excerpt(record: RunRecord, tail: str, shown: int) -> str:

@@ -175,6 +175,7 @@ _NAMES: dict[str, Sign] = {
 
 _SLURM = r"(?:slurmstepd(?:-\S{1,80})?|srun): (?:error: )?"
 _PYXIS = r"(?:slurmstepd(?:-\S{1,80})?: )?(?:error: )?pyxis: +"
+_DEEPSPEED = r"(?:\[[\d ,:-]{19,23}\] )?\[ERROR\] \[launch\.py:\d+:\w+\] \[.{1,1800}\] exits with return code = "
 _SHELL = r"(?:\S{1,200}: (?:line )?\d+: |bash: |/bin/(?:ba)?sh: |sh: \d+: |env: |\S{1,200}/(?:launch|task|job)\S{0,40}: )"
 
 # https://github.com/SchedMD/slurm (src/slurmd/slurmstepd, src/srun), https://github.com/NVIDIA/pyxis, https://github.com/NVIDIA/enroot,
@@ -190,6 +191,8 @@ _LINES: tuple[tuple[str, Rank, str], ...] = (
     ("host-memory", _S, r"(?:\S{1,60} \S{1,60} kernel: |\[ *\d+\.\d+\] )?(?:Memory cgroup o|O)ut of memory: Killed process \d+"),
     ("host-memory", _S, r"(?:terminate called after throwing an instance of|  what\(\): +)'?std::bad_alloc"),
     ("node-failed-step", _D, _SLURM + r"Node failure on \S{1,200}$"),
+    # https://github.com/NVIDIA/libnvidia-container; an image that asks for a newer CUDA than the driver's is refused on every node
+    ("gpu-missing", _D, r"(?:" + _PYXIS + r")?(?:\[ERROR\] )?nvidia-container-cli: requirement error"),
     ("gpu-runtime", _D, r"(?:" + _PYXIS + r")?(?:\[ERROR\] )?(?:nvidia-container-cli: |/etc/enroot/hooks\.d/98-nvidia\.sh exited with)"),
     ("disk-full", _D, r"(?:" + _PYXIS + r"|\[ERROR\] |enroot-\S{1,20}: |Write failed because ).{0,200}No space left on device"),
     ("quota", _D, r"(?:" + _PYXIS + r"|\[ERROR\] |enroot-\S{1,20}: |Write failed because ).{0,200}Disk quota exceeded"),
@@ -233,6 +236,9 @@ _LINES: tuple[tuple[str, Rank, str], ...] = (
     # Without IPv6 it says so at every start (errno 97), and goes on.
     ("rendezvous", _C, r"(?!.{0,400}\(errno: 97 ).{0,160}\[c10d\] The client socket has (?:timed out|failed to connect)"),
     ("killed", _W, r".{0,40}traceback : Signal 9 \(SIGKILL\) received by PID \d+"),
+    # https://github.com/deepspeedai/DeepSpeed/blob/master/deepspeed/launcher/launch.py
+    ("killed", _W, _DEEPSPEED + r"-9$"),
+    ("crash", _W, _DEEPSPEED + r"-(?:4|6|8|11)$"),
     ("killed", _W, _SLURM + r"\S{1,100}: tasks? [\d,-]+: Killed"),
     ("shared-memory", _W, r".{0,40}traceback : Signal 7 \(SIGBUS\) received by PID \d+"),
     ("shared-memory", _W, _SLURM + r"\S{1,100}: tasks? [\d,-]+: Bus error"),
@@ -258,6 +264,7 @@ def _table(rows: Iterable[tuple[str, Rank, str]]) -> tuple[tuple[Sign, re.Patter
 _BY_MESSAGE, _BY_LINE, _BY_SCHEDULER = _table(_EXCEPTIONS), _table(_LINES), _table(_OF_SCHEDULER)
 # Only who speaks HTTP says what a server answered; any other exception that quotes it is the program's.
 _SERVICE = re.compile(r".{0,200}(?:50[0234] Server Error|429 Client Error|Too Many Requests)")
+_LOOPBACK = re.compile(r".{0,400}https?://(?:localhost|127\.\d|\[::1\]|0\.0\.0\.0)")
 _HTTP = frozenset({"HTTPError", "HfHubHTTPError", "HTTPStatusError", "ClientResponseError", "ServerError", "RetryError"})
 # PyTorch's watchdog tells of an error of CUDA in one line, and ends the process with one of its own:
 # https://github.com/pytorch/pytorch/blob/main/torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp
@@ -275,7 +282,7 @@ def of_exception(name: str, message: str) -> Sign | None:
     if own == "ImportError" or (own == "OSError" and _LIBRARY.match(message)):
         return Sign("library" if _LIBRARY.match(message) else "import", Rank.PROGRAM)
     if own in _HTTP and _SERVICE.match(message):
-        return Sign("service", Rank.SPECIFIC)
+        return Sign("own-service" if _LOOPBACK.match(message) else "service", Rank.SPECIFIC)
     return next((sign for sign, pattern in _BY_MESSAGE if pattern.match(message)), None) or _NAMES.get(own)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from dispatcher.pytest_report import failed_tests
+from dispatcher.traceback_parts import RAISED, Frame, Line, Traceback
 from dispatcher.untrusted import printable, strip_ansi
 
 MAX_LINE = 2000
@@ -31,13 +33,9 @@ _BOX_FRAME = re.compile(r"│ (?P<path>/\S{1,300}\.py):(?P<line>\d{1,9}) in (?P<
 _BOX = re.compile(r"\s{0,8}[│╭╰]")
 # The margin of an exception group: https://docs.python.org/3/library/traceback.html#traceback.TracebackException.
 _GROUP = re.compile(r"(?P<margin> {2,60})(?:\| ?|\+ (?=Exception Group Traceback))")
-# How pytest names the line that failed; what was raised stands before it behind an `E`.
-_PYTEST = re.compile(r"(?P<path>[\w./-]{1,300}\.py):(?P<line>\d{1,9}): (?P<name>[A-Za-z_][\w.]{0,200})$", re.ASCII)
-_PYTEST_SAYS = re.compile(r"E {3,8}(?P<message>\S.*)$")
 # Whoever printed the traceback says that nothing came of it, or that only one thread ended.
 _IGNORED = re.compile(r"Exception ignored in(?: thread started by)?: ")
 _THREAD = re.compile(r"Exception in thread ")
-_RAISED = re.compile(r"(?P<name>(?:[A-Za-z_]\w{0,79}\.){0,8}[A-Za-z_]\w{0,79})(?::\s?(?P<message>.*))?$", re.ASCII)
 _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
@@ -52,61 +50,19 @@ _RELATIVE = re.compile(r"(?!/)[^<>\x00-\x1f\x7f\\]{1,400}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,99}|<(?:module|lambda|listcomp|genexpr|dictcomp|setcomp)>")
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a log without colours and its rank's label; `stream` tells the ranks apart, `rank` is None where it is not said."""
-
-    number: int
-    text: str
-    stream: str = ""
-    rank: int | None = None
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One call: the file as the interpreter wrote it, its line, the function."""
-
-    path: str
-    line: int
-    name: str
-
-
-@dataclass(frozen=True)
-class Traceback:
-    """One exception that was printed: `name` is the exception's with its modules; `after` says that it came of the one before it."""
-
-    first: int
-    last: int
-    stream: str
-    rank: int | None
-    frames: tuple[Frame, ...]
-    name: str
-    message: str
-    after: bool
-    ignored: bool = False
-    """It was raised where nobody is told of it (in `__del__`, in a thread that was let go): the program went on."""
-    in_thread: bool = False
-    """It ended one thread."""
-
-    @property
-    def text(self) -> str:
-        """The line in which the exception stands."""
-        return f"{self.name}: {self.message}" if self.message else self.name
-
-
 def lines_of(log: str) -> list[Line]:
     """A log's text → its lines, each at most `MAX_LINE` characters long, in which no control character is left."""
     found: list[Line] = []
     raws = _BREAK.split(log)
     timed = any(match and _HEADER.match(raw[match.end() :]) for raw in raws if "Traceback" in raw and (match := _TIME.match(raw)))
-    hosts = tuple(_hosts(raws))
+    hosts = _hosts(raws)
     for number, raw in enumerate(raws):
         text = raw if len(raw) <= MAX_LINE else raw[: MAX_LINE - 1] + "…"
         if not text.isascii() or not text.isprintable():
             text = printable(strip_ansi(text)).replace("\t", "    ")
         if timed and (time := _TIME.match(text)):
             text = text[time.end() :]
-        host = next((host for host in hosts if text.startswith(host)), "")
+        host = name if (name := text[: text.find(": ") + 2]) in hosts else ""
         found.append(_labelled(number, text[len(host) :].rstrip(), host.strip()))
     return found
 
@@ -139,7 +95,7 @@ def tracebacks(lines: Sequence[Line]) -> list[Traceback]:
     streams: dict[str, list[Line]] = {}
     for line in lines:
         streams.setdefault(line.stream, []).append(line)
-    found = [one for stream in streams.values() for one in _in_stream(stream)]
+    found = [one for stream in streams.values() for one in (*_in_stream(stream), *failed_tests(stream))]
     return sorted(found, key=lambda one: (one.last, one.first))
 
 
@@ -167,7 +123,7 @@ class _Open:
 def _in_stream(lines: Sequence[Line]) -> Iterator[Traceback]:
     """A header, or a frame without one (a syntax error has none), begins a traceback; the line that has an exception's name ends it."""
     begun: _Open | None = None
-    after, said, above = False, "", ""
+    after, above = False, ""
     for line in lines:
         text, stripped = _out_of_group(line.text), line.text.lstrip()
         if _HEADER.match(text) or _BOX_HEADER.match(text):
@@ -188,14 +144,8 @@ def _in_stream(lines: Sequence[Line]) -> Iterator[Traceback]:
             begun.indented = True
         elif begun is None:
             after = stripped in _CHAINED or (after and not stripped)
-            said = says["message"] if (says := _PYTEST_SAYS.match(text)) else said
-            test = _PYTEST.match(text)
-            if test is not None and _is_exception(test["name"]):
-                place = Frame(test["path"], int(test["line"]), "")
-                yield Traceback(line.number, line.number, line.stream, line.rank, (place,), test["name"], said, False)
-                said = ""
         elif text and not text.startswith(" ") and not _BOX.match(text):
-            raised = _RAISED.match(text)
+            raised = RAISED.match(text)
             message = (raised["message"] or "").strip() if raised is not None else ""
             if raised is not None and begun.frames and _is_exception(raised["name"]):
                 yield begun.closed(line, raised["name"], message, after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from dispatcher.answer import Voice
 from dispatcher.coderoots import code_roots
 from dispatcher.configuration import read_policy
-from dispatcher.diagnosing import explained
+from dispatcher.diagnosing import EXPLAIN_READ, explained
 from dispatcher.diagnosis import End, diagnose
 from dispatcher.errors import ClusterError
 from dispatcher.failure import CAUSES, Failure, Kind, Place, blames_machine
@@ -25,7 +26,8 @@ from dispatcher.record import CodeRoot, RunRecord, parse_record
 from dispatcher.report import headline, run_report
 from dispatcher.running import runs_table
 from dispatcher.slurm import State
-from dispatcher.traceback_lines import Frame, in_package, lines_of, tracebacks
+from dispatcher.traceback_lines import in_package, lines_of, tracebacks
+from dispatcher.traceback_parts import Frame
 from tests.failure_logs import CASES, FOLDER, Case, confusion
 from tests.fakes import HEAD, NOON, Fakes, run_record
 
@@ -164,6 +166,87 @@ def test_what_stands_around_a_programs_failure_never_makes_it_the_machines(befor
     assert not blames_machine(found.failure.cause), log
     if own.startswith("Traceback") and "KeyError" in own:
         assert found.failure.error == "KeyError", log
+
+
+MACHINES = {
+    "preempted", "evicted", "node-failed", "node-failed-step", "not-started", "scheduler-failure", "gpu-fault", "gpu-runtime",
+    "name-resolution", "file-system", "service",
+}  # fmt: skip
+
+
+def test_what_is_run_again_is_what_only_the_machine_can_have_done() -> None:
+    assert {name for name in CAUSES if blames_machine(name)} == MACHINES
+    for case in CASES:
+        if case.cause not in MACHINES:
+            assert not blames_machine(case.diagnosed().failure.cause), case.name
+
+
+def printed(text: str) -> str:
+    return f'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\n{text}\n'
+
+
+MACHINES_OWN = (
+    "OSError: [Errno 5] Input/output error: '/lustre/x'",
+    "OSError: [Errno 116] Stale file handle: '/lustre/x'",
+    "huggingface_hub.errors.HfHubHTTPError: 503 Server Error: Service Unavailable for url: https://huggingface.co/x",
+    "socket.gaierror: [Errno -3] Temporary failure in name resolution",
+    "RuntimeError: CUDA error: uncorrectable ECC error encountered",
+)
+
+
+@pytest.mark.parametrize("text", MACHINES_OWN)
+def test_the_machine_is_to_blame_only_if_nothing_speaks_against_it(text: str) -> None:
+    log = f"step 1 loss 2.3\n{printed(text)}"
+    for noise in ("", SURVIVED[0] + "\n", "wandb: Find logs at: ./wandb\n", "srun: error: n1: task 0: Exited with exit code 1\n"):
+        found = diagnose(End(State.FAILED, 1), log + noise)
+        assert found is not None
+        assert blames_machine(found.failure.cause), noise
+    for own in OWN[:2]:
+        for other in (f"{own}\n{log}", f"{printed(text)}{own}\n", f"{printed(text)}step 2 loss 2.2\n{own}\n"):
+            found = diagnose(End(State.FAILED, 1), other)
+            assert found is not None
+            assert found.failure.cause in ("exception", "disputed"), other
+    found = diagnose(End(State.FAILED, 1), f"{log}trying again\nthe accuracy is too low\n")
+    assert found is not None
+    assert (found.failure.cause, found.failure.evidence) == ("disputed", text)
+
+
+OF_THE_CODE = [one for one in CASES if one.kind is Kind.CODE and one.diagnosed().failure.error]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_nothing_around_a_kept_log_of_the_codes_makes_it_the_machines(data: st.DataObject) -> None:
+    before = data.draw(st.lists(st.sampled_from((*HARMLESS, *SURVIVED)), max_size=6))
+    after = data.draw(st.lists(st.sampled_from((SURVIVED[0], *HARMLESS)), max_size=4))
+    last = data.draw(st.sampled_from(("", *map(printed, MACHINES_OWN))))
+    one = data.draw(st.sampled_from(OF_THE_CODE))
+    found = diagnose(one.end, "\n".join([*before, one.log, *after, last]))
+    assert found is not None
+    assert not blames_machine(found.failure.cause), found.failure
+
+
+@pytest.mark.parametrize(
+    ("name", "evidence", "frame"),
+    [
+        ("code-rich-locals", "TypeError: foo() takes 0 positional arguments but 1 was given", ("/nemo_run/code/a.py", 8, "main")),
+        ("code-pytest-short", "KeyError: 'a'", ("test_x.py", 2, "inner")),
+        ("import-pytest-collect", "ModuleNotFoundError: No module named 'modle'", ("test_c.py", 1, "<module>")),
+    ],
+)
+def test_the_line_that_raised_however_the_traceback_is_drawn(name: str, evidence: str, frame: tuple[str, int, str]) -> None:
+    found = case(name).diagnosed()
+    assert found.failure.evidence == evidence
+    assert found.frames[-1] == Frame(*frame)
+
+
+def test_a_log_full_of_tracebacks_is_read_in_seconds() -> None:
+    """A job that logs each exception that it gets over must not hold up the sweep."""
+    log = printed("ValueError: x") + "step\n"
+    began = process_time()
+    diagnose(End(State.FAILED, 1), log * (EXPLAIN_READ // len(log)))
+    diagnose(End(State.FAILED, 1), "".join(f'h{n}: Traceback (most recent call last):\nh{n}:   File "x", line 1\n' for n in range(6000)))
+    assert process_time() - began < 10, "it took half a minute when each traceback looked at all lines behind it"
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -405,6 +488,13 @@ def test_annotations_are_the_raising_line_and_its_callers_once() -> None:
     assert [(note.path, note.line, note.level) for note in check.annotations] == [("train.py", 31, "failure"), ("train.py", 42, "notice")]
     assert check.annotations[0].message.startswith("ValueError: Expected input batch_size")
     assert check.annotations[1].message == "Called from here on the way to train.py:31, where the job failed."
+
+
+def test_before_a_very_long_exception_stands_its_traceback() -> None:
+    log = case("code-value-error").log.replace("ValueError: Expected", "ValueError: " + "y" * 100_000)
+    body = said(failed(log), tail=log[-TAIL_READ:])
+    assert "<summary>Around the error</summary>" in body
+    assert 'File "/nemo_run/code/train.py", line 31, in main' in body
 
 
 def test_what_stands_far_above_the_end_is_shown_too() -> None:
