@@ -93,7 +93,7 @@ def _raised(burst: Sequence[Traceback], signs: Sequence[Sign | None], lines: Seq
 def _is_disputed(best: Found, burst: Sequence[Traceback], signs: Sequence[Sign | None]) -> bool:
     """Whether the program has failed by itself as well, be it that it seems to have survived that."""
     for one, sign in zip(burst, signs, strict=True):
-        if sign is None or one is best.traceback or not _is_programs(sign):
+        if sign is None or one is best.traceback or not _is_programs(sign, best.sign):
             continue
         # `raise CheckpointError(...) from error` only tells of the machine's in the program's words.
         wraps = best.traceback is not None and one.after and one.stream == best.traceback.stream and one.first > best.traceback.last
@@ -102,9 +102,11 @@ def _is_disputed(best: Found, burst: Sequence[Traceback], signs: Sequence[Sign |
     return False
 
 
-def _is_programs(sign: Sign) -> bool:
+def _is_programs(sign: Sign, best: Sign) -> bool:
+    """Whether it is the program's; an error of a GPU program is what a faulty GPU makes, too."""
     cause = CAUSES[sign.cause]
-    return sign.rank <= Rank.PROGRAM and (cause.blames == "change" or cause.kind is Kind.IMPORT)
+    kinds = (Kind.IMPORT,) if best.cause == "gpu-fault" else (Kind.IMPORT, Kind.CODE)
+    return sign.rank <= Rank.PROGRAM and (cause.blames == "change" or cause.kind in kinds)
 
 
 def _inside(lines: Sequence[Line], printed: Sequence[Traceback]) -> set[int]:
