@@ -839,7 +839,7 @@ def test_names_that_could_leave_the_ledger(bad: str, cluster: LedgerCluster) -> 
 
 def test_the_far_side_checks_names_itself(job_dir: Path, slurm_like: PretendSlurm) -> None:
     """Straight to the program, past our own checks: nothing is made outside job_dir."""
-    words = f"claim ../../x {'a' * 64} g tag 3 find ../x fetch ../.. 0 1 1 x - retire ../x cancel a/b"
+    words = f"claim ../../x {'a' * 64} g tag 3 find ../x fetch ../.. 0 1 1 x - retire ../x cancel a/b why"
     words += f" fetch {KEY} 0 1 1 x $(x) fetch {KEY} 0 1 1 x ../1"
     lines = ["@m", "1", "slurm", str(job_dir), *words.split()]
     done = subprocess.run(
