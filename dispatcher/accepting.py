@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dispatcher.answer import Answer
 from dispatcher.authorise import Denial, Facts, Grant
@@ -17,7 +17,7 @@ from dispatcher.refusals import answered, denied, nothing_to_compare
 from dispatcher.rights import may_accept
 from dispatcher.running import Found, which
 from dispatcher.slurm import State
-from dispatcher.thresholds import judge, worst
+from dispatcher.thresholds import MetricRule, judge, worst
 from dispatcher.untrusted import code, neutralise
 from dispatcher.verbs import AcceptBaseline
 from dispatcher.world import World
@@ -31,12 +31,13 @@ def accept(command: AcceptBaseline, grant: Grant, facts: Facts, runs: Sequence[F
     named = [item for item in runs if item.record.run_key.startswith(command.run or "")]
     if command.run and len(named) != 1:
         return which([item.record for item in named], command.run, grant.trigger, world, "baseline accept")
-    usable = [item for item in named if not _unusable(item.record, policy)]
-    if not usable:
-        newest = max(named, key=lambda found: found.record.asked_at, default=None)
-        why = f"Run `{newest.record.run_key[:8]}` {_unusable(newest.record, policy)}." if newest is not None else ""
+    # The newest that is compared at all, and no older one in its place: what holds for everybody is not guessed.
+    meant = [item for item in named if item.record.state is State.SUCCEEDED and _compared(item.record, policy)]
+    item = max(meant or named, key=lambda found: found.record.asked_at, default=None)
+    unusable = _unusable(item.record, policy) if item is not None else ""
+    if item is None or unusable:
+        why = f"Run `{item.record.run_key[:8]}` {unusable}." if item is not None else ""
         return nothing_to_compare(why, grant.trigger, world.settings.voice)
-    item = max(usable, key=lambda found: found.record.asked_at)
     record = item.record
     name = history_name(record.target.repository, record.profile, record.name)
     cluster = world.connect(item.profile)
@@ -51,9 +52,14 @@ def accept(command: AcceptBaseline, grant: Grant, facts: Facts, runs: Sequence[F
     return answered("accepted", _words(seen.record, grant, command), grant.trigger)
 
 
+def _compared(record: RunRecord, policy: Policy) -> Mapping[str, MetricRule]:
+    """The rules by which runs of its recipe are compared with the baseline."""
+    return {name: rule for name, rule in rules_for(record, policy).items() if "baseline" in rule.references}
+
+
 def _unusable(record: RunRecord, policy: Policy) -> str:
     """Why nothing may be compared with the run, as words after its name; empty when it can be a baseline for each rule that wants one."""
-    compared = {name: rule for name, rule in rules_for(record, policy).items() if "baseline" in rule.references}
+    compared = _compared(record, policy)
     if record.state is not State.SUCCEEDED:
         return "has not ended well"
     if record.results_broken:

@@ -77,7 +77,8 @@ VERBS: Mapping[str, VerbHelp] = {
         'baseline accept [RUN] [reason="…"]',
         "makes what a run measured what later ones are compared with, for everybody",
         ("baseline accept", 'baseline accept 4f1c2d3e reason="the longer warm-up costs 2 %"'),
-        "Without RUN, the newest one that ended well. Who did it, when and why stands beside later comparisons.",
+        "Without RUN, the newest one that ended well; where that cannot be a baseline, nothing is accepted. "
+        "Who did it, when and why stands beside later comparisons.",
     ),
     "help": VerbHelp(
         "help [VERB | profiles | recipes]",

@@ -292,6 +292,29 @@ def test_a_run_that_can_be_no_baseline_moves_none(fields: dict[str, object], why
     assert decided(fakes, ended(2.8)).results_problem
 
 
+@pytest.mark.parametrize("fields", [{"results": {"loss": float("nan")}}, {"overrides": ("loss=1",)}, {"results_problem": "no JSON"}])
+def test_no_older_run_is_accepted_in_place_of_the_newest(fields: dict[str, object]) -> None:
+    """Who means the older one names it; what runs, has failed or is of another recipe is never meant."""
+    fakes = Fakes(WITH_RULES)
+    older = ended(2.0, run_key="b" * 16)
+    newer = ended(**{"run_key": "c" * 16, "asked_at": older.asked_at + timedelta(hours=1), **fields})
+    last = {"asked_at": older.asked_at + timedelta(hours=2)}
+    for record in (older, newer, ended(run_key="d" * 16, state=State.FAILED, **last), ended(run_key="e" * 16, recipe="eval", **last)):
+        fakes.cluster.add(record, tags=(pull_tag("org/repo", 7),))
+    assert accepted(fakes) == "no-baselines"
+    assert "Run `cccccccc`" in fakes.forge.bodies[-1]
+    assert NAME not in fakes.cluster.remembered
+
+
+def test_the_newest_is_accepted_whatever_has_failed_since() -> None:
+    fakes = Fakes(WITH_RULES)
+    meant = ended(2.0, run_key="b" * 16)
+    for record in (meant, ended(run_key="d" * 16, state=State.FAILED, asked_at=meant.asked_at + timedelta(hours=2))):
+        fakes.cluster.add(record, tags=(pull_tag("org/repo", 7),))
+    assert accepted(fakes) == "accepted"
+    assert parse_history("\n".join(fakes.cluster.remembered[NAME])).accepted.run_key == meant.run_key  # type: ignore[union-attr]
+
+
 def test_a_metric_that_may_be_missing_keeps_its_baseline() -> None:
     optional = WITH_RULES.replace("max_increase: 2%, window: 5 }", "max_increase: 2% }\n      extra: { max_increase: 2%, missing: pass }")
     fakes = Fakes(optional)
