@@ -85,6 +85,8 @@ def headline(record: RunRecord, now: datetime) -> str:
             return f"{job}is running{since}"
         case State.SUCCEEDED if record.results_problem:
             return f"ended well, but {record.results_problem}"
+        case State.SUCCEEDED if record.verdict_owed:
+            return "ended well; what it measured has not been judged yet"
         case State.SUCCEEDED:
             return f"passed in {duration(ran)}" if ran is not None else "passed"
         case State.FAILED:
@@ -158,7 +160,7 @@ def next_step(record: RunRecord, voice: Voice) -> str:
 def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Report:
     """The whole report on a run. `tail` is the end of its log, already redacted; the job's summary stands in for a missing log link."""
     log_url = record.log_url or voice.summary_url
-    failed = bool(record.results_problem) or (record.state.ended and not record.ended_well)
+    failed = bool(record.results_problem) or (record.state.ended and not record.ended_well and not record.verdict_owed)
     lines = [f"### {icon(record)} {voice.name} · {record.profile} · {neutralise(headline(record, now), 300)}", ""]
     if record.reason and (failed or record.state in (State.PENDING, State.QUEUED, State.SKIPPED)):
         lines += [f"{_why(record, failed)}{neutralise(record.reason, 300)}", ""]
@@ -235,7 +237,9 @@ def _as_json(value: Value) -> Value:
 
 def icon(record: RunRecord) -> str:
     """The state in one sign."""
-    return "❌" if record.results_problem else _ICONS.get(record.state, "❌")
+    if record.results_problem:
+        return "❌"
+    return "⏳" if record.verdict_owed else _ICONS.get(record.state, "❌")
 
 
 def links(record: RunRecord) -> str:

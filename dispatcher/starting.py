@@ -145,7 +145,8 @@ def _reported(begun: Begun, policy: Policy, world: World, with_comment: bool, mi
         return told, Exit.OK
     except ForgeError as error:
         # There is a job: whatever GitHub says now, that is not undone. The ledger knows that nothing was reported yet.
-        world.say(f"The job runs, but could not be reported: {error.cause} The next `watch` reports it.")
+        what = "The earlier run's end is taken over" if record.state.ended and record.same_as else "The job runs"
+        world.say(f"{what}, but could not be reported: {error.cause} The next `watch` reports it.")
         with suppress(DispatchError):
             cluster.save(record.run_key, record.to_json(), UNREPORTED)
         return seen, error.exit

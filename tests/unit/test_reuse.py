@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dispatcher.configuration import read_policy
+from dispatcher.errors import Exit
 from dispatcher.flow import handle
 from dispatcher.plan import content_tag, pull_tag
 from dispatcher.policy import load_policy
@@ -63,6 +64,33 @@ def test_the_end_of_the_same_content_is_taken_over() -> None:
     assert (check.sha, check.conclusion) == (HEAD, "success")
     assert fakes.cluster.journal == {} or not any(record.run_key in line for lines in fakes.cluster.journal.values() for line in lines)
     assert record.run_key not in fakes.cluster.active
+
+
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_an_end_that_cannot_be_judged_yet_is_not_told_as_passed(forgotten: bool) -> None:
+    """GitHub does not say what to compare with: nothing green is said anywhere, and the next sweep judges it."""
+    rules = "default:\n    script: train.py\n    metrics: { loss: { no_worse_than: merge-base } }"
+    fakes = Fakes(REUSING.replace("default: { script: train.py }", rules))
+    first = ended(fakes, **DONE, sha=OTHER)
+    fakes.cluster.scheduler[first.job_id] = "COMPLETED"
+    if forgotten:
+        del fakes.cluster.scheduler[first.job_id]
+    before = len(fakes.forge.bodies)
+    fakes.fail("forge.merge_base")
+    done = handle(comment_event("/train", comment_id=60), fakes.world)
+    assert done.exit is Exit.GITHUB
+    assert "⏳ train · cluster · ended well; what it measured has not been judged yet" in done.summary
+    assert "passed" not in done.summary
+    assert any("end is taken over, but could not be reported" in line for line in fakes.said)
+    assert len(fakes.forge.bodies) == before
+    key = list(fakes.cluster.runs)[-1]
+    assert parse_record(fakes.cluster.runs[key].record).verdict_owed
+    fakes.trace.fail.clear()
+    fakes.clock.time += timedelta(minutes=5)
+    watch(fakes.world, read_policy(fakes.world))
+    record = parse_record(fakes.cluster.runs[key].record)
+    assert (record.verdict_owed, len(record.verdicts), key in fakes.cluster.active) == (False, 1, False)
+    assert fakes.forge.bodies[-1].startswith("### ✅ train · cluster · passed in 12m")
 
 
 @pytest.mark.parametrize(
