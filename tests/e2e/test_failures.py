@@ -249,6 +249,7 @@ def end_them(slurm: SlurmRig, jobs: Mapping[str, str], unstartable: Path) -> Non
         slurm.wait_for_state(jobs[kind], "COMPLETED")
     for kind in sorted(set(STARTED) - {"time", "node", "low", "missing", "broken"}):
         slurm.wait_for_state(jobs[kind], "FAILED")
-    slurm.set_node("n1", "DOWN")  # until its slurmd reports again, as it does by itself (ReturnToService=2)
+    slurm.set_node("n1", "DOWN")
     slurm.wait_for_state(jobs["node"], "NODE_FAIL")
+    slurm.resume("n1")
     slurm.wait_for_state(jobs["time"], "TIMEOUT", timeout=150)

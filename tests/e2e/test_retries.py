@@ -130,6 +130,7 @@ def test_what_gives_way_to_another_job_or_fails_with_its_node_is_run_again(
     for name in ("low", "nightly"):
         slurm.wait_for_state(jobs[name], "PREEMPTED")
     slurm.wait_for_state(jobs["node"], "NODE_FAIL")
+    slurm.resume(failing)
     slurm.wait_for_state(jobs["again"], "PENDING")
     assert stage.run("watch").code == 0
     second = {record["profile"]: record for key, record in records(stage).items() if record["retry_of"]}

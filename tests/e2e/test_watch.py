@@ -245,7 +245,7 @@ def test_a_node_fails_under_a_job_and_it_starts_again(broken: Stage, fragile: Sl
         end = fragile.wait_for_state(job, *SECOND_ENDS)
         swept(broken)
     finally:
-        resume(fragile, node)
+        fragile.resume(node)
     the_end(broken, event, ended, *SECOND_ENDS[end])
 
 
@@ -281,13 +281,7 @@ def test_a_run_that_nobody_knows_is_lost_after_the_grace_and_not_before(unaccoun
         the_end(unaccounted, event, ended, "lost", "failure", "is lost", "does not count as passed", "**Next:**")
         assert run_here(unaccounted, "gate", "1").code == Exit.RUN_FAILED
     finally:
-        resume(bare, *NODES)
-
-
-def resume(rig: SlurmRig, *nodes: str) -> None:
-    """Nodes take jobs again, if they do not do so already by themselves."""
-    for node in nodes:
-        rig.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+        bare.resume(*NODES)
 
 
 def test_without_accounting_the_end_is_known_also_when_the_controller_forgot_it(unaccounted: Stage, bare: SlurmRig) -> None:

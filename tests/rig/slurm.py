@@ -215,6 +215,11 @@ class SlurmRig:
         """`scontrol update` of a node: DRAIN, RESUME, DOWN, …"""
         self.run("scontrol", "update", f"NodeName={node}", f"State={state}", f"Reason={reason}")
 
+    def resume(self, *nodes: str) -> None:
+        """Nodes take jobs again, if they do not do so already by themselves."""
+        for node in nodes:
+            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
+
     def preempt(self, memory: int) -> str:
         """An urgent job that takes so many MB of the last node until it is cancelled → its id. What is of `low` there gives way."""
         options = ["--parsable", "-A", ACCOUNT, "-p", "urgent", f"--mem={memory}", "-o", "/dev/null"]
