@@ -196,7 +196,7 @@ def test_what_a_cluster_ends_and_what_jobs_leave_behind(github: GitHubServer, sl
     goes_on = stage.comment("/train profile=short recipe=long kind=goes-on").outputs
     jobs = {kind: (stage.job_dir / "runs" / key / "job").read_text().strip() for kind, key in runs.items()}
     end_them(slurm, jobs, stage.job_dir / "runs" / runs["unstartable"])
-    slurm.wait_for_state(goes_on["job-id"], "TIMEOUT", timeout=30)
+    slurm.wait_for_state(goes_on["job-id"], "TIMEOUT", timeout=150)
     swept = stage.run("watch")
     assert swept.code == 0, swept
 

@@ -18,7 +18,7 @@ TRAIN = """\
 import os, pathlib, sys
 if len(sys.argv) > 1:
     raise ValueError("the change is wrong")
-been = pathlib.Path(os.environ["DISPATCH_RUN_DIR"]).parent.parent / "been-here"
+been = pathlib.Path(os.environ["DISPATCH_RUN_DIR"]).parent.parent / f"been-{os.environ['DISPATCH_SHA']}"
 if not been.exists():
     been.touch()
     print("RuntimeError: CUDA error: uncorrectable ECC error encountered", file=sys.stderr, flush=True)
@@ -47,23 +47,35 @@ def records(stage: Stage) -> dict[str, Any]:
     return {folder.name: json.loads((folder / "record.json").read_text()) for folder in (stage.job_dir / "runs").iterdir()}
 
 
+def retry_of(stage: Stage, run_key: str) -> dict[str, Any]:
+    [found] = [record for record in records(stage).values() if record["retry_of"] == run_key]
+    return found
+
+
 def test_the_story_of_the_attempts(stage: Stage, slurm: SlurmRig) -> None:
     machine = stage.comment("/train").outputs
     code = stage.comment("/train wrong=1").outputs
-    for outputs in (machine, code):
-        slurm.wait_for_state(outputs["job-id"], "FAILED")
+    group = stage.repo.queue(stage.pull)
+    stage.handle("merge_group", stage.server.merge_group_event(stage.pull, group), GITHUB_SHA=group)
+    [in_queue] = [record for record in records(stage).values() if record["sha"] == group]
+    for job in (machine["job-id"], code["job-id"], in_queue["job_id"]):
+        slurm.wait_for_state(job, "FAILED")
     # Two settle the same ends at the same moment.
     sweeps = [stage.start("watch") for _ in range(2)]
     ended = [stage.ended(process, *process.communicate(timeout=120)) for process in sweeps]
     assert [one.code for one in ended] == [0, 0], ended
     stage.run("watch")
-    [again] = [record for key, record in records(stage).items() if key not in (machine["run-key"], code["run-key"])]
-    assert (again["retry_of"], again["attempt"]) == (machine["run-key"], 2)
+    assert len(records(stage)) == 5
+    again, queued_again = (retry_of(stage, run_key) for run_key in (machine["run-key"], in_queue["run_key"]))
+    assert [again["attempt"], queued_again["attempt"]] == [2, 2]
+    [gate] = stage.repo.checks_on(group, "dispatch/gate")
+    assert gate.conclusion is None, "or the pull request would be out of the queue"
     assert records(stage)[code["run-key"]]["failure"]["kind"] == "code error"
     assert records(stage)[code["run-key"]]["followed_by"] == ""
     assert "--begin=now+2" in (Path(again["run_dir"]) / "job.sbatch").read_text()
 
-    slurm.wait_for_state(again["job_id"], "COMPLETED")
+    for record in (again, queued_again):
+        slurm.wait_for_state(record["job_id"], "COMPLETED")
     swept = stage.run("watch")
     assert swept.code == 0, swept
     first, wrong, second = (
@@ -77,6 +89,8 @@ def test_the_story_of_the_attempts(stage: Stage, slurm: SlurmRig) -> None:
     assert len({check.external_id for check in stage.repo.checks_on(stage.pull.head_sha, "dispatch / cluster / default")}) == 3
     [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
     assert gate.conclusion == "success", "the last attempt counts"
+    [gate] = stage.repo.checks_on(group, "dispatch/gate")
+    assert gate.conclusion == "success"
 
 
 # --------------------------------------------------------------------------- another job, and a node, for real
