@@ -106,6 +106,8 @@ def with_next_job(record: RunRecord, job_id: str) -> RunRecord:
         "started_at": None,
         "ended_at": None,
         "estimated_start": None,
+        "queue_place": None,
+        "queue_length": None,
         "absent_since": None,
         "failure": None,
         "results": {},

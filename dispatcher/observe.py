@@ -89,7 +89,7 @@ def sightings_of(sweep: Sweep) -> Sightings | CloudSightings:
     """The sweep's answers, parsed once: the scheduler's three, or an API's."""
     if sweep.views is not None:
         return CloudSightings(sweep.views)
-    return Sightings(sweep.squeue, sweep.sacct, sweep.scontrol)
+    return Sightings(sweep.squeue, sweep.sacct, sweep.scontrol, sweep.pending)
 
 
 def changed(run: ActiveRun, sight: Sight) -> bool:

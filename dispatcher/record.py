@@ -176,6 +176,9 @@ class RunRecord(_Frozen):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     estimated_start: datetime | None = None
+    queue_place: int | None = Field(default=None, ge=1)
+    """While it waits: its place in its partition's queue, and how many wait there."""
+    queue_length: int | None = Field(default=None, ge=1)
     absent_since: datetime | None = None
     job_id: str = Field(default="", pattern=r"^[0-9A-Za-z_+.-]{0,64}$")
     earlier_jobs: tuple[EarlierJob, ...] = Field(default=(), max_length=MOST_JOBS)
@@ -376,5 +379,7 @@ def _observed(record: RunRecord, seen: Observation, now: datetime) -> RunRecord:
             "started_at": started or (record.started_at if seen.state is not State.PENDING else None),
             "ended_at": ended,
             "estimated_start": seen.start if seen.state is State.PENDING else None,
+            "queue_place": seen.place.number if seen.place else None,
+            "queue_length": seen.place.of if seen.place else None,
         }
     )

@@ -271,6 +271,8 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     if record.retry_of:
         when.append(_attempt(record))
     when += _earlier_jobs(record)
+    if record.state is State.PENDING and record.queue_place and record.queue_length:
+        when.append(f"place {record.queue_place:,} of {record.queue_length:,} in the partition's queue")
     if record.state is State.PENDING and record.estimated_start and record.estimated_start > now:
         when.append(f"the scheduler estimates a start at {clock(record.estimated_start, now)}")
     if record.started_at and record.state is not State.PENDING:

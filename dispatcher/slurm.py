@@ -72,6 +72,14 @@ _MAY_BEGIN_AGAIN = (State.PREEMPTED, State.NODE_FAIL)
 
 
 @dataclass(frozen=True)
+class Place:
+    """A waiting job's place among all that wait in its partition and might begin, by their priority; the first has number 1."""
+
+    number: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Observation:
     """One look at one job. `source` says who knew; times are UTC as the scheduler gave them, None when it did not.
 
@@ -90,6 +98,7 @@ class Observation:
     elapsed_seconds: int | None = None
     parts: int | None = 1
     task_seconds: int | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +192,28 @@ def parse_scontrol(output: CommandOutput) -> dict[str, Observation] | None:
     return jobs
 
 
+# Such a job waits for something else than the others, and takes nothing from them: https://slurm.schedmd.com/job_reason_codes.html
+_NOT_IN_LINE = re.compile(r"Dependency|JobHeld|BeginTime|JobArrayTaskLimit|Assoc|QOS|PartitionDown|PartitionInactive")
+
+
+def parse_places(output: CommandOutput) -> dict[str, Place]:
+    """Rows of `squeue --states=PENDING --sort=-p,i -o "%P|%F|%r"` → the place of each job in its partition's queue; nothing is no answer.
+
+    A job that may begin in several partitions has its place in the first one that it names. Where `PrivateData` hides others' jobs, only
+    those that can be seen are counted.
+    """
+    if output.status != 0:
+        return {}
+    lines: dict[str, list[str]] = {}
+    for line in output.stdout.splitlines():
+        cells = line.split("|")
+        if len(cells) == 3 and not _NOT_IN_LINE.match(cells[2].strip("( )")):
+            row = lines.setdefault(cells[0].partition(",")[0].strip(), [])
+            if cells[1].strip() not in row[-1:]:  # an array's tasks are one job
+                row.append(cells[1].strip())
+    return {job: Place(number, len(row)) for row in lines.values() for number, job in enumerate(row, 1)}
+
+
 def _id_of(pairs: Mapping[str, str]) -> str:
     """The id as squeue writes it: scontrol gives every part of a job a number of its own."""
     if "ArrayTaskId" in pairs:
@@ -225,7 +256,14 @@ class Sightings:
     behind counts, but only once the controller says that the job is gone.
     """
 
-    def __init__(self, squeue: CommandOutput | None, sacct: CommandOutput | None, scontrol: CommandOutput | None) -> None:
+    def __init__(
+        self,
+        squeue: CommandOutput | None,
+        sacct: CommandOutput | None,
+        scontrol: CommandOutput | None,
+        pending: CommandOutput | None = None,
+    ) -> None:
+        self._places = parse_places(pending) if pending else {}
         self._squeue = _by_part(parse_squeue(squeue)) if squeue else None
         self._sacct = _by_part(parse_sacct(sacct)) if sacct else None
         self._scontrol = _by_part(parse_scontrol(scontrol)) if scontrol else None
@@ -234,6 +272,12 @@ class Sightings:
 
     def of(self, job_id: str, exit_file: str = "") -> Sight:
         """What is known of one job; of one that has parts, what they come to together."""
+        sight = self._known_of(job_id, exit_file)
+        if isinstance(sight, Observation) and sight.state is State.PENDING:
+            return replace(sight, place=self._places.get(job_id))
+        return sight
+
+    def _known_of(self, job_id: str, exit_file: str) -> Sight:
         queued, accounted, controlled = ((answers or {}).get(job_id, {}) for answers in (self._squeue, self._sacct, self._scontrol))
         parts = sorted({*queued, *accounted, *controlled} - {""}, key=part_order)
         if not parts:

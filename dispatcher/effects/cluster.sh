@@ -1018,6 +1018,9 @@ sweep() {
         SLURM_TIME_FORMAT=%s SLURM_BITSTR_LEN=0 # no list of an array's tasks is cut
         export SLURM_TIME_FORMAT SLURM_BITSTR_LEN
         answer_of squeue squeue --me --noheader --states=all -o '%i|%T|%r|%S|%j|%N|%Q'
+        # Everybody's waiting jobs, the next one first: on a big cluster a long list, so only where one of ours is in it.
+        [ -z "$(limited 10 squeue --me --noheader --states=PENDING -o %i | head -n 1)" ] ||
+            answer_of pending sh -c 'squeue --noheader --states=PENDING --sort=-p,i -o "%P|%F|%r" | head -n 5000'
         answer_of sacct sacct -n -P -X -j "${ids#,}" --format=JobID,State,ExitCode,Start,End,ElapsedRaw,NodeList,Reason
         unset SLURM_TIME_FORMAT SLURM_BITSTR_LEN
     fi

@@ -287,7 +287,8 @@ class LedgerCluster:
             missing = [run.job_id for run in runs if run.job_id.isdigit() and run.job_id not in known]
             if missing:
                 scontrol = command_output(self._request("details", " ".join(missing[:MISSING_CAP])), "scontrol")
-        return Sweep(runs, now, squeue, sacct, scontrol, queued_keys(answer))
+        pending = command_output(answer, "pending") if "pending" in answer.sections else None
+        return Sweep(runs, now, squeue, sacct, scontrol, queued_keys(answer), pending)
 
     def fetch(
         self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str = "", part: Part | None = None

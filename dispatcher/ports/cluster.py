@@ -138,6 +138,8 @@ class Sweep:
     """None when it was not asked, because the other two know every job: that is no answer."""
     queued: tuple[str, ...] = ()
     """Run keys that wait in the queue, in its order; none of them is in `runs`."""
+    pending: CommandOutput | None = None
+    """Everybody's waiting jobs, the next one first (`slurm.parse_places`); None where none of ours waits."""
     views: Views | None = None
     """What an API says, where jobs are started through one: then there is no scheduler to ask, and its three answers are empty."""
 

@@ -100,6 +100,26 @@ def test_slurms_own_words_for_a_refusal(options: str, words: str, cluster: Ledge
     assert isinstance(cluster.submit(wanted(cluster.claim(claim_request()))), Submitted)
 
 
+def test_the_place_in_the_queue(cluster: LedgerCluster, slurm: SlurmRig) -> None:
+    everything = "#SBATCH --nodes=4\n#SBATCH --exclusive\n"
+    running = slurm.run("sbatch", "--parsable", "--nodes=4", "--exclusive", "--wrap", "sleep 60", "--output=/dev/null").strip()
+    slurm.wait_for_state(running, "RUNNING")
+    waiting = []
+    for key in ("c1" * 8, "c2" * 8):
+        answer = cluster.submit(wanted(cluster.claim(claim_request(key)), key, options=everything))
+        assert isinstance(answer, Submitted)
+        waiting.append(answer.job_id)
+    sweep = cluster.sweep()
+    sights = Sightings(sweep.squeue, sweep.sacct, sweep.scontrol, sweep.pending)
+    first, second = (sights.of(job) for job in waiting)
+    slurm.run("scancel", running, *waiting)
+    assert isinstance(first, Observation)
+    assert isinstance(second, Observation)
+    assert first.place is not None
+    assert second.place is not None
+    assert second.place.number == first.place.number + 1 <= second.place.of == first.place.of
+
+
 def test_estimates_and_probes(cluster: LedgerCluster, slurm: SlurmRig) -> None:
     before = set(slurm.run("squeue", "-h", "--states=all", "-o", "%i").split())
     head = "#!/bin/sh\n#SBATCH --account=ml\n"

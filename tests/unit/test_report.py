@@ -167,6 +167,8 @@ def test_the_log_link(fields: dict[str, object], voice: Voice, link: str) -> Non
 def test_the_schedulers_estimate_while_it_waits() -> None:
     assert "estimates a start at 14:32 UTC" in said(estimated_start=NOW + timedelta(minutes=10)).comment
     assert "estimates" not in said(estimated_start=NOON).comment
+    assert "place 7 of 1,200 in the partition's queue" in said(queue_place=7, queue_length=1200).comment
+    assert "place" not in said(state=State.RUNNING, queue_place=7, queue_length=1200).comment
     assert "Waiting for: Priority" in said(reason="Priority").comment
     assert "Waiting" not in said(state=State.RUNNING, reason="Priority").comment
     assert "Reason: NonZeroExitCode" in said(state=State.FAILED, reason="NonZeroExitCode").comment

@@ -9,7 +9,9 @@ from dispatcher.ports import CommandOutput
 from dispatcher.slurm import (
     Absent,
     Observation,
+    Place,
     Sight,
+    Sightings,
     Silent,
     State,
     observe,
@@ -282,3 +284,32 @@ def test_tasks_of_an_array(expression: str, tasks: tuple[int, ...], together: in
 def test_no_tasks_of_an_array(expression: str) -> None:
     with pytest.raises(ValueError, match="tasks"):
         array_tasks(expression)
+
+
+PENDING = """\
+batch|7|Resources
+batch|9|Priority
+batch|12|Priority
+batch|12|Priority
+batch|10|Dependency
+batch|11|JobHeldUser
+short,batch|8|Priority
+nonsense
+"""
+
+
+@pytest.mark.parametrize(
+    ("job_id", "place"),
+    [("7", Place(1, 3)), ("9", Place(2, 3)), ("12", Place(3, 3)), ("8", Place(1, 1)), ("10", None), ("11", None), ("99", None)],
+)
+def test_the_place_of_a_job_that_waits(job_id: str, place: Place | None) -> None:
+    row = f"{job_id}|PENDING|Priority|N/A|dispatch|n1|1\n"
+    sight = Sightings(CommandOutput(0, row), None, None, CommandOutput(0, PENDING)).of(job_id)
+    assert isinstance(sight, Observation)
+    assert sight.place == place
+    running = Sightings(CommandOutput(0, row.replace("PENDING", "RUNNING")), None, None, CommandOutput(0, PENDING)).of(job_id)
+    assert isinstance(running, Observation)
+    assert running.place is None
+    silent = Sightings(CommandOutput(0, row), None, None, CommandOutput(1, PENDING)).of(job_id)
+    assert isinstance(silent, Observation)
+    assert silent.place is None
