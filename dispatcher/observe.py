@@ -170,7 +170,7 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
     files = cluster.fetch(run.run_key, -TAIL_READ, TAIL_READ, MAX_BYTES)
     if files is None:
         return None
-    before = _of_job(parse_record(files.record), run.job_id)
+    before = of_job(parse_record(files.record), run.job_id)
     if before.run_key != run.run_key:
         raise ClusterError("cluster.bad-record", f"The record of run {run.run_key} in the ledger is another run's.")
     if before.log_part is not None:  # until this one writes, the newest log is that of another
@@ -202,7 +202,7 @@ def _as_seen(before: RunRecord, sight: Sight, cluster: Cluster, around: Around |
     return as_seen(before, {**around.sights, before.run_key: sight}, group.records, now, lost_after, group.unheard)
 
 
-def _of_job(record: RunRecord, job_id: str) -> RunRecord:
+def of_job(record: RunRecord, job_id: str) -> RunRecord:
     """The record was written before there was a job, or whoever submitted the next one died: the ledger's `job` file is newer."""
     if job_id and record.job_id and job_id != record.job_id and record.resources.jobs > 1:
         return with_next_job(record, job_id)

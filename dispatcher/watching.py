@@ -15,7 +15,7 @@ from dispatcher.connections import one_connection_each
 from dispatcher.endedlogs import keep_ended, kept_words
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, progress_due, sights_of
+from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, of_job, progress_due, sights_of
 from dispatcher.phrases import plural
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
@@ -220,7 +220,8 @@ def _adopt(world: World, cluster: Cluster, run: ActiveRun, policy: Policy, tally
             )
             return _said(world, cluster, policy, Seen(record.model_copy(update=over), ""), tally)
         case AlreadySubmitted():
-            adopted = record.model_copy(update={"job_id": claim.job_id, "state": State.PENDING})
+            # Of a chain it may be the next job, which somebody was submitting when we looked.
+            adopted = of_job(record, claim.job_id).model_copy(update={"state": State.PENDING})
             return _said(world, cluster, policy, Seen(adopted, ""), tally)
         case Claimed():
             world.say(f"Run {run.run_key} was interrupted before it had a job; giving the command again submits it.")

@@ -455,6 +455,7 @@ class FakeCluster:
         self.busy = False
         self.refuses = ""
         self.before_sweep: list[Callable[[], object]] = []
+        self.before_claim: list[Callable[[], object]] = []
         self.probes: tuple[Probe, ...] = ()
         self.cut: tuple[int, BaseException] | None = None
         self.cancel_says = CommandOutput(0, "")
@@ -464,6 +465,8 @@ class FakeCluster:
 
     def claim(self, request: ClaimRequest) -> ClaimAnswer:
         self.trace.add("cluster.claim", request.package_group if request.package_group == "adopt" else "")
+        if self.before_claim:
+            self.before_claim.pop(0)()
         run = self.runs.get(request.run_key)
         if run and (run.job_id or request.run_key in self.queue or request.run_key in self.dropped):
             return AlreadySubmitted(run.job_id, run.record)

@@ -264,6 +264,19 @@ def test_what_nobody_saw_end_is_counted_with_its_whole_limit() -> None:
     assert "goes on after job `100`" in body(fakes)
 
 
+def test_a_sweep_that_comes_while_the_next_job_is_being_submitted_forgets_none() -> None:
+    fakes = running(word="")
+    run = fakes.cluster.runs[KEY]
+    run.job_id, fakes.cluster.age = "", 3600
+
+    def submitted() -> None:
+        run.job_id, fakes.cluster.scheduler["101"] = "101", "PENDING"
+
+    fakes.cluster.before_claim = [submitted]
+    sweep(fakes)
+    assert (now(fakes).job_id, [job.job_id for job in now(fakes).earlier_jobs]) == ("101", ["100"])
+
+
 def test_whoever_shares_the_job_goes_on_with_it() -> None:
     fakes = running()
     fakes.cluster.add(run_record(run_key="f" * 16, state=State.RUNNING, job_id="100", resources=ASKED))
