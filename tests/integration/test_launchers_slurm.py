@@ -52,17 +52,18 @@ assert results.exists(), "results of an earlier start stay"
 """
 
 COMPUTE = """\
-import json, os, subprocess, time
+import json, os, subprocess
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 ray.init(log_to_driver=False)
 GUESS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 
-@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+@ray.remote(num_cpus=1)
 def square(number):
-    time.sleep(0.3)
     return number * number, os.environ["SLURMD_NODENAME"], os.environ["SECRET"]
 
-found = ray.get([square.remote(number) for number in range(8)])
+nodes = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()]
+found = ray.get([square.options(scheduling_strategy=nodes[number % len(nodes)]).remote(number) for number in range(8)])
 assert {secret for _, _, secret in found} == {"s3cret"}
 answer = {name: sum(node["Resources"].get(name, 0) for node in ray.nodes()) for name in ("CPU", "GPU")}
 answer |= {"sum": sum(square for square, _, _ in found), "nodes": len({node for _, node, _ in found})}
