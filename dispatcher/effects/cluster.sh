@@ -163,7 +163,10 @@ give_back() { # gives the claimed run back: its folder goes away as a whole
 }
 enter_job() { # key id -> writes the job id and lists the run
     enlist "$1"
-    printf '%s\n' "$2" >"runs/$1/job.new" && mv "runs/$1/job.new" "runs/$1/job"
+    # Not in the run's folder: an earlier job of the run may have put a pipe there.
+    printf '%s\n' "$2" >"tmp/job.$token" && mv "tmp/job.$token" "runs/$1/job"
+    # Given up while its next job was being submitted: `cancel` knew only the one before.
+    [ "$kind" != slurm ] || [ ! -e "runs/$1/left" ] || limited 10 scancel "$2" >/dev/null 2>&1
     entered "$1"
 }
 entered() { # key -> what follows once a run has its job: out of the queue, into the journal; again and again until all of it is done
@@ -501,7 +504,7 @@ bring() { # key -> what the client needs to start a run that lies ready
     is_hex "$key" || { fail cluster.bad-request bring; return; }
     for file in configs/launch.json env; do
         begin "${file##*/}"
-        head -c 4194304 "runs/$key/$file" >&4
+        [ ! -f "runs/$key/$file" ] || head -c 4194304 "runs/$key/$file" >&4
         end "${file##*/}"
     done
     say done
@@ -766,15 +769,21 @@ go_on() { # key id path: the run's job has ended, and the next one goes on from 
     [ -f "runs/$key/jobs" ] || rm -rf "runs/$key/jobs"
     words=$({ is_over "$key" "$ended" || printf '%s\n' "$ended" >>"runs/$key/jobs"; } 2>&1) || { failed "$words"; return; }
     for file in "runs/$key"/commit.*; do # of earlier jobs; one with this job's id is somebody's who does the same right now
-        { IFS= read -r line <"$file" && [ "$line" = "$ended" ]; } || rm -f "$file"
+        { line_of "$file" && [ "$line" = "$ended" ]; } || rm -rf "$file"
     done
     ours=turn.$token
     touch -c "runs/$key/job" # before it is ours: an old turn may be taken from us
     mv "runs/$key/job" "runs/$key/$ours"
-    IFS= read -r job <"runs/$key/$ours" || { say done gone; return; }
+    line_of "runs/$key/$ours" || { say done gone; return; }
+    job=$line
     if [ "$job" != "$ended" ]; then # somebody was quicker: it was the next job's
         mv "runs/$key/$ours" "runs/$key/job"
         say done submitted "$job"
+        return
+    fi
+    if [ -e "runs/$key/left" ]; then # given up after whoever asks has looked at it: the next look ends it
+        mv "runs/$key/$ours" "runs/$key/job"
+        say done gone
         return
     fi
     rm -f "runs/$key/answer" "runs/$key/words" "runs/$key/exit" "runs/$key/started"
@@ -1019,7 +1028,8 @@ sweep() {
         export SLURM_TIME_FORMAT SLURM_BITSTR_LEN
         answer_of squeue squeue --me --noheader --states=all -o '%i|%T|%r|%S|%j|%N|%Q'
         # Everybody's waiting jobs, the next one first: on a big cluster a long list, so only where one of ours is in it.
-        [ -z "$(limited 10 squeue --me --noheader --states=PENDING -o %i | head -n 1)" ] ||
+        # A scheduler that has just not answered is not asked again: it would be waited for as long once more.
+        [ "$status" != 0 ] || [ -z "$(limited 10 squeue --me --noheader --states=PENDING -o %i | head -n 1)" ] ||
             answer_of pending sh -c 'squeue --noheader --states=PENDING --sort=-p,i -o "%P|%F|%r" | head -n 5000'
         answer_of sacct sacct -n -P -X -j "${ids#,}" --format=JobID,State,ExitCode,Start,End,ElapsedRaw,NodeList,Reason
         unset SLURM_TIME_FORMAT SLURM_BITSTR_LEN
@@ -1154,6 +1164,8 @@ cancel() { # key words: the run gives its job up, and why; unless another one ha
         failed "$words"
         return
     }
+    # Again: a chain may have gone on to its next job. If it is just submitting one, `enter_job` sees that the run is given up.
+    job_of "$key" || { text others ''; answer_of command true; say done; return; }
     others_with "$key"
     text others "$others"
     if [ -n "$others" ] || [ "$kind" = api ]; then

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.effects.ledger import LedgerCluster
+from dispatcher.errors import DispatchError
 from dispatcher.ports import AlreadySubmitted, InProgress, NothingSaved, Refused, Submitted
 from tests.integration.clusters import KEY, claim_request, local, submit
 from tests.integration.test_cluster_queue_killed import RECORD, Scene
@@ -121,6 +122,19 @@ def test_a_job_that_saved_nothing_is_not_continued(tmp_path: Path) -> None:
     assert scene.slurm_like.jobs == [first]
 
 
+def test_what_a_job_puts_in_place_of_its_runs_files_holds_up_no_chain(tmp_path: Path) -> None:
+    scene, first = begun(tmp_path)
+    run = scene.job_dir / "runs" / KEY
+    for name in ("job.new", "commit.boot.1.1", "jobs", "answer", "words", "exit", "images", "listed"):
+        (run / name).unlink(missing_ok=True)
+        os.mkfifo(run / name)
+    with scene.talk() as cluster:
+        second = go_on(cluster, first)
+        assert isinstance(second, Submitted)
+        assert cluster.sweep().runs[0].job_id == second.job_id
+    assert scene.slurm_like.jobs == [first, second.job_id]
+
+
 def test_where_a_folder_on_another_disk_is_linked(tmp_path: Path) -> None:
     scene, first = begun(tmp_path / "run", saves=False)
     (tmp_path / "scratch").mkdir()
@@ -152,6 +166,43 @@ def test_three_jobs_and_a_refusal(tmp_path: Path) -> None:
         (run,) = cluster.sweep().runs
         assert (run.job_id, run.reported) == (third.job_id, "unreported"), "whoever looks next says so"
     assert (scene.job_dir / "runs" / KEY / SAVED).read_text() == "8"
+
+
+def test_what_was_given_up_after_it_was_looked_at_gets_no_further_job(tmp_path: Path) -> None:
+    """A sweep read the run before somebody cancelled it, and goes on with what it knows."""
+    scene, first = begun(tmp_path)
+    with scene.talk() as cluster:
+        assert cluster.cancel(KEY, "cancelled by alice").status == 0
+        assert go_on(cluster, first) is None
+        assert cluster.sweep().runs[0].job_id == first, "the run has its ended job as before"
+    assert scene.slurm_like.jobs == [first]
+
+
+def test_what_is_given_up_while_its_next_job_is_submitted_has_that_job_ended(tmp_path: Path) -> None:
+    scene, first = begun(tmp_path)
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    real = f"PATH='{scene.env['PATH']}'"
+    waits = f"touch {tmp_path}/begun; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    (slow / "sbatch").write_text(f'#!/bin/sh\n{real}\n{waits}\nexec sbatch "$@"\n')
+    (slow / "sbatch").chmod(0o755)
+    other = local(scene.job_dir, "slurm", {**scene.env, "PATH": f"{slow}:{scene.env['PATH']}"})
+    answers: list[object] = []
+    thread = threading.Thread(target=lambda: answers.append(go_on(other, first)))
+    # Whoever cancels has read which job the run has just before the next one is begun.
+    with scene.talk() as cluster:
+        thread.start()
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        with pytest.raises(DispatchError, match="the run has no job"):
+            cluster.cancel(KEY, "cancelled by bob")
+        (scene.job_dir / "runs" / KEY / "left").write_text("cancelled by alice\n")
+        (tmp_path / "go").touch()
+        thread.join(60)
+        assert isinstance(answers[0], Submitted)
+        assert f"scancel {answers[0].job_id}" in scene.slurm_like.calls
+        assert f"scancel {first}" not in scene.slurm_like.calls
+    other.close()
 
 
 def test_what_cannot_go_on(tmp_path: Path) -> None:
