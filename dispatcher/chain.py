@@ -22,6 +22,7 @@ MOST_JOBS = 100
 
 JOBS_USED = "jobs-used"
 NOTHING_SAVED = "nothing-saved"
+GIVEN_UP = "chain-given-up"
 
 
 class Chain(Model):

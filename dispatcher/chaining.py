@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing_extensions import assert_never
 
 from dispatcher.attempts import PATIENCE
-from dispatcher.chain import NOTHING_SAVED, Chain, Last, Next, continued, with_next_job
+from dispatcher.chain import GIVEN_UP, NOTHING_SAVED, Chain, Last, Next, continued, with_next_job
 from dispatcher.errors import DispatchError
 from dispatcher.observe import Seen
 from dispatcher.policy import Policy
@@ -114,7 +114,7 @@ def _others(cluster: Cluster, seen: Seen) -> Seen | NotYet:
         return seen
     other = parse_record(text)
     if other.state.ended:
-        return replace(seen, record=seen.record.model_copy(update={"not_continued": other.not_continued}))
+        return replace(seen, record=_last(seen.record, GIVEN_UP if other.given_up else other.not_continued))
     return _not_yet(seen)
 
 

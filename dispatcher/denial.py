@@ -36,6 +36,7 @@ REASONS: Mapping[str, str] = {
     "attempts-used": "The run has been run again by itself as often as the policy's `retries` allow.",
     "jobs-used": "The run has had as many jobs as its recipe's `chain` has.",
     "nothing-saved": "The job has saved nothing where its recipe's `chain` says: the next one would do the same again.",
+    "chain-given-up": "The run that started its job was given up, and with that its chain: only that run goes on in further jobs.",
     "next-job-refused": "The scheduler refused the run's next job.",
     "record-changed": "What the ledger says of a run that would be run again by itself is not what was granted: jobs can write there.",
     "not-on-branch": "Its commit is not, or no longer, on the default branch or the schedule's `ref`: it is not run again by itself.",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
-from dispatcher.chain import JOBS_USED, NOTHING_SAVED
+from dispatcher.chain import GIVEN_UP, JOBS_USED, NOTHING_SAVED
 from dispatcher.curvereport import curve_lines, progress_line
 from dispatcher.failure import CAUSES
 from dispatcher.failurereport import excerpt, excerpt_title, failure_lines, line_annotations, title_of
@@ -143,6 +143,8 @@ def next_step(record: RunRecord, voice: Voice) -> str:
             limit = duration(record.resources.seconds)
             if record.not_continued == NOTHING_SAVED:
                 return f"Let the script save its state more often than every {limit}, there where its recipe's `chain` says. {again}"
+            if record.not_continued == GIVEN_UP:
+                return again
             if record.not_continued == JOBS_USED:
                 most = f"{record.resources.jobs} × {limit}"
                 return f"It needs more than {most}: ask for less work, or raise `jobs` in the chain of recipe `{record.recipe}`."

@@ -232,7 +232,7 @@ def test_denials(reason: str, words: str, step: str, command: Any, event: Any, f
 ELSEWHERE = {"own-request", "override-off", "unknown-gate", "too-many-nodes", "too-long", "too-many-gpu-hours", "no-time-limit"}
 ELSEWHERE |= {"approval-needed", "image-not-allowed", "too-many-runs", "too-many-commands", "budget-exceeded", "rerun-by-another"}
 ELSEWHERE |= {"repository-not-allowed", "attempts-used", "record-changed"}
-ELSEWHERE |= {"jobs-used", "nothing-saved", "next-job-refused"}
+ELSEWHERE |= {"jobs-used", "nothing-saved", "chain-given-up", "next-job-refused"}
 ELSEWHERE |= {"not-on-branch", "not-scheduled", "not-required", "queue-entry-gone"}
 
 

@@ -70,6 +70,8 @@ def test_what_the_limit_or_the_machine_ended_goes_on(cause: str) -> None:
         ({"state": State.FAILED, "exit_code": 1}, None),
         ({"state": State.SUCCEEDED, "exit_code": 0}, None),
         ({"state": State.CANCELLED, "exit_code": 85}, None),
+        # Somebody gave it up, and its job's own end came first.
+        ({"state": State.FAILED, "exit_code": 85, "given_up": "cancelled by alice"}, None),
         # What was granted is one job.
         ({"state": State.FAILED, "exit_code": 85, "resources": ASKED.model_copy(update={"jobs": 1})}, None),
         ({"state": State.FAILED, "exit_code": 85, "earlier_jobs": (FOUR_HOURS,)}, Next("code/ckpt")),
@@ -295,6 +297,19 @@ def test_whoever_shares_the_job_goes_on_with_it() -> None:
     fakes.cluster.scheduler["101"] = "TIMEOUT"
     sweep(fakes)
     assert (now(fakes).state, now(fakes).not_continued) == (State.TIMEOUT, "nothing-saved")
+
+
+@pytest.mark.parametrize("state", [State.CANCELLED, State.TIMEOUT])
+def test_whose_chain_was_given_up_by_the_run_that_began_it_is_told_so(state: State) -> None:
+    """That run has left, or whoever took it out died before it was reported, and it has its job's end."""
+    fakes = running()
+    left = run_record(run_key="f" * 16, state=state, job_id="100", resources=ASKED, given_up="cancelled by alice")
+    fakes.cluster.add(left)
+    fakes.cluster.runs[KEY].record = now(fakes).model_copy(update={"same_as": "f" * 16, "same_sha": OTHER}).to_json()
+    sweep(fakes)
+    assert (now(fakes).state, now(fakes).not_continued) == (State.TIMEOUT, "chain-given-up")
+    assert "No further job continues it (`chain-given-up`). The run that started its job was given up" in body(fakes)
+    assert "raise `time`" not in body(fakes)
 
 
 def test_who_follows_the_run_sees_all_of_its_jobs() -> None:

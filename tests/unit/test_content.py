@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from dispatcher.content import PROFILE_NOT_CONTENT, RECIPE_NOT_CONTENT, content_key
 from dispatcher.effects.edition import edition
 from dispatcher.gittree import digest_of
+from dispatcher.grammar import Run
+from dispatcher.pipeline import Place
 from dispatcher.plan import plan
 from dispatcher.ports import FileEntry, Package
 from dispatcher.profile import LocalProfile
@@ -171,6 +173,9 @@ def test_a_plan_hands_over_all_of_it() -> None:
     assert key(SLURM, attached=True) == key(SLURM, attached=False)
     assert key(secrets={"A": "1"}) == key(secrets={"A": "2"}) != key(secrets={"B": "1"})
     assert key(rendering="1") != key(rendering="2")
+    staged = [replace(GRANT, stage=Place("full", name, (), "afterok", Run())) for name in ("sft", "eval")]
+    keys = {plan(grant, "p", SLURM, "r", TRAIN, (), package(), "/jobs", False, "/py").content_key for grant in (GRANT, *staged)}
+    assert len(keys) == 3
     local = LocalProfile()
     assert (key(python="/a") == key(python="/b"), key(local, python="/a") == key(local, python="/b")) == (True, False)
     assert key() == content_key(package(), SLURM, TRAIN, overrides("a=1"), partition="batch")
