@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from dispatcher.jobplan import JobPlan
 from dispatcher.manifest import difference, render_manifest
 from dispatcher.phrases import plural
-from dispatcher.plan import JobPlan
 from dispatcher.ports import Archive, Claimed, Compiled, Package, Submission, Upload
 from dispatcher.record import RunRecord
 

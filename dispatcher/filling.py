@@ -19,7 +19,7 @@ from dispatcher.denial import Denial, by
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Malformed, Override
 from dispatcher.limits import Wanted, matches
-from dispatcher.plan import package_spec
+from dispatcher.packing import package_spec
 from dispatcher.policy import Policy
 from dispatcher.ports import Package, PackageSpec
 from dispatcher.profile import Profile, apply_overrides, with_recipe

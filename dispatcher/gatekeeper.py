@@ -11,7 +11,7 @@ from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import MergeGroupEvent
 from dispatcher.gate import Fail, Pass, Pending, Requirement, Verdict, Waived, judge, required_runs
 from dispatcher.gatereport import GATE_NAME, gate_check, gate_lines
-from dispatcher.plan import commit_tag
+from dispatcher.keys import commit_tag
 from dispatcher.policy import Policy
 from dispatcher.ports import PullRequest
 from dispatcher.profile import Profile, UnknownProfile

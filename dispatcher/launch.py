@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dispatcher.errors import ClusterError
-from dispatcher.plan import JobPlan, package_spec
+from dispatcher.jobplan import JobPlan
+from dispatcher.packing import package_spec
 from dispatcher.ports import AnySpec, HybridSpec, NothingSpec, PackageSpec, PatternSpec
 
 LAUNCH_FILE = "configs/launch.json"

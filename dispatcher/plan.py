@@ -1,361 +1,26 @@
-"""Grant × profile × recipe × overrides → `JobPlan`: everything that will be submitted. The preview is what gets submitted.
+"""Grant × profile × recipe × overrides → `JobPlan`, or why they cannot go together.
 
 `plan()` takes a `Grant`, so a plan that nobody authorised cannot be written. Nothing is sent and nothing is run from here.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from dispatcher.authorise import Grant
 from dispatcher.automount import GitMount
-from dispatcher.chain import Chain
-from dispatcher.coderoots import code_roots
 from dispatcher.content import content_key
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
 from dispatcher.jobconfig import JobConfig
-from dispatcher.jobparts import array_tasks
-from dispatcher.launcher import WITH_PROCESSES, unsuitable
-from dispatcher.limits import asked_for, image_of
-from dispatcher.packager import whole_spec
-from dispatcher.pipeline import variable
-from dispatcher.ports import AnySpec, Compiled, CompiledFile, Package, PackageSpec
-from dispatcher.printing import render
-from dispatcher.profile import CloudProfile, LocalProfile, Profile, SlurmProfile
-from dispatcher.recipe import INLINE_FILE, Recipe
-from dispatcher.record import JOB_ID, Resources, RunRecord, Target
-from dispatcher.slurm import State
-from dispatcher.slurmjob import executor_fields, groups, setup_lines
+from dispatcher.jobplan import JobPlan
+from dispatcher.keys import run_key
+from dispatcher.launcher import WITH_PROCESSES
+from dispatcher.ports import Package
+from dispatcher.profile import LocalProfile, Profile, SlurmProfile
+from dispatcher.recipe import Recipe
 from dispatcher.untrusted import code
-from dispatcher.wandb import site_of
-
-# Of a profile whose jobs an API starts: where the records lie, what the job's environment has, and what is said in other words.
-NOT_FOR_AN_API = {"tunnel", "host", "port", "user", "known_hosts", "jump", "job_dir"}
-NOT_FOR_AN_API |= {"env_vars", "wandb", "log_url", "attach", "packager", "dry_run"}
-_NOTHING: Mapping[str, str] = MappingProxyType({})
-_NEMORUN = Path(__file__).parent / "effects" / "nemorun.py"
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """A stage that another one waits for. `run_dir` is empty where that is another machine's, `job` where Slurm need not wait for it."""
-
-    stage: str
-    run_dir: str = ""
-    job: str = ""
-
-
-@dataclass(frozen=True)
-class JobPlan:
-    """One job, decided. `job_dir` is absolute on the machine that has it."""
-
-    run_key: str
-    content_key: str
-    grant: Grant
-    profile_name: str
-    profile: Profile
-    recipe_name: str
-    recipe: Recipe
-    overrides: tuple[Override, ...]
-    package: Package
-    job_dir: str
-    attached: bool
-    python: str
-    config: JobConfig | None = None
-    """The script's configuration; the overrides that are not the profile's are in it."""
-    mounts: tuple[GitMount, ...] = ()
-    """Repositories that the job clones and mounts."""
-    from_script: tuple[tuple[str, str], ...] = ()
-    """What of `recipe` is the commit's own word: keys of the script's `[tool.runspec]` and the configuration's `run.env`, with values."""
-    not_from_script: tuple[str, ...] = ()
-    """Keys of these that do not count."""
-    earlier: tuple[Earlier, ...] = ()
-    """Of a pipeline's stage: those that it waits for."""
-    own_runspec: bool = False
-    """Whether that is not what the script on the default branch says."""
-
-    @property
-    def name(self) -> str:
-        """What is run, as people write it: the recipe, or pipeline and stage (`full:sft`)."""
-        return self.grant.stage.name if self.grant.stage else self.recipe_name
-
-    @property
-    def runs_dir(self) -> str:
-        """Where the ledger keeps its runs."""
-        return f"{self.job_dir}/runs"
-
-    @property
-    def run_dir(self) -> str:
-        """This run's folder."""
-        return f"{self.runs_dir}/{self.run_key}"
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """What the script gets: its configuration and the recipe's arguments; without one these, then the overrides."""
-        if self.config is None:
-            return (*self.recipe.args, *(override.word for override in self.overrides if override.target == "script"))
-        return (*(() if self.recipe.places_config else self.config.option(self.inside)), *self.recipe.args)
-
-    @property
-    def inside(self) -> str:
-        """The run's folder, as the program sees it."""
-        return "/nemo_run" if self.container_image or isinstance(self.profile, CloudProfile) else self.run_dir
-
-    @property
-    def command(self) -> tuple[str, str, tuple[str, ...]]:
-        """What is started: the program, the first word behind it (usually the script), all others."""
-        program, first, *others = self.recipe.command(self.config.path(self.inside) if self.config is not None else "")
-        return program, first, (*others, *self.arguments)
-
-    @property
-    def chain(self) -> Chain | None:
-        """How the run may go on in further jobs: only Slurm says that it was the time limit that ended one."""
-        return self.recipe.chain if isinstance(self.profile, SlurmProfile) else None
-
-    @property
-    def resources(self) -> Resources:
-        """What the scheduler is asked for."""
-        asked = asked_for(self.profile, self.partition or "")
-        return asked.model_copy(update={"jobs": self.chain.jobs}) if self.chain is not None else asked
-
-    @property
-    def partition(self) -> str | None:
-        """`run_partition` for who waits, `batch_partition` for who does not, else `partition`."""
-        return self.profile.partition_for(self.attached) if isinstance(self.profile, SlurmProfile) else None
-
-    @property
-    def container_image(self) -> str | None:
-        """The image, when the job runs in one."""
-        return image_of(self.profile)
-
-    @property
-    def processes_per_node(self) -> int:
-        """Processes of torchrun and ft: as recipe or profile say, else one for each task where there are several, else one for each GPU."""
-        tasks = getattr(self.profile, "ntasks_per_node", 1)
-        return self.profile.nproc_per_node or (tasks if tasks > 1 else self.resources.gpus_per_node or 1)
-
-    def for_compiler(self) -> dict[str, object]:
-        """The job as `effects/nemorun.py` takes it: plain JSON values.
-
-        Raises `ConfigError` `config.invalid` where the recipe's launcher cannot start what the profile runs.
-        """
-        if why := unsuitable(self.recipe.launcher, self.profile):
-            words = f"Recipe `{self.recipe_name}` on profile `{self.profile_name}`: the launcher `{self.recipe.launcher}` {why}."
-            raise ConfigError("config.invalid", words)
-        entrypoint, script, arguments = self.command
-        job: dict[str, object] = {
-            "run_key": self.run_key,
-            "runs_dir": self.runs_dir,
-            "run_dir": self.run_dir,
-            "launcher": self.recipe.launcher,
-            "ft": self.recipe.ft.options(),
-            "slurm_ray": self.recipe.slurm_ray.model_dump(),
-            "script": script,
-            "module": self.recipe.module or "",
-            "inline": self.recipe.inline or "",
-            "entrypoint": entrypoint,
-            "args": list(arguments),
-            "torchrun_nproc_per_node": self.processes_per_node if self.recipe.launcher in WITH_PROCESSES else None,
-        }
-        if isinstance(self.profile, SlurmProfile):
-            job["executor"] = executor_fields(self, self.profile)
-            job["groups"] = groups(self, self.profile)
-            job["setup_lines"] = setup_lines(self, self.profile)
-        if isinstance(self.profile, CloudProfile):
-            job["cloud"] = self._cloud(self.profile)
-        return job
-
-    def _cloud(self, profile: CloudProfile) -> dict[str, object]:
-        """What an executor behind an API needs: the profile's own fields, and what Slurm's script would have in its lines."""
-        return {
-            "executor": profile.executor,
-            "profile": profile.model_dump(mode="json", exclude=NOT_FOR_AN_API),
-            "seconds": profile.seconds,
-            "results": self.recipe.results,
-            "setup_lines": [*(self.config.lines(self.inside) if self.config is not None else ()), *profile.shell_lines],
-            "packs": bool(self.package.files),
-        }
-
-    @property
-    def written(self) -> str:
-        """What the run is to write, as words for a shell: what lies there before it starts is none of its own."""
-        return f"{self.left_at_end} {self.grown}".strip()
-
-    @property
-    def left_at_end(self) -> str:
-        """Of that, what each of its jobs leaves anew."""
-        return self._words(self.recipe.results, self.recipe.wandb_summary)
-
-    @property
-    def grown(self) -> str:
-        """Of that, what further jobs add to."""
-        events = f"{self._words(self.recipe.tensorboard)}/events.out.tfevents.*" if self.recipe.tensorboard is not None else ""
-        return f"{self._words(self.recipe.series)} {events}".strip()
-
-    def _words(self, *paths: str | None) -> str:
-        return " ".join(shlex.quote(f"{self.run_dir}/code/{path}") for path in paths if path is not None)
-
-    def local_job(self) -> Compiled:
-        """What `executor: local` starts: a script that goes into the unpacked commit and lets NeMo-Run's LocalExecutor run the recipe."""
-        results = self.written
-        lines = [
-            "#!/bin/sh",
-            f"# dispatch-{self.run_key}: run by NeMo-Run's LocalExecutor in the commit's own folder",
-            f". {shlex.quote(self.run_dir + '/env')}",
-            # A results file that the commit brought along is no result.
-            f"rm -f {results}",
-            *self.profile.shell_lines,
-            f"cd {shlex.quote(self.run_dir + '/code')} || exit 1",
-        ]
-        # By its path and isolated (-I): the current folder is the commit's, and none of its files may stand in for one of ours.
-        program = [self.python, "-I", str(_NEMORUN), "run", f"{self.run_dir}/configs/job.json"]
-        command = shlex.join(program)
-        limit = self.resources.seconds
-        lines.append(f"exec timeout {limit} {command}" if limit else f"exec {command}")
-        files = [CompiledFile("configs/job.json", json.dumps(self.for_compiler(), indent=1).encode())]
-        if self.recipe.inline is not None:
-            files.append(CompiledFile(INLINE_FILE, self.recipe.inline.encode()))
-        return Compiled("\n".join(lines) + "\n", tuple(files))
-
-    def environment(self, secrets: Mapping[str, str]) -> str:
-        """The 0600 file that the job sources: the profile's and the recipe's variables, who it is, and the secrets."""
-        inside = self.inside
-        own = {
-            "DISPATCH_RUN_KEY": self.run_key,
-            "DISPATCH_RUN_DIR": inside,
-            "DISPATCH_RESULTS": f"{inside}/code/{self.recipe.results}",
-            "DISPATCH_REPOSITORY": self.grant.repository,
-            "DISPATCH_SHA": self.grant.sha,
-            **({"DISPATCH_SERIES": f"{inside}/code/{self.recipe.series}"} if self.recipe.series is not None else {}),
-            **({"DISPATCH_TENSORBOARD": f"{inside}/code/{self.recipe.tensorboard}"} if self.recipe.tensorboard is not None else {}),
-            **({"DISPATCH_CHECKPOINTS": f"{inside}/code/{self.recipe.chain.checkpoints}"} if self.recipe.chain is not None else {}),
-            **({"DISPATCH_CONFIG": self.config.path(inside)} if self.config is not None else {}),
-            **self._stage_variables,
-        }
-        values = {**self.profile.environment, **secrets, **own}
-        return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
-
-    @property
-    def _stage_variables(self) -> dict[str, str]:
-        """Which stage it is, and where those before it left what they wrote: paths as the cluster's file system has them."""
-        place = self.grant.stage
-        if place is None:
-            return {}
-        folders = {f"DISPATCH_STAGE_DIR_{variable(item.stage)}": item.run_dir for item in self.earlier if item.run_dir}
-        return {"DISPATCH_PIPELINE": place.pipeline, "DISPATCH_STAGE": place.stage, **folders}
-
-    def record(self, now: datetime, cluster: str, command_comment: int | None, pull: int | None, at_terminal: bool) -> RunRecord:
-        """The ledger's first entry for this run."""
-        return RunRecord(
-            run_key=self.run_key,
-            content_key=self.content_key,
-            digest=self.package.digest,
-            target=Target(repository=self.grant.repository, pull=pull, command_comment=command_comment),
-            origin="terminal" if at_terminal else "github",
-            trigger=self.grant.trigger,
-            actor=self.grant.actor,
-            sha=self.grant.sha,
-            profile=self.profile_name,
-            recipe=self.recipe_name,
-            program=self.recipe.program,
-            pipeline=self.grant.stage.pipeline if self.grant.stage else "",
-            stage=self.grant.stage.stage if self.grant.stage else "",
-            asked=render(self.grant.stage.asked, "").strip() if self.grant.stage else "",
-            overrides=tuple(override.word for override in self.overrides),
-            executor=self.profile.executor,
-            cluster=cluster,
-            run_dir=self.run_dir,
-            log_template=self.profile.log_link(JOB_ID, self.run_key, self._log_path) or "",
-            wandb_site=site_of(self.profile.environment),
-            results_path=f"code/{self.recipe.results}",
-            results_required="results" in self.recipe.model_fields_set,
-            series_path=f"code/{self.recipe.series}" if self.recipe.series is not None else "",
-            tensorboard_path=f"code/{self.recipe.tensorboard}" if self.recipe.tensorboard is not None else "",
-            wandb_summary_path=f"code/{self.recipe.wandb_summary}" if self.recipe.wandb_summary is not None else "",
-            steps=self.recipe.steps,
-            resources=self.resources,
-            parts=max(self.resources.tasks, len(self.profile.het_groups) if isinstance(self.profile, SlurmProfile) else 1),
-            array=(self.profile.array or "") if isinstance(self.profile, SlurmProfile) else "",
-            lfs_pointers=self.package.lfs_pointers[:20],
-            code_roots=code_roots(package_spec(self.recipe, self.profile)),
-            attempt=self.grant.attempt,
-            retry_of=self.grant.retry_of,
-            repeats=self.grant.repeats,
-            approved_by=self.grant.approved_by or self.grant.vouched_by,
-            own_runspec=self.own_runspec,
-            on_default=self.grant.on_default and not self.overrides,
-            uncommitted=self.package.uncommitted,
-            asked_at=now,
-            state=State.SUBMITTING,
-        )
-
-    @property
-    def _log_path(self) -> str:
-        """The log of the job's first start, of a job with parts that of its first one; `JOB_ID` stands for the id."""
-        profile = self.profile if isinstance(self.profile, SlurmProfile) else None
-        job = f"{JOB_ID}_{array_tasks(profile.array)[0]}" if profile and profile.array else JOB_ID
-        name = f"{self.run_key}-0" if profile and profile.het_groups else self.run_key
-        return log_path(self.run_dir, name, job, self.profile.executor)
-
-    def tags(self) -> tuple[str, ...]:
-        """Index names under which the ledger finds this run again: its commit, and its pull request."""
-        tags = [commit_tag(self.grant.sha)]
-        tags.append(content_tag(self.content_key))
-        if self.grant.number is not None:
-            tags.append(pull_tag(self.grant.repository, self.grant.number))
-        return tuple(tags)
-
-
-def commit_tag(sha: str) -> str:
-    """The index name of a commit."""
-    return f"commit-{sha}"
-
-
-def content_tag(content_key: str) -> str:
-    """The index name of everything that has the same content."""
-    return f"content-{content_key}"
-
-
-def pull_tag(repository: str, number: int) -> str:
-    """The index name of a pull request."""
-    return f"pull-{_digest(repository.lower(), str(number))[:32]}"
-
-
-def package_group(repository: str, profile: str, spec: AnySpec) -> str:
-    """Which packages are likely to be alike, so that a difference is sent: those of one repository, packed in one way."""
-    return _digest(repository.lower(), repr(spec))[:32]
-
-
-def package_spec(recipe: Recipe, profile: Profile) -> AnySpec:
-    """What of the commit is packed: as the recipe's own fields say, else by the packager of the profile (with the recipe laid over it)."""
-    if recipe.chooses:
-        return PackageSpec(recipe.subpath, tuple(recipe.include_pattern), recipe.include_submodules)
-    return whole_spec(profile.packager)
-
-
-def run_key(
-    repository: str, trigger: str, profile: str, recipe: str, overrides: Sequence[Override], attempt: int = 1, stage: str = ""
-) -> str:
-    """16 hex digits: the same request, delivered again, has the same key. `stage` names pipeline and stage (`full:sft`)."""
-    words = [f"{override.key}={override.value}" for override in overrides]
-    # No override's key begins like this.
-    words += [f"=stage {stage}"] if stage else []
-    return _digest("run", repository.lower(), trigger, profile, recipe, str(attempt), *words)[:16]
-
-
-def missing_script(recipe: Recipe, package: Package) -> str | None:
-    """The script that the package does not have, or None when it has it. A module, or what is there already, is the job's own business."""
-    if recipe.script is None or recipe.script.startswith("/") or recipe.script in {entry.path for entry in package.files}:
-        return None
-    return str(recipe.script)
 
 
 def plan(
@@ -372,25 +37,14 @@ def plan(
     attempt: int = 1,
     config: JobConfig | None = None,
     mounts: tuple[GitMount, ...] = (),
-    secrets: Mapping[str, str] = _NOTHING,
+    secrets: Mapping[str, str] = MappingProxyType({}),
     rendering: str = "",
 ) -> JobPlan:
     """Everything that will be submitted, for one granted request. Raises `ConfigError` for a configuration that cannot be filled in.
 
     Of `secrets` the names count. `rendering` is a word for what makes the script of the plan (`effects/edition.py`).
     """
-    if mounts and not (isinstance(profile, SlurmProfile) and profile.container_image):
-        words = "The configuration mounts a repository, which is done for a Slurm job in a container, and this is none."
-        step = "Give the profile or the recipe a `container_image`, or leave `mounts` out of `runspec`."
-        raise ConfigError("config.invalid", words, step)
-    if recipe.chain is not None and isinstance(profile, SlurmProfile) and (profile.array or profile.het_groups):
-        what = "an array" if profile.array else "heterogeneous"
-        words = f"Recipe `{recipe_name}` has a `chain`, and the job of profile `{profile_name}` is {what}: parts do not end together."
-        raise ConfigError("config.invalid", words, "Take a profile without `array` and `het_groups`, or a recipe without `chain`.")
-    program, first, *_ = recipe.command()
-    if recipe.cmd is not None and recipe.launcher in WITH_PROCESSES and program == "python" and first.startswith("-"):
-        cause = f"`cmd` is {code(recipe.cmd)}, and {recipe.launcher} would take {code(first)} for an option of its own."
-        raise ConfigError("config.invalid", cause, "Name the interpreter otherwise (`python3`), or leave its options out.")
+    _refuse_what_cannot_run(profile_name, profile, recipe_name, recipe, mounts)
     stage = grant.stage.name if grant.stage else ""
     content = content_key(
         package,
@@ -423,12 +77,17 @@ def plan(
     )
 
 
-def log_path(run_dir: str, key: str, job_id: str, executor: str) -> str:
-    """Where the job's own output goes: NeMo-Run's name for the first start of a job. An API's log comes there when the job has ended."""
-    if executor not in ("local", "slurm"):
-        return f"{run_dir}/logs/job.log"
-    return f"{run_dir}/logs/local.log" if executor == "local" else f"{run_dir}/logs/log-dispatch-{key}_{job_id}_0.out"
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+def _refuse_what_cannot_run(profile_name: str, profile: Profile, recipe_name: str, recipe: Recipe, mounts: tuple[GitMount, ...]) -> None:
+    """What each may say by itself, and what the two of them cannot mean together."""
+    if mounts and not (isinstance(profile, SlurmProfile) and profile.container_image):
+        words = "The configuration mounts a repository, which is done for a Slurm job in a container, and this is none."
+        step = "Give the profile or the recipe a `container_image`, or leave `mounts` out of `runspec`."
+        raise ConfigError("config.invalid", words, step)
+    if recipe.chain is not None and isinstance(profile, SlurmProfile) and (profile.array or profile.het_groups):
+        what = "an array" if profile.array else "heterogeneous"
+        words = f"Recipe `{recipe_name}` has a `chain`, and the job of profile `{profile_name}` is {what}: parts do not end together."
+        raise ConfigError("config.invalid", words, "Take a profile without `array` and `het_groups`, or a recipe without `chain`.")
+    program, first, *_ = recipe.command()
+    if recipe.cmd is not None and recipe.launcher in WITH_PROCESSES and program == "python" and first.startswith("-"):
+        cause = f"`cmd` is {code(recipe.cmd)}, and {recipe.launcher} would take {code(first)} for an option of its own."
+        raise ConfigError("config.invalid", cause, "Name the interpreter otherwise (`python3`), or leave its options out.")

@@ -14,12 +14,14 @@ from dispatcher.errors import Exit
 from dispatcher.filling import filled, laid_over, unnamed_image, unnamed_repository
 from dispatcher.grammar import Malformed
 from dispatcher.jobconfig import JobConfig, job_facts
+from dispatcher.jobplan import JobPlan
 from dispatcher.launch import LAUNCH_FILE
 from dispatcher.launch import to_json as launch_text
 from dispatcher.limits import Wanted, approval_needed, images_of, within
 from dispatcher.lookups import with_teams
+from dispatcher.packing import missing_script, package_spec
 from dispatcher.phrases import WITH_CHANGES
-from dispatcher.plan import JobPlan, missing_script, package_spec, plan
+from dispatcher.plan import plan
 from dispatcher.policy import Policy
 from dispatcher.ports import Compiled, CompiledFile
 from dispatcher.profile import CloudProfile, LocalProfile, ResolvedProfile, SlurmProfile, UnknownProfile, apply_overrides, with_recipe

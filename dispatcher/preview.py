@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 
 from dispatcher.jobconfig import JobConfig, kept
+from dispatcher.jobplan import JobPlan
 from dispatcher.launch import LAUNCH_FILE
+from dispatcher.packing import package_spec
 from dispatcher.phrases import WITH_CHANGES, duration, plural, size
-from dispatcher.plan import JobPlan, package_spec
 from dispatcher.ports import Compiled
 from dispatcher.profile import CloudProfile, SlurmProfile
 from dispatcher.record import RunRecord

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dispatcher.bundle import what_travels
 from dispatcher.errors import DispatchError
-from dispatcher.plan import JobPlan, package_group, package_spec, pull_tag
+from dispatcher.jobplan import JobPlan
+from dispatcher.keys import pull_tag
+from dispatcher.packing import package_group, package_spec
 from dispatcher.policy import Policy
 from dispatcher.ports import Claimed, ClaimRequest, Cluster, Compiled
 from dispatcher.preparing import Prepared, compile_job

@@ -15,8 +15,8 @@ from dispatcher.event import CheckEvent, ManualEvent, MergeGroupEvent, ScheduleE
 from dispatcher.facts import profile_name, recipe_name, short_ref
 from dispatcher.gatekeeper import required_for_queue
 from dispatcher.grammar import Malformed, Run
+from dispatcher.keys import run_key
 from dispatcher.lookups import gather_facts
-from dispatcher.plan import run_key
 from dispatcher.policy import Policy
 from dispatcher.ports import Forge
 from dispatcher.record import RunRecord

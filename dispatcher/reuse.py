@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dispatcher.plan import JobPlan
+from dispatcher.jobplan import JobPlan
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
 from dispatcher.slurm import State

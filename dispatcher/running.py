@@ -13,9 +13,9 @@ from dispatcher.configuration import profile_names, read_profile
 from dispatcher.connections import ledger_of
 from dispatcher.dependents import dependents, last_first
 from dispatcher.errors import DispatchError, Exit
+from dispatcher.keys import pull_tag
 from dispatcher.observe import Seen, report
 from dispatcher.phrases import clock
-from dispatcher.plan import pull_tag
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile

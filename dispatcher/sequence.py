@@ -19,8 +19,8 @@ from dispatcher.chaining import before_its_next_job
 from dispatcher.configuration import read_profile
 from dispatcher.connections import ledger_of
 from dispatcher.errors import DispatchError
+from dispatcher.jobplan import Earlier
 from dispatcher.observe import Around, look, sights_of
-from dispatcher.plan import Earlier
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster, Refused
 from dispatcher.preparing import Prepared

@@ -11,7 +11,7 @@ from dispatcher.launcher import begin_fault_tolerant, failures_allowed, for_each
 from dispatcher.squash import import_lines, started_from
 
 if TYPE_CHECKING:
-    from dispatcher.plan import JobPlan
+    from dispatcher.jobplan import JobPlan
 
 # Fields that SlurmExecutor takes as the profile has them.
 _AS_THEY_ARE: tuple[str, ...] = (

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from dispatcher.authorise import Asked, Denial, Facts, Grant, admitted, overridable
 from dispatcher.grammar import Run
+from dispatcher.jobplan import JobPlan
 from dispatcher.pipeline import Pipeline, Place
-from dispatcher.plan import JobPlan
 from dispatcher.policy import Policy
 from dispatcher.record import Member
 

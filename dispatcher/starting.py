@@ -18,13 +18,14 @@ from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.event import CommentEvent
+from dispatcher.firstrecord import log_path
 from dispatcher.following import follow
 from dispatcher.gatekeeper import judge_ended
 from dispatcher.group import group_lines
+from dispatcher.jobplan import JobPlan
 from dispatcher.limits import too_many
 from dispatcher.observe import UNREPORTED, Seen, report, tail_of
 from dispatcher.parking import Asked, park
-from dispatcher.plan import JobPlan, log_path
 from dispatcher.policy import Policy
 from dispatcher.preparing import Prepared, prepare
 from dispatcher.previewing import shown

@@ -16,7 +16,10 @@ from dispatcher.authorise import AskedBy, Denial, Grant, still_granted
 from dispatcher.bundle import bundle, what_travels
 from dispatcher.errors import JOB_MAY_EXIST, ClusterError, DispatchError
 from dispatcher.event import CommentEvent, MergeGroupEvent
-from dispatcher.plan import JobPlan, content_tag, package_group, package_spec
+from dispatcher.firstrecord import first_record
+from dispatcher.jobplan import JobPlan
+from dispatcher.keys import content_tag
+from dispatcher.packing import package_group, package_spec
 from dispatcher.policy import Policy
 from dispatcher.ports import (
     AlreadySubmitted,
@@ -208,7 +211,7 @@ def _first_record(prepared: Prepared, group: tuple[Member, ...], event: AskedBy,
     job = prepared.plan
     comment = event.comment_id if isinstance(event, CommentEvent) else None
     asked = (told(event.created_at) if isinstance(event, CommentEvent) else None) or world.clock.now()
-    record = job.record(asked, job.profile.address, comment, job.grant.number, world.settings.voice.at_terminal)
+    record = first_record(job, asked, job.profile.address, comment, job.grant.number, world.settings.voice.at_terminal)
     if isinstance(event, MergeGroupEvent):
         entry = Queued(head_ref=event.head_ref, base_ref=event.base_ref, base_sha=event.base_sha)
         record = record.model_copy(update={"target": record.target.model_copy(update={"merge_queue": entry})})

@@ -18,9 +18,9 @@ from dispatcher.event import ManualEvent
 from dispatcher.following import exit_of
 from dispatcher.grammar import Malformed, Run, Sweep
 from dispatcher.grouping import group_records
+from dispatcher.keys import commit_tag
 from dispatcher.loglines import CHUNK, show_new_lines
 from dispatcher.observe import UNREPORTED, Around, Seen, look, report, sight_of, sightings_of, sights_of
-from dispatcher.plan import commit_tag
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile

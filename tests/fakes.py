@@ -29,7 +29,8 @@ from dispatcher.errors import (
 )
 from dispatcher.event import CommentEvent
 from dispatcher.grammar import Override
-from dispatcher.plan import JobPlan, plan
+from dispatcher.jobplan import JobPlan
+from dispatcher.plan import plan
 from dispatcher.ports import (
     ActiveRun,
     AlreadySubmitted,

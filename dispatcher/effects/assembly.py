@@ -18,7 +18,7 @@ from dispatcher.effects.logfile import LogFolder
 from dispatcher.effects.runner import Runner
 from dispatcher.errors import InputError
 from dispatcher.inputs import Inputs
-from dispatcher.plan import NOT_FOR_AN_API
+from dispatcher.jobplan import NOT_FOR_AN_API
 from dispatcher.ports import Archive, Cloud, Cluster, Forge
 from dispatcher.profile import CloudProfile, LocalProfile, Profile
 from dispatcher.world import Settings, World

@@ -22,7 +22,7 @@ from dispatcher.clouds import CloudProfile
 from dispatcher.effects.answers import JOB
 from dispatcher.effects.conversation import words_of
 from dispatcher.errors import CATALOGUE, CloudError
-from dispatcher.plan import NOT_FOR_AN_API
+from dispatcher.jobplan import NOT_FOR_AN_API
 from dispatcher.ports import Compiled, CompiledFile, JobView, Launched, NotLaunched, Views
 
 _PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")

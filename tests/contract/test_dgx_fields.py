@@ -16,7 +16,7 @@ from dispatcher.counterparts import ALIASES, REFUSED
 from dispatcher.effects.clouds.dgxcloud import DgxCloudApi
 from dispatcher.effects.clouds.lepton import LeptonApi
 from dispatcher.effects.nemorun import import_nemo_run
-from dispatcher.plan import NOT_FOR_AN_API
+from dispatcher.jobplan import NOT_FOR_AN_API
 from dispatcher.profile import ResolvedProfile, resolve_profile
 from tests.dgx_server import MODELS
 from tests.dgx_server import against as against_runai

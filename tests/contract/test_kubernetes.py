@@ -20,7 +20,7 @@ from dispatcher.effects.clouds.kuberay import KubeRayApi
 from dispatcher.effects.clouds.kubernetes_job import KubernetesJob
 from dispatcher.effects.clouds.serve import APIS
 from dispatcher.effects.nemorun import import_nemo_run
-from dispatcher.plan import NOT_FOR_AN_API, JobPlan
+from dispatcher.jobplan import NOT_FOR_AN_API, JobPlan
 from dispatcher.recipe import Recipe
 from tests.fakes import cloud_plan
 

@@ -23,7 +23,7 @@ import pytest
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.executor import Common, SlurmProfile
 from dispatcher.importing import imported
-from dispatcher.plan import JobPlan
+from dispatcher.jobplan import JobPlan
 from dispatcher.profile import ResolvedProfile, resolve_profile
 from dispatcher.recipe import Recipe
 from tests.unit.test_plan import planned

@@ -21,8 +21,8 @@ from dispatcher.clouds.lepton import LeptonProfile
 from dispatcher.effects import nemorun
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.errors import CompileError, ConfigError
+from dispatcher.jobplan import JobPlan
 from dispatcher.launcher import LAUNCHERS, FaultTolerance, LauncherName
-from dispatcher.plan import JobPlan
 from dispatcher.ports import Compiled
 from dispatcher.recipe import Recipe
 from dispatcher.registry import Profile
@@ -517,7 +517,7 @@ def test_every_sbatch_option(compiler: CompilerProcess, bench: Bench) -> None:
 
 
 def test_the_log_is_where_the_link_says(compiler: CompilerProcess, bench: Bench) -> None:
-    from dispatcher.plan import log_path
+    from dispatcher.firstrecord import log_path
 
     job = job_of(bench, Recipe(script="train.py"))
     ran = bench.run(job, compiler.compile(job.for_compiler()))

@@ -20,8 +20,8 @@ from dispatcher.cloudstates import CloudSightings
 from dispatcher.effects.cloud_process import CloudProcess
 from dispatcher.effects.clouds.docker import DockerApi
 from dispatcher.errors import CloudError
+from dispatcher.jobplan import NOT_FOR_AN_API, JobPlan
 from dispatcher.launch import parse_environment, results_in
-from dispatcher.plan import NOT_FOR_AN_API, JobPlan
 from dispatcher.ports import Launched, NotLaunched
 from dispatcher.recipe import Recipe
 from dispatcher.slurm import Absent, Observation, Silent, State

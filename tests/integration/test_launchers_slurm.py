@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dispatcher.effects.compiler import CompilerProcess
-from dispatcher.plan import JobPlan
+from dispatcher.firstrecord import first_record
+from dispatcher.jobplan import JobPlan
 from dispatcher.ports import Claimed, Submission, Submitted
 from dispatcher.recipe import Recipe
 from dispatcher.slurm import State
@@ -94,7 +95,7 @@ def submitted(bench: Bench, recipe: Recipe, secrets: dict[str, str] | None = Non
     """The recipe as it is, on two nodes."""
     bench.recipe = recipe
     job = bench.plan(nodes=2, **fields)
-    bench.record = job.record(NOON, "rig", None, None, at_terminal=True)
+    bench.record = first_record(job, NOON, "rig", None, None, at_terminal=True)
     answer = bench.cluster.claim(claim_request(KEY))
     assert isinstance(answer, Claimed)
     made, compiled = submission(answer, KEY), bench.compiler.compile(job.for_compiler())

@@ -16,8 +16,11 @@ from dispatcher.bundle import bundle, upload
 from dispatcher.clouds import CLOUDS
 from dispatcher.effects.archive import GitArchive
 from dispatcher.errors import GitError
+from dispatcher.firstrecord import first_record
+from dispatcher.jobplan import JobPlan
 from dispatcher.packager import KINDS, PackagerField, whole_spec
-from dispatcher.plan import JobPlan, package_group, package_spec, plan
+from dispatcher.packing import package_group, package_spec
+from dispatcher.plan import plan
 from dispatcher.ports import AnySpec, Choice, Claimed, ClaimRequest, Compiled, HybridSpec, PackageSpec, PatternSpec, Submitted
 from dispatcher.profile import Profile, with_recipe
 from dispatcher.recipe import Recipe
@@ -321,7 +324,7 @@ def test_every_executor_with_every_packager(executor: str, kind: str, tmp_path: 
                 sent.append(frozenset(unpack(b"".join(whole.chunks()))))
                 assert (whole.base_digest is not None) == (len(sent) > 1)
             script = Compiled(f"#!/bin/sh\n#SBATCH --job-name=dispatch-{job.run_key}\nls code >seen\n")
-            record = job.record(NOON, "c", None, 7, False)
+            record = first_record(job, NOON, "c", None, 7, False)
             answer = cluster.submit(bundle(job, script, record, {}, claim, archive))
             assert isinstance(answer, Submitted), answer
             assert contents(Path(job.run_dir) / "code") == expected

@@ -17,8 +17,8 @@ from dispatcher.clouds import CLOUDS
 from dispatcher.cloudstates import CloudSightings
 from dispatcher.effects.cloud_process import CloudProcess
 from dispatcher.errors import CloudError
+from dispatcher.jobplan import JobPlan
 from dispatcher.launch import parse_environment, results_in
-from dispatcher.plan import JobPlan
 from dispatcher.ports import Launched, NotLaunched
 from dispatcher.recipe import Recipe
 from dispatcher.slurm import Absent, Observation, Silent, State

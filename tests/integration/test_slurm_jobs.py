@@ -14,8 +14,8 @@ import pytest
 
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.effects.ledger import LedgerCluster
+from dispatcher.jobplan import JobPlan
 from dispatcher.observe import look, sight_of, sightings_of
-from dispatcher.plan import JobPlan
 from dispatcher.ports import AlreadySubmitted, Claimed, Submission, Submitted
 from dispatcher.profile import SlurmProfile
 from dispatcher.recipe import Recipe

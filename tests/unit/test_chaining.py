@@ -21,9 +21,9 @@ from dispatcher.flow import handle
 from dispatcher.following import follow
 from dispatcher.gate import Fail, Pending, judge, required_runs
 from dispatcher.keeping import keep_log
+from dispatcher.keys import commit_tag, pull_tag, run_key
 from dispatcher.measuring import with_series
 from dispatcher.observe import Seen
-from dispatcher.plan import commit_tag, pull_tag, run_key
 from dispatcher.policy import load_policy
 from dispatcher.ports import Check, PullRequest, RunFiles
 from dispatcher.record import Resources, RunRecord, parse_record

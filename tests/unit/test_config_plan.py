@@ -14,6 +14,7 @@ from dispatcher.answer import Answer
 from dispatcher.authorise import Grant
 from dispatcher.configuration import read_policy
 from dispatcher.errors import ConfigError
+from dispatcher.firstrecord import first_record
 from dispatcher.gate import Pass, Pending, Requirement, judge
 from dispatcher.grammar import Malformed, Override, Run, Sweep, parse_override
 from dispatcher.ports import Compiled
@@ -67,7 +68,7 @@ def files(fakes: Fakes, found: Prepared) -> dict[str, object]:
 
 
 def record(found: Prepared) -> RunRecord:
-    return found.plan.record(NOON, "here", 99, 7, at_terminal=False).model_copy(update={"state": State.SUCCEEDED})
+    return first_record(found.plan, NOON, "here", 99, 7, at_terminal=False).model_copy(update={"state": State.SUCCEEDED})
 
 
 # --------------------------------------------------------------------------- what the script gets

@@ -14,6 +14,7 @@ from dispatcher.configuration import read_policy
 from dispatcher.content import content_key
 from dispatcher.errors import ConfigError
 from dispatcher.filling import Own, laid_over
+from dispatcher.firstrecord import first_record
 from dispatcher.gate import Pass, Pending, Requirement, judge
 from dispatcher.ports import Compiled
 from dispatcher.preparing import Prepared, prepare
@@ -71,7 +72,7 @@ def refused(fakes: Fakes) -> str:
 
 
 def record(found: Prepared) -> RunRecord:
-    return found.plan.record(NOON, "here", 99, 7, at_terminal=False).model_copy(update={"state": State.SUCCEEDED})
+    return first_record(found.plan, NOON, "here", 99, 7, at_terminal=False).model_copy(update={"state": State.SUCCEEDED})
 
 
 # --------------------------------------------------------------------------- what reaches the plan

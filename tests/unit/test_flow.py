@@ -603,7 +603,7 @@ def test_the_input_decides_over_the_profile_whether_to_wait(wait: bool | None, s
 
 def with_runs(fakes: Fakes) -> None:
     """Two runs of pull request 7 that go on, and one that has ended."""
-    from dispatcher.plan import pull_tag
+    from dispatcher.keys import pull_tag
 
     tags = (pull_tag(REPOSITORY, 7),)
     fakes.cluster.add(run_record(run_key="1111" + "0" * 12, job_id="1"), "pending", "PENDING", tags)

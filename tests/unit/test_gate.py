@@ -15,7 +15,7 @@ from dispatcher.event import MergeGroupEvent
 from dispatcher.gate import Fail, Line, Pass, Pending, Requirement, Verdict, judge, required_runs
 from dispatcher.gatekeeper import LISTED_FILES, evaluate_gate, evaluate_merge_group
 from dispatcher.gatereport import gate_check, gate_lines, title
-from dispatcher.plan import commit_tag
+from dispatcher.keys import commit_tag
 from dispatcher.policy import load_policy
 from dispatcher.record import RunRecord, Target
 from dispatcher.slurm import State

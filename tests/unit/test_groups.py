@@ -10,7 +10,7 @@ from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit
 from dispatcher.flow import handle
 from dispatcher.group import NOT_BEGUN, UNHEARD, group_lines
-from dispatcher.plan import pull_tag
+from dispatcher.keys import pull_tag
 from dispatcher.ports import CommandOutput
 from dispatcher.record import Member, RunRecord, parse_record
 from dispatcher.slurm import State

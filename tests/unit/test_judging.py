@@ -14,8 +14,8 @@ from dispatcher.flow import handle
 from dispatcher.following import exit_of
 from dispatcher.gate import Fail, Pass, Pending, Requirement, judge
 from dispatcher.judging import judged, remember
+from dispatcher.keys import pull_tag
 from dispatcher.observe import Seen, report
-from dispatcher.plan import pull_tag
 from dispatcher.record import Queued, RunRecord, Target, parse_record
 from dispatcher.series import Curve
 from dispatcher.slurm import State

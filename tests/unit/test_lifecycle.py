@@ -11,7 +11,7 @@ from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit
 from dispatcher.event import CheckEvent, ClosedEvent, DraftEvent, Event, LabelEvent, MergeGroupEvent, PushEvent
 from dispatcher.flow import handle
-from dispatcher.plan import commit_tag, pull_tag
+from dispatcher.keys import commit_tag, pull_tag
 from dispatcher.ports import CommandOutput
 from dispatcher.record import RunRecord, Target, parse_record
 from dispatcher.slurm import State

@@ -16,7 +16,7 @@ import pytest
 from dispatcher.approval import Request, request_check
 from dispatcher.errors import Exit
 from dispatcher.flow import handle
-from dispatcher.plan import pull_tag
+from dispatcher.keys import pull_tag
 from dispatcher.record import RunRecord
 from dispatcher.slurm import State
 from dispatcher.world import Outcome

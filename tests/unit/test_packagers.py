@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from dispatcher.errors import ConfigError, GitError
 from dispatcher.executor import LocalProfile
 from dispatcher.packager import KINDS, PackagerField, whole_spec
-from dispatcher.plan import missing_script, package_group, package_spec
+from dispatcher.packing import missing_script, package_group, package_spec
 from dispatcher.ports import AnySpec, Choice, FileEntry, HybridSpec, NothingSpec, PackageSpec, PatternSpec
 from dispatcher.profile import ResolvedProfile, resolve_profile, with_recipe
 from dispatcher.recipe import Recipe

@@ -13,17 +13,11 @@ from hypothesis import strategies as st
 
 from dispatcher.authorise import Grant
 from dispatcher.configuration import read_profile
-from dispatcher.plan import (
-    JobPlan,
-    commit_tag,
-    log_path,
-    missing_script,
-    package_group,
-    package_spec,
-    plan,
-    pull_tag,
-    run_key,
-)
+from dispatcher.firstrecord import first_record, log_path
+from dispatcher.jobplan import JobPlan
+from dispatcher.keys import commit_tag, pull_tag, run_key
+from dispatcher.packing import missing_script, package_group, package_spec
+from dispatcher.plan import plan
 from dispatcher.policy import load_policy
 from dispatcher.ports import PackageSpec
 from dispatcher.profile import LocalProfile, Profile, ResolvedProfile, SlurmProfile, with_recipe
@@ -283,7 +277,7 @@ def test_what_the_job_is_to_write_lies_where_it_is_looked_for() -> None:
         f"{code}/out/tb/events.out.tfevents.*",
     ]
     assert environment(job)["DISPATCH_TENSORBOARD"] == f"{code}/out/tb"
-    record = job.record(NOON, "", None, None, at_terminal=True)
+    record = first_record(job, NOON, "", None, None, at_terminal=True)
     assert (record.tensorboard_path, record.wandb_summary_path) == ("code/out/tb", "code/wandb/latest-run/files/wandb-summary.json")
 
 
@@ -319,7 +313,7 @@ def test_the_record() -> None:
         "a=1",
         "run.nodes=2",
     )
-    record = job.record(NOON, "ci@login", 99, 7, at_terminal=False)
+    record = first_record(job, NOON, "ci@login", 99, 7, at_terminal=False)
     assert (record.state, record.origin, record.job_id) == (State.SUBMITTING, "github", "")
     assert (record.results_path, record.results_required) == ("code/m.json", True)
     assert record.overrides == ("a=1", "run.nodes=2")
@@ -330,8 +324,8 @@ def test_the_record() -> None:
 
 
 def test_results_are_promised_only_by_who_names_them() -> None:
-    assert not planned().record(NOON, "", None, None, at_terminal=True).results_required
-    assert planned().record(NOON, "", None, None, at_terminal=True).origin == "terminal"
+    assert not first_record(planned(), NOON, "", None, None, at_terminal=True).results_required
+    assert first_record(planned(), NOON, "", None, None, at_terminal=True).origin == "terminal"
 
 
 def test_the_profile_in_these_tests_is_one_that_people_write() -> None:

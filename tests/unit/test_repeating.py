@@ -13,8 +13,8 @@ from dispatcher.errors import ConfigError
 from dispatcher.failure import CAUSES, Failure
 from dispatcher.flow import handle
 from dispatcher.following import follow
+from dispatcher.keys import commit_tag, run_key
 from dispatcher.observe import Seen
-from dispatcher.plan import commit_tag, run_key
 from dispatcher.policy import load_policy
 from dispatcher.ports import Check, PullRequest
 from dispatcher.record import RunRecord, parse_record

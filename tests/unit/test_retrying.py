@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.flow import handle
 from dispatcher.grammar import Override, Run
-from dispatcher.plan import pull_tag
+from dispatcher.keys import pull_tag
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.resuming import run_of
 from dispatcher.retrying import chosen_runs

@@ -11,7 +11,7 @@ import pytest
 from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit
 from dispatcher.flow import handle
-from dispatcher.plan import content_tag, pull_tag
+from dispatcher.keys import content_tag, pull_tag
 from dispatcher.policy import load_policy
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State

@@ -6,7 +6,7 @@ import pytest
 
 from dispatcher.configuration import read_policy
 from dispatcher.errors import ClusterError, Exit
-from dispatcher.plan import commit_tag
+from dispatcher.keys import commit_tag
 from dispatcher.record import Resources, RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.terminal import ask, cancel, find_run, logs, status

@@ -25,7 +25,7 @@ PUSH = PushEvent(REPOSITORY, 7, OTHER, HEAD, "main", "synchronize", "main", REPO
 
 def failing(policy: str = EXCEPTIONS) -> Fakes:
     """A pull request whose required run has failed; mia may make exceptions."""
-    from dispatcher.plan import commit_tag, pull_tag
+    from dispatcher.keys import commit_tag, pull_tag
 
     fakes = Fakes(policy)
     fakes.forge.roles["mia"] = "maintain"

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from dispatcher.configuration import read_policy
+from dispatcher.firstrecord import first_record
 from dispatcher.observe import HEAD_READ, TAIL_READ
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
@@ -86,7 +87,7 @@ def test_the_profile_names_the_site(base_url: str | None, site: str) -> None:
 
 def test_the_record_keeps_the_profiles_site() -> None:
     job = planned(slurm(wandb={"base_url": "https://wandb.example.com:8443"}))
-    assert job.record(run_record().asked_at, "c", None, None, at_terminal=True).wandb_site == "wandb.example.com:8443"
+    assert first_record(job, run_record().asked_at, "c", None, None, at_terminal=True).wandb_site == "wandb.example.com:8443"
 
 
 # --------------------------------------------------------------------------- when it is looked for
