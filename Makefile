@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## a comment becomes a training run, a check and a gate, in this terminal (under a minute)
+demo: ## comments become training runs, checks and a gate that holds what got worse, in this terminal (under a minute)
 	@.ci/bootstrap demo
 	@.venv/bin/nemotron-dispatch demo
 

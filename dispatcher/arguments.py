@@ -156,7 +156,9 @@ def _log_folder(command: argparse.ArgumentParser, words: str) -> None:
 def _trying(add: Add) -> None:
     doctor = add("doctor", "check that a profile works: key, host key, scheduler, account, folder", "doctor --profile cluster")
     doctor.add_argument("--profile", help="which one (default: the policy's default)")
-    demo = add("demo", "run the whole story here: a small repository, a comment, a training run, a gate", "demo")
+    demo = add(
+        "demo", "run the whole story here: a small repository, a baseline, a comment, training runs, a gate that holds a worse one", "demo"
+    )
     demo.add_argument("--keep", metavar="DIR", type=Path, help="leave the demo's repository and ledger in this folder")
 
 

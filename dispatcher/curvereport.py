@@ -34,6 +34,8 @@ def progress_line(record: RunRecord, now: datetime) -> str:
     if found is None or (record.state is not State.RUNNING and (not record.state.ended or record.ended_well)):
         return ""
     words = [steps_words(found), *(f"{neutralise(name)} {number(value)}" for name, value in found.values.items())]
+    if record.state is State.SUCCEEDED and record.verdicts:
+        return ""  # it got to its end, and what it measured there stands in a table
     if record.state is not State.RUNNING:
         return f"It got to {' · '.join(words)}"
     hours = _gpu_hours(record, now)

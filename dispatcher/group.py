@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
-from dispatcher.phrases import WITH_CHANGES, clock, plural
+from dispatcher.phrases import WITH_CHANGES, clock, number, plural
 from dispatcher.record import Member, RunRecord
 from dispatcher.report import headline, icon, links
 from dispatcher.slurm import State
@@ -62,7 +62,7 @@ def group_lines(
     lines = [
         f"### {_icon(known, absent, len(unheard))} {voice.name} · {_count(members, known)} · {_tally(known, absent, len(unheard))}",
         "",
-        asked + (f" · at most {total:.3g} GPU-hours" if total else ""),
+        asked + (f" · at most {number(total)} GPU-hours" if total else ""),
         "",
     ]
     shared = set.intersection(*(set(record.overrides) for record in known))

@@ -50,7 +50,15 @@ def number(value: float | int | str | None) -> str:
         return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}"
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def percent(share: float, sign: bool = False) -> str:
+    """0.2014 → `20.1 %`, 61.1 → `6,110 %`; with `sign`, a plus or a minus sign before it."""
+    value = share * 100
+    plus = "+" if sign and value >= 0 else ""
+    shown = f"{float(f'{value:.3g}'):,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+    return f"{plus}{shown} %".replace("-", "−") if sign else f"{shown} %"
 
 
 def numbers_apart(one: float, other: float) -> tuple[str, str]:

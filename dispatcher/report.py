@@ -326,7 +326,7 @@ def _earlier_jobs(record: RunRecord) -> list[str]:
 
 def longest_words(asked: Resources) -> str:
     """How long a run may take, and what that costs: `at most 4h = 64 GPU-hours`."""
-    hours = f" = {asked.gpu_hours:.3g} GPU-hours" if asked.gpu_hours else ""
+    hours = f" = {number(asked.gpu_hours)} GPU-hours" if asked.gpu_hours else ""
     jobs = f"{asked.jobs} jobs of {duration(asked.seconds)}, one after the other" if asked.jobs > 1 else duration(asked.seconds)
     return f"at most {jobs}{hours}"
 

@@ -19,7 +19,7 @@ from typing_extensions import Self
 from dispatcher.document import Loc, ProblemsError
 from dispatcher.noise import DEVIATIONS
 from dispatcher.overlay import RunCurve
-from dispatcher.phrases import number, numbers_apart
+from dispatcher.phrases import number, numbers_apart, percent
 from dispatcher.results import Value
 from dispatcher.values import Between, Model
 
@@ -309,7 +309,7 @@ def _compared(
     sign = "+" if up is not None else "−"
     difference = value - found.value if up is not None else found.value - value
     worse = difference > margin.of(found.value) + ROUNDING * abs(found.value)
-    shown = f"{margin}" if margin.relative or found.value == 0 else f"{margin.amount / abs(found.value) * 100:.3g} %"
+    shown = f"{margin}" if margin.relative or found.value == 0 else percent(margin.amount / abs(found.value))
     limit = f"{sign}{shown}" if known else ""
     told = f"limit {limit}" if known else "only a warning: too few runs to know how much is noise, and the rule has no `tolerance`"
     ours, theirs = numbers_apart(value, found.value)
@@ -336,5 +336,5 @@ def change_words(value: float, reference: float) -> str:
     difference = value - reference
     if difference == 0:
         return "the same as"
-    amount = f"{abs(difference / reference) * 100:.3g} %" if reference else number(abs(difference))
+    amount = percent(abs(difference / reference)) if reference else number(abs(difference))
     return f"{amount} {'above' if difference > 0 else 'below'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dispatcher.phrases import number
+from dispatcher.phrases import number, percent
 from dispatcher.record import RunRecord
 from dispatcher.thresholds import Level, MetricVerdict
 from dispatcher.untrusted import neutralise
@@ -35,5 +35,5 @@ def _change(verdict: MetricVerdict) -> str:
         return "–"
     difference = verdict.value - verdict.baseline
     if verdict.baseline:
-        return f"{difference / abs(verdict.baseline) * 100:+.3g} %".replace("-", "−")
+        return percent(difference / abs(verdict.baseline), sign=True)
     return f"{difference:+.4g}".replace("-", "−")

@@ -150,6 +150,7 @@ def blocks(root: Path) -> dict[str, str]:
         "comment-waiting": quoted(examples.waiting()),
         "comment-passed": quoted(examples.passed()),
         "comment-failed": quoted(examples.failed()),
+        "comment-worse": quoted(examples.worse()),
         "comment-memory": quoted(examples.failed_memory()),
         "failures": _failures(),
         "comment-refused": quoted(examples.refused()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta, timezone
 
 from dispatcher.answer import Voice
@@ -12,12 +13,16 @@ from dispatcher.gate import Requirement, judge
 from dispatcher.gatereport import gate_lines
 from dispatcher.group import group_lines
 from dispatcher.helping import help_words
+from dispatcher.overlay import RunCurve
 from dispatcher.policy import load_policy
 from dispatcher.profile import UnknownProfile
 from dispatcher.record import Member, Resources, RunRecord, Target
 from dispatcher.refusals import denied, parked, unknown_profile
 from dispatcher.report import run_report
+from dispatcher.series import Curve, Point, curve_of
 from dispatcher.slurm import State
+from dispatcher.thresholds import Compared, Margin, MetricRule
+from dispatcher.thresholds import judge as judge_metrics
 from dispatcher.waiver import WaiverRecord
 
 _ASKED = datetime(2026, 3, 2, 14, 2, tzinfo=timezone.utc)
@@ -70,6 +75,29 @@ def failed() -> str:
     places = (Place(path="train.py", line=41, function="<module>"),)
     failure = Failure(kind=Kind.CODE, cause="exception", evidence=evidence, said_by="log", error="RuntimeError", places=places)
     return _comment(_ended(State.FAILED, timedelta(minutes=3, seconds=12), exit_code=1, failure=failure), _TAIL)
+
+
+def worse() -> str:
+    """A run that ended well and measured worse than the default branch's runs, with its curve beside theirs."""
+    margin = Margin(0.03, True)
+    rules = {
+        "loss": MetricRule(no_worse_than="baseline"),
+        "tokens_per_second": MetricRule(no_worse_than="baseline", better="higher", tolerance=margin),
+        "peak_memory_gb": MetricRule(max=78.0),
+    }
+    measured = {"loss": 1.994, "tokens_per_second": 41_870.0, "peak_memory_gb": 71.3}
+    theirs = RunCurve(run_key="9c" * 8, sha="c0ffee" + "5" * 34, value=1.871, curve=_curve(1.871, 0.045))
+    median = "median of the default branch's last 10 runs"
+    spread = {"loss": Compared(1.873, 0.006, f"the {median}", theirs), "tokens_per_second": Compared(42_100.0, 310.0, f"the {median}")}
+    verdicts = judge_metrics(rules, measured, {"baseline": spread})
+    more = {
+        "results": measured,
+        "verdicts": verdicts,
+        "results_problem": verdicts[0].why,
+        "curves": (_curve(1.994, 0.03),),
+        "overrides": (),
+    }
+    return _comment(_ended(State.SUCCEEDED, timedelta(minutes=12, seconds=4), **more))
 
 
 def failed_memory() -> str:
@@ -163,6 +191,15 @@ def refused() -> str:
     no = denied(Denial("role-too-low", words, "Somebody who may can give the same command."), "comment:2")
     unknown = unknown_profile(UnknownProfile("clutser", "cluster", ("cluster", "cluster-large", "local")), "comment:3", Voice())
     return f"{no.summary}\n\n{unknown.summary}"
+
+
+def _curve(end: float, rate: float) -> Curve:
+    """A loss that falls from 10.4 to `end` in 200 steps."""
+    points = [Point(step, round(end + (10.4 - end) * math.exp(-rate * step), 3)) for step in range(201)]
+    curve = curve_of("loss", points, limit=40)
+    if curve is None:
+        raise ValueError("there is nothing to draw")
+    return curve
 
 
 def _ended(state: State, after: timedelta, **more: object) -> RunRecord:

@@ -30,6 +30,7 @@ MEASURED = POLICY.replace(
 ).replace("profiles: [cluster] }", "profiles: [cluster], progress: 10m }")
 EVENTS = next((Path(__file__).parents[1] / "data" / "tensorboard").iterdir()).read_bytes()
 ENDED = Observation(State.SUCCEEDED, "sacct", exit_code=0)
+NAN = MetricVerdict(name="loss", value=math.nan, outcome="fail", why="loss is not a number (NaN)")
 
 
 def lines(*values: float, name: str = "loss") -> bytes:
@@ -217,6 +218,8 @@ def shown(**fields: object) -> RunRecord:
         ({"progress": None}, ""),
         ({"progress": Progress(step=120, total=500), "state": State.FAILED}, "It got to step 120 of 500"),
         ({"progress": Progress(step=500, total=500), "state": State.SUCCEEDED}, ""),
+        ({"progress": Progress(step=500), "state": State.SUCCEEDED, "results_problem": "results.json is not there"}, "It got to step 500"),
+        ({"progress": Progress(step=500), "state": State.SUCCEEDED, "results_problem": "loss is NaN", "verdicts": (NAN,)}, ""),
         ({"progress": Progress(step=1), "state": State.PENDING}, ""),
     ],
 )

@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from dispatcher.phrases import clock, duration, number, numbers_apart, plural, size
+from dispatcher.phrases import clock, duration, number, numbers_apart, percent, plural, size
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,8 @@ def test_counts_and_times() -> None:
     [
         (1.87312, "1.873"),
         (412, "412"),
-        (12345.678, "12,345.7"),
+        (1234.567, "1,234.6"),
+        (41870.0, "41,870"),
         (float("nan"), "nan"),
         ("cpu", "cpu"),
         (None, "no value"),
@@ -55,3 +56,19 @@ def test_numbers(value: float | int | str | None, words: str) -> None:
 )
 def test_two_numbers_that_differ_are_not_written_alike(one: float, other: float, words: tuple[str, str]) -> None:
     assert numbers_apart(one, other) == words
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.2014, "20.1 %"),
+        (0.00961, "0.961 %"),
+        (9.994, "999 %"),
+        (61.1, "6,110 %"),
+        (1e12, "1e+14 %"),
+        (float("inf"), "inf %"),
+    ],
+)
+def test_shares(share: float, words: str) -> None:
+    assert percent(share) == words
+    assert (percent(share, sign=True), percent(-share, sign=True)) == (f"+{words}", f"−{words}")
