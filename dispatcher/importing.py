@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.errors import ConfigError
-from dispatcher.executor import HetGroup
 from dispatcher.grammar import NAME
 from dispatcher.pyexecutors import Found, UnreadableError, executors_in, uniquely
 from dispatcher.pyfields import Left, Writing, cleaned, one_line, write_field
 from dispatcher.pyvalues import CLASSES, Made, Open
 from dispatcher.registry import EXECUTORS
 from dispatcher.sheet import Sheet, yaml_text
+from dispatcher.slurmprofile import HetGroup
 from dispatcher.untrusted import code
 
 _ASKED = re.compile(r"(?<!\\)\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)")

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from dispatcher.clouds import CloudProfile
-from dispatcher.executor import LocalProfile, SlurmProfile
+from dispatcher.executor import LocalProfile
 from dispatcher.registry import Profile
+from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.values import Between, Model, Shape
 
 LauncherName = Literal["none", "torchrun", "ft", "slurm_ray"]

@@ -10,12 +10,12 @@ from itertools import product
 from dispatcher.applies import At, hours_approvals, hours_limits, image_rules, nodes_approvals, nodes_limits, time_limits
 from dispatcher.clouds import CloudProfile
 from dispatcher.denial import Denial, by
-from dispatcher.executor import SlurmProfile
 from dispatcher.jobparts import array_tasks, at_once
 from dispatcher.phrases import duration, number, plural
 from dispatcher.policy import Policy
 from dispatcher.record import Resources
 from dispatcher.registry import Profile
+from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.untrusted import code
 
 _SMALLER = "Ask for less, or have the limit changed on the default branch."

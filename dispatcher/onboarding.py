@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dispatcher.errors import InputError
-from dispatcher.executor import SlurmProfile
+from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.untrusted import code
 from dispatcher.values import ProfileName, RelativePath
 from dispatcher.workflows import WAYS, parse_action, parse_cron

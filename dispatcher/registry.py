@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from dispatcher.clouds import CLOUDS, CloudProfile
 from dispatcher.counterparts import ALIASES, REFUSED
-from dispatcher.executor import LocalProfile, SlurmProfile
+from dispatcher.executor import LocalProfile
+from dispatcher.slurmprofile import SlurmProfile
 
 Profile = SlurmProfile | LocalProfile | CloudProfile
 

@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass
 
 from dispatcher.answer import DOCS
-from dispatcher.executor import LocalProfile, SlurmProfile
+from dispatcher.executor import LocalProfile
 from dispatcher.known_hosts import HostKey, name_of
 from dispatcher.onboarding import Given
 from dispatcher.policy import POLICY_PATH, load_policy
 from dispatcher.profile import UnknownProfile, resolve_profile
+from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.workflows import Choices, parse_action, render, workflows
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from dispatcher.automount import mount_lines
 from dispatcher.errors import ConfigError
-from dispatcher.executor import SlurmProfile
 from dispatcher.launcher import begin_fault_tolerant, failures_allowed, for_each_node, ray_lines
+from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.squash import import_lines, started_from
 
 if TYPE_CHECKING:

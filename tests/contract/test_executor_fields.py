@@ -9,9 +9,9 @@ import pytest
 from dispatcher.counterparts import ALIASES, REFUSED
 from dispatcher.effects.nemorun import import_nemo_run
 from dispatcher.errors import ConfigError
-from dispatcher.executor import SlurmProfile
 from dispatcher.grammar import Malformed, Override
 from dispatcher.profile import apply_overrides, resolve_profile
+from dispatcher.slurmprofile import SlurmProfile
 from tests.unit.test_profile import BASE, slurm
 
 

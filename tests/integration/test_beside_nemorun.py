@@ -21,11 +21,12 @@ from typing import Any
 import pytest
 
 from dispatcher.effects.compiler import CompilerProcess
-from dispatcher.executor import Common, SlurmProfile
+from dispatcher.executor import Common
 from dispatcher.importing import imported
 from dispatcher.jobplan import JobPlan
 from dispatcher.profile import ResolvedProfile, resolve_profile
 from dispatcher.recipe import Recipe
+from dispatcher.slurmprofile import SlurmProfile
 from tests.unit.test_plan import planned
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "nemo-run"

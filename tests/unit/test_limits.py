@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dispatcher.denial import Denial
-from dispatcher.executor import LocalProfile, SlurmProfile
+from dispatcher.executor import LocalProfile
 from dispatcher.limits import (
     Wanted,
     approval_needed,
@@ -21,6 +21,7 @@ from dispatcher.limits import (
 )
 from dispatcher.policy import Policy, load_policy
 from dispatcher.record import Resources
+from dispatcher.slurmprofile import SlurmProfile
 
 POLICY = load_policy("""\
 images: ["nvcr.io/nvidia/*", /images/base.sqsh, "/images/ci/*"]

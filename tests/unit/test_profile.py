@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from dispatcher.document import Document
 from dispatcher.errors import ConfigError
-from dispatcher.executor import LocalProfile, SlurmProfile, Wandb
+from dispatcher.executor import LocalProfile, Wandb
 from dispatcher.grammar import Malformed, Override
 from dispatcher.interpolate import interpolate
 from dispatcher.profile import (
@@ -24,6 +24,7 @@ from dispatcher.profile import (
     with_recipe,
 )
 from dispatcher.recipe import Recipe
+from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.values import parse_duration, slurm_seconds
 
 BASE = """\

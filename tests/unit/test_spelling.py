@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from dispatcher.counterparts import ALIASES
 from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
-from dispatcher.executor import SlurmProfile
 from dispatcher.profile import ResolvedProfile, names_in, needed, resolve_profile, uninterpolated
+from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.spelling import IGNORED_FIELDS
 
 DATA = Path(__file__).parents[1] / "data/env-toml"
