@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.authorise import Grant
+from dispatcher.configmerge import STEP
 from dispatcher.errors import ConfigError
 from dispatcher.ports import CompiledFile
 from dispatcher.registry import Profile
-from dispatcher.trainconfig import STEP, Composed, chosen, into_config
+from dispatcher.trainconfig import Composed, chosen, into_config
 from dispatcher.untrusted import code
 
 # What of `run` is the dispatcher's; the rest goes with the script's part.

@@ -13,12 +13,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from dispatcher.automount import GitMount, parse_mount
+from dispatcher.configmerge import STEP
 from dispatcher.counterparts import ALIASES
 from dispatcher.document import explain
 from dispatcher.errors import ConfigError
 from dispatcher.recipe import Recipe
 from dispatcher.runspec import impossible
-from dispatcher.trainconfig import STEP, Composed
+from dispatcher.trainconfig import Composed
 from dispatcher.untrusted import code
 from dispatcher.values import Between, EnvName, Image, Line, Model, OneOrMore
 

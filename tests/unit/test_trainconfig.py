@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from dispatcher.configlayers import FILES_LIMIT
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Override
 from dispatcher.recipe import Recipe
-from dispatcher.trainconfig import FILES_LIMIT, Composed, RecipeConfig, compose
+from dispatcher.trainconfig import Composed, RecipeConfig, compose
 from tests.fakes import overrides
 from tests.hostile import FAMILIES
 
