@@ -29,7 +29,8 @@ from dispatcher.publish import publish_run
 from dispatcher.record import GIVEN_UP, RunRecord, advance, parse_record
 from dispatcher.report import Report, run_report
 from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
-from dispatcher.slurm import Absent, Observation, Sight, Sightings, Silent, State
+from dispatcher.sightings import Sightings
+from dispatcher.slurm import Absent, Observation, Sight, Silent, State
 from dispatcher.squash import import_failure
 from dispatcher.untrusted import redact
 from dispatcher.usage import used

@@ -7,13 +7,11 @@ Sources: https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES, https://
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 
-from dispatcher.jobparts import part_order, parts_of
 from dispatcher.ports import CommandOutput
 
 SQUEUE_FORMAT = "%i|%T|%r|%S|%j|%N|%Q"
@@ -67,8 +65,6 @@ _WORDS: Mapping[str, State] = {
     "NODE_FAIL": State.NODE_FAIL,
     "BOOT_FAIL": State.NODE_FAIL,
 }
-# After these Slurm starts a job again by itself where it may (`JobRequeue`, `PreemptMode=REQUEUE`), and accounting hears of that late.
-_MAY_BEGIN_AGAIN = (State.PREEMPTED, State.NODE_FAIL)
 
 
 @dataclass(frozen=True)
@@ -239,187 +235,6 @@ def parse_time(text: str) -> datetime | None:
         return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
     except ValueError:
         return None
-
-
-def observe(
-    job_id: str, squeue: CommandOutput | None, sacct: CommandOutput | None, scontrol: CommandOutput | None, exit_file: str = ""
-) -> Sight:
-    """Convenience of `Sightings` for one job."""
-    return Sightings(squeue, sacct, scontrol).of(job_id, exit_file)
-
-
-class Sightings:
-    """The three commands' answers, parsed once, asked per job: each fills in for the others.
-
-    squeue knows what is active, and wins then, because accounting lags behind by seconds. sacct knows how a job ended. scontrol
-    knows both for a while (MinJobAge). Where there is no accounting at all, the exit status that the batch script itself left
-    behind counts, but only once the controller says that the job is gone.
-    """
-
-    def __init__(
-        self,
-        squeue: CommandOutput | None,
-        sacct: CommandOutput | None,
-        scontrol: CommandOutput | None,
-        pending: CommandOutput | None = None,
-    ) -> None:
-        self._places = parse_places(pending) if pending else {}
-        self._squeue = _by_part(parse_squeue(squeue)) if squeue else None
-        self._sacct = _by_part(parse_sacct(sacct)) if sacct else None
-        self._scontrol = _by_part(parse_scontrol(scontrol)) if scontrol else None
-        spoken = [output.stderr.strip() for output in (squeue, sacct, scontrol) if output and output.status != 0 and output.stderr.strip()]
-        self._words = spoken[0].splitlines()[0] if spoken else "the scheduler does not answer"
-
-    def of(self, job_id: str, exit_file: str = "") -> Sight:
-        """What is known of one job; of one that has parts, what they come to together."""
-        sight = self._known_of(job_id, exit_file)
-        if isinstance(sight, Observation) and sight.state is State.PENDING:
-            return replace(sight, place=self._places.get(job_id))
-        return sight
-
-    def _known_of(self, job_id: str, exit_file: str) -> Sight:
-        queued, accounted, controlled = ((answers or {}).get(job_id, {}) for answers in (self._squeue, self._sacct, self._scontrol))
-        parts = sorted({*queued, *accounted, *controlled} - {""}, key=part_order)
-        if not parts:
-            return self._of(queued.get(""), accounted.get(""), controlled.get(""), exit_file)
-        sights = {part: self._of(queued.get(part), accounted.get(part), controlled.get(part), "") for part in parts}
-        seen = {part: sight for part, sight in sights.items() if isinstance(sight, Observation)}
-        if any(not sight.state.ended and sight.state is not State.UNKNOWN for sight in seen.values()):
-            return together(seen)
-        if self._sacct is None and self._squeue is not None and exit_file.strip().isdigit():
-            # Where there is no accounting, tasks that ended early are forgotten before the last one ends.
-            return _told_by(exit_file)
-        silent = [sight for sight in sights.values() if isinstance(sight, Silent)]
-        return silent[0] if silent else together(seen, exit_file) if len(seen) == len(sights) else Absent()
-
-    def _of(self, queued: Observation | None, accounted: Observation | None, controlled: Observation | None, exit_file: str) -> Sight:
-        """One job, or one part of one: what the three say of it → what counts."""
-        if queued and not queued.state.ended and queued.state is not State.UNKNOWN:
-            return queued
-        ended = [seen for seen in (controlled, queued) if seen and seen.state.ended]
-        # Where the controller knows another end, accounting still tells of an earlier start: a node failed, Slurm started the job again.
-        if (
-            accounted
-            and accounted.state.ended
-            and accounted.end is not None
-            and accounted.state in [seen.state for seen in ended or [accounted]]
-        ):
-            unheard = self._squeue is None and self._scontrol is None
-            return Silent(self._words) if unheard and accounted.state in _MAY_BEGIN_AGAIN else accounted
-        if ended:
-            return _filled(ended[0], exit_file)
-        if accounted and accounted.state.ended:
-            # Accounting that was down hears of a job's start when it has ended: a state without an end, and an exit code that is none.
-            return _filled(replace(accounted, exit_code=None), exit_file) if self._squeue is not None else Silent(self._words)
-        known = [seen for seen in (controlled, accounted, queued) if seen]
-        if self._squeue is None and self._scontrol is None:
-            # Only accounting spoke, which lags behind: what it says of a job that has not ended may be long over.
-            return Silent(self._words)
-        if self._sacct is None and exit_file.strip().isdigit():
-            return _told_by(exit_file)
-        if known and known[0].source != "sacct":
-            return known[0]
-        return Absent()
-
-
-def _by_part(jobs: Mapping[str, Observation] | None) -> dict[str, dict[str, Observation]] | None:
-    """Observations by id, as the commands wrote it → by job, then by part; a part of its own goes before one in a list."""
-    if jobs is None:
-        return None
-    found: dict[str, dict[str, Observation]] = {}
-    for job_id, seen in jobs.items():
-        job, parts = parts_of(job_id)
-        alone = len(parts) == 1
-        for part in parts:
-            if alone or part not in found.get(job, {}):
-                found.setdefault(job, {})[part] = seen
-    return found
-
-
-def _told_by(exit_file: str) -> Observation:
-    """The end of a job that only its own batch script tells of."""
-    code = int(exit_file)
-    return Observation(State.SUCCEEDED if code == 0 else State.FAILED, "exit file", exit_code=code, parts=None)
-
-
-def together(parts: Mapping[str, Observation], exit_file: str = "") -> Observation:
-    """The parts of one job, by name (`_4`, `+1`) in their order → the job: it has ended when all of them have, and passes when all do.
-
-    What failed first is named, by its end and then by its number; what was cancelled counts as a failure's consequence.
-    """
-    seen = list(parts.values())
-    moving = [one for one in seen if not one.state.ended]
-    starts = [one.start for one in seen if one.start and one.state is not State.PENDING and one.elapsed_seconds != 0]
-    whole = Observation(
-        _state_of_all(seen),
-        seen[0].source,
-        nodes=",".join(dict.fromkeys(one.nodes for one in seen if one.nodes))[:200],
-        start=min(starts, default=None),
-        parts=len(parts),
-        task_seconds=None if any(part.startswith("+") for part in parts) else _seconds_of_all(seen),
-    )
-    if whole.state is State.PENDING:
-        return replace(whole, reason=seen[0].reason, start=min((one.start for one in seen if one.start), default=None))
-    if moving:
-        return replace(whole, reason=_counts(seen))
-    whole = replace(whole, end=max((one.end for one in seen if one.end), default=None), exit_code=0)
-    if whole.state is State.SUCCEEDED:
-        return whole
-    first, failed = min(
-        ((part, one) for part, one in parts.items() if one.state is whole.state),
-        key=lambda item: (item[1].end is None, item[1].end.timestamp() if item[1].end else 0.0, part_order(item[0])),
-    )
-    if sum(one.state is not State.SUCCEEDED for one in seen) == 1:
-        failed = _filled(failed, exit_file)  # which has the greatest status of all parts
-    kind = "component" if first.startswith("+") else "task"
-    how = f" by signal {failed.signal}" if failed.signal else f" with exit code {failed.exit_code}" if failed.exit_code else ""
-    # Of other ends the scheduler still says what the part once waited for.
-    why = f" ({failed.reason})" if failed.reason and failed.state is State.CANCELLED else ""
-    reason = f"{kind} {first[1:]} ended as {failed.state.value.replace('_', ' ')}{how}{why}; {_counts(seen)}"
-    return replace(whole, exit_code=failed.exit_code, signal=failed.signal, reason=reason)
-
-
-def _state_of_all(seen: Sequence[Observation]) -> State:
-    """Waiting while all wait, running until all have ended; then the state of what failed first."""
-    states = {one.state for one in seen}
-    if states == {State.PENDING}:
-        return State.PENDING
-    if not all(state.ended for state in states):
-        # A task that waits for the others' end, or for its next start, keeps the job going.
-        return State.UNKNOWN if states - _ENDED == {State.UNKNOWN} else State.RUNNING
-    failed = [one for one in seen if one.state is not State.SUCCEEDED]
-    if not failed:
-        return State.SUCCEEDED
-    causes = [one for one in failed if one.state is not State.CANCELLED] or failed
-    return min(causes, key=lambda one: (one.end is None, one.end.timestamp() if one.end else 0.0)).state
-
-
-def _seconds_of_all(seen: Sequence[Observation]) -> int | None:
-    """How long all of them ran together; None while that is not known of each, as before accounting has heard of an end."""
-    total = 0
-    for one in seen:
-        if one.elapsed_seconds is not None:
-            total += one.elapsed_seconds
-        elif one.start and one.end and one.state.ended:
-            total += max(0, round((one.end - one.start).total_seconds()))
-        else:
-            return None
-    return total
-
-
-def _counts(seen: Sequence[Observation]) -> str:
-    """`of 4: 3 succeeded, 1 failed`."""
-    counts = Counter(one.state for one in seen)
-    words = [
-        f"{count} {state.value.replace('_', ' ')}" for state, count in sorted(counts.items(), key=lambda item: list(State).index(item[0]))
-    ]
-    return f"of {len(seen)}: {', '.join(words)}"
-
-
-def _filled(seen: Observation, exit_file: str) -> Observation:
-    """An end whose exit code nobody told, with the one that the batch script itself left behind."""
-    told_by_script = seen.exit_code is None and seen.state in (State.SUCCEEDED, State.FAILED) and exit_file.strip().isdigit()
-    return replace(seen, exit_code=int(exit_file)) if told_by_script else seen
 
 
 def _cancelled_by(word: str) -> str:

@@ -13,7 +13,8 @@ from dispatcher.effects.ledger import LedgerCluster
 from dispatcher.effects.ssh import SshCredentials, SshTarget, open_ssh
 from dispatcher.errors import ClusterError
 from dispatcher.ports import AlreadySubmitted, Claimed, Refused, Submission, Submitted
-from dispatcher.slurm import Absent, Observation, Sightings, State
+from dispatcher.sightings import Sightings
+from dispatcher.slurm import Absent, Observation, State
 from tests.conftest import started
 from tests.integration.clusters import KEY, TREE, claim_request, submission
 from tests.rig.slurm import SlurmRig

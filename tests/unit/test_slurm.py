@@ -6,15 +6,14 @@ import pytest
 
 from dispatcher.jobparts import array_tasks, at_once, parts_of
 from dispatcher.ports import CommandOutput
+from dispatcher.sightings import Sightings
 from dispatcher.slurm import (
     Absent,
     Observation,
     Place,
     Sight,
-    Sightings,
     Silent,
     State,
-    observe,
     parse_exit,
     parse_job_id,
     parse_sacct,
@@ -27,6 +26,12 @@ DOWN = CommandOutput(1, "", "slurm_load_jobs error: Unable to contact slurm cont
 EMPTY = CommandOutput(0, "")
 NO_ACCOUNTING = CommandOutput(1, "", "Slurm accounting storage is disabled")
 FORGOTTEN = CommandOutput(1, "", "slurm_load_jobs error: Invalid job id specified")
+
+
+def observe(
+    job_id: str, squeue: CommandOutput | None, sacct: CommandOutput | None, scontrol: CommandOutput | None, exit_file: str = ""
+) -> Sight:
+    return Sightings(squeue, sacct, scontrol).of(job_id, exit_file)
 
 
 def squeue(state: str, reason: str = "None", start: str = "N/A", nodes: str = "") -> CommandOutput:
