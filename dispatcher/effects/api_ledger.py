@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from dispatcher.effects.answers import KEY, control_tar, unclear
 from dispatcher.effects.conversation import check_name
-from dispatcher.effects.ledger import LOOK_SECONDS, SUBMIT_SECONDS, LedgerCluster, somebodys
+from dispatcher.effects.ledger import LedgerCluster, somebodys
+from dispatcher.effects.line import SUBMIT_SECONDS
 from dispatcher.ports import AlreadySubmitted, Claimed, ClaimRequest, Held, InProgress, Submission, Submitted
 
 
@@ -42,7 +43,7 @@ class ApiLedger(LedgerCluster):
     def lay(self, submission: Submission) -> Ours | Submitted | Held:
         """Lays everything small down: then it is ours, or waits in the queue. `Submitted` when it was taken over meanwhile."""
         control = control_tar(submission)
-        talk = self._talk
+        talk = self._line.talk
         talk.ask("submit", check_name(submission.run_key, KEY, "run key"), "none", str(len(control)))
         talk.send(control + (b"hold\n" if submission.hold else b"go\n"))
         answer = talk.answer(SUBMIT_SECONDS)
@@ -57,7 +58,7 @@ class ApiLedger(LedgerCluster):
 
     def take(self, run_key: str) -> Ours | Submitted | None:
         """A queued run's turn: it is ours. None when it is not in the queue any more."""
-        answer = self._request("release", check_name(run_key, KEY, "run key"), timeout=SUBMIT_SECONDS)
+        answer = self._line.request("release", check_name(run_key, KEY, "run key"), timeout=SUBMIT_SECONDS)
         match answer.words:
             case ["yours"]:
                 return Ours()
@@ -69,14 +70,14 @@ class ApiLedger(LedgerCluster):
 
     def enter(self, run_key: str, job_id: str) -> Submitted:
         """What is ours has this job now."""
-        answer = self._request("enter", check_name(run_key, KEY, "run key"), job_id)
+        answer = self._line.request("enter", check_name(run_key, KEY, "run key"), job_id)
         if answer.words != ["submitted", job_id]:
             raise unclear("enter", answer)
         return Submitted(job_id)
 
     def unlaunched(self, run_key: str, begin_again: bool) -> Claimed | Held | None:
         """What is ours has no job: it waits in the queue again if it came from there, is ours to submit anew, or (None) is gone."""
-        answer = self._request("unlaunched", check_name(run_key, KEY, "run key"), "again" if begin_again else "refused")
+        answer = self._line.request("unlaunched", check_name(run_key, KEY, "run key"), "again" if begin_again else "refused")
         match answer.words:
             case ["held"]:
                 return Held()
@@ -88,11 +89,9 @@ class ApiLedger(LedgerCluster):
 
     def bring(self, run_key: str) -> tuple[str, str]:
         """What was laid down of a run: its launch file and its environment."""
-        answer = self._request("bring", check_name(run_key, KEY, "run key"))
+        answer = self._line.request("bring", check_name(run_key, KEY, "run key"))
         return answer.text("launch.json"), answer.text("env")
 
     def keep_log(self, run_key: str, log: bytes) -> None:
         """The log of an ended job, for when the API has forgotten it."""
-        self._talk.ask("log_kept", check_name(run_key, KEY, "run key"), str(len(log)))
-        self._talk.send(log + b"go\n")
-        self._talk.answer(LOOK_SECONDS)
+        self._line.give("log_kept", check_name(run_key, KEY, "run key"), data=log)

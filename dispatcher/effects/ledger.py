@@ -5,7 +5,6 @@ Everything that comes back is untrusted: parsed strictly, capped, and never used
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -25,7 +24,8 @@ from dispatcher.effects.answers import (
     unclear,
 )
 from dispatcher.effects.channel import Channel, LocalShell
-from dispatcher.effects.conversation import WINDOW, Answer, Conversation, check_name, checked_names, command, words_of
+from dispatcher.effects.conversation import WINDOW, Answer, check_name, checked_names, command, words_of
+from dispatcher.effects.line import CLAIM_SECONDS, LOOK_SECONDS, SUBMIT_SECONDS, Line
 from dispatcher.errors import ClusterError, DispatchError
 from dispatcher.jobparts import parts_of
 from dispatcher.manifest import is_inside
@@ -58,9 +58,6 @@ HISTORY_CAP = 1 << 20
 LINE_CAP = 64 * 1024
 
 CUT = ("ssh.cut", "cluster.cut")
-CLAIM_SECONDS = 120.0
-SUBMIT_SECONDS = 600.0
-LOOK_SECONDS = 90.0
 BEYOND_ANY_LOG = 1 << 60
 """An offset at which there is nothing to read."""
 MISSING_CAP = 25
@@ -83,38 +80,14 @@ class LedgerCluster:
     def __init__(self, connect: Callable[[], Channel], job_dir: str, scheduler: str, patience: int = 20) -> None:
         if not job_dir.startswith("/") or "\n" in job_dir:
             raise ClusterError("cluster.job-dir", f"`{words_of(job_dir, 200)}` is not an absolute path.")
-        self._connect, self._job_dir, self._scheduler, self._patience = connect, job_dir, scheduler, patience
-        self._conversation: Conversation | None = None
-        self._failure: Exception | None = None
-        self._opening: threading.Thread | None = None
+        self._line = Line(connect, scheduler, job_dir)
+        self._scheduler, self._patience = scheduler, patience
         self._base_digest: str | None = None
         self._claimed: ClaimRequest | None = None
 
     def start(self) -> None:
         """Begins to connect, beside whatever else there is to do; failures are raised by the first request."""
-        if self._opening is None and self._conversation is None:
-            self._opening = threading.Thread(target=self._open, name="cluster", daemon=True)
-            self._opening.start()
-
-    def _open(self) -> None:
-        try:
-            self._conversation = Conversation(self._connect(), self._scheduler, self._job_dir)
-        except Exception as error:
-            self._failure = error
-
-    @property
-    def _talk(self) -> Conversation:
-        self.start()
-        if self._conversation is None and self._opening is not None:
-            self._opening.join()
-        if self._failure is not None:
-            raise self._failure
-        assert self._conversation is not None
-        return self._conversation
-
-    def _request(self, *lines: str, timeout: float = LOOK_SECONDS) -> Answer:
-        self._talk.ask(*lines)
-        return self._talk.answer(timeout)
+        self._line.start()
 
     # ------------------------------------------------------------------ submitting
 
@@ -131,7 +104,7 @@ class LedgerCluster:
         return somebodys(answer)
 
     def _claim(self, request: ClaimRequest) -> Answer:
-        answer = self._request(
+        answer = self._line.request(
             "claim",
             check_name(request.run_key, KEY, "run key"),
             check_name(request.digest, DIGEST, "digest"),
@@ -156,8 +129,7 @@ class LedgerCluster:
             return self._submit_again(submission, self._claimed, cut)
 
     def _submit_again(self, submission: Submission, claimed: ClaimRequest, cut: DispatchError) -> Submitted | Held | Refused:
-        self.close()
-        self._conversation = self._opening = None
+        self._line.start_over()
         try:
             answer = self.claim(claimed)
         except DispatchError:
@@ -175,7 +147,7 @@ class LedgerCluster:
         if upload is not None and upload.base_digest not in (None, self._base_digest):
             raise ValueError("the difference is to another base than the claim named")
         control = control_tar(submission)
-        talk = self._talk
+        talk = self._line.talk
         talk.ask("submit", check_name(submission.run_key, KEY, "run key"), mode, str(len(control)))
         talk.send(control)
         if upload is not None:
@@ -186,7 +158,7 @@ class LedgerCluster:
 
     def abandon(self, run_key: str) -> None:
         """As in `ports.Cluster`."""
-        self._request("abandon", check_name(run_key, KEY, "run key"))
+        self._line.request("abandon", check_name(run_key, KEY, "run key"))
 
     # ------------------------------------------------------------------ the queue
 
@@ -195,14 +167,14 @@ class LedgerCluster:
 
         A cut is not mended here, because the lock is gone with the connection: the next sweep finds the job, or the run in the queue.
         """
-        answer = self._request("release", check_name(run_key, KEY, "run key"), timeout=SUBMIT_SECONDS)
+        answer = self._line.request("release", check_name(run_key, KEY, "run key"), timeout=SUBMIT_SECONDS)
         return None if answer.words in (["gone"], ["held"]) else _outcome("release", answer)
 
     def go_on(self, run_key: str, ended: str, saved: str) -> Submitted | Refused | NothingSaved | None:
         """As in `ports.Cluster`. A cut is not mended here: the next look finds the job, or asks again."""
         if not is_inside(saved):
             raise ValueError(f"the path {saved!r} leaves the run's folder")
-        answer = self._request("go_on", check_name(run_key, KEY, "run key"), job_id(ended), saved, timeout=SUBMIT_SECONDS)
+        answer = self._line.request("go_on", check_name(run_key, KEY, "run key"), job_id(ended), saved, timeout=SUBMIT_SECONDS)
         match answer.words:
             case ["gone"]:
                 return None
@@ -212,7 +184,7 @@ class LedgerCluster:
 
     def drop(self, run_key: str) -> bool:
         """As in `ports.Cluster`."""
-        answer = self._request("drop", check_name(run_key, KEY, "run key"))
+        answer = self._line.request("drop", check_name(run_key, KEY, "run key"))
         match answer.words:
             case ["dropped"]:
                 return True
@@ -222,34 +194,32 @@ class LedgerCluster:
 
     def lock(self) -> bool:
         """As in `ports.Cluster`; waits for `patience` seconds."""
-        answer = self._request("lock", str(self._patience), timeout=CLAIM_SECONDS)
+        answer = self._line.request("lock", str(self._patience), timeout=CLAIM_SECONDS)
         if answer.words not in (["locked"], ["busy"]):
             raise unclear("lock", answer)
         return answer.words == ["locked"]
 
     def unlock(self) -> None:
         """As in `ports.Cluster`."""
-        self._request("unlock")
+        self._line.request("unlock")
 
     def standing(self) -> Standing:
         """As in `ports.Cluster`: one round trip. Of the queue only the first thousand; `cluster.failed` when thousands are active."""
-        answer = self._request("standing")
+        answer = self._line.request("standing")
         return Standing(records_of(answer, "active"), records_of(answer, "queued"))
 
     def usage(self, month: str) -> str:
         """As in `ports.Cluster`; of a longer journal the newest whole lines."""
-        return journal(self._request("usage", check_name(month, MONTH, "month")))
+        return journal(self._line.request("usage", check_name(month, MONTH, "month")))
 
     def account(self, line: str) -> None:
         """As in `ports.Cluster`. `ValueError` for a line that is not printable ASCII without quotes, shorter than 2000 characters."""
-        self._request("account", check_usage(line))
+        self._line.request("account", check_usage(line))
 
     def adopt(self, run_key: str, other: str, record: str) -> str | None:
         """As in `ports.Cluster`."""
-        data = record.encode()
-        self._talk.ask("adopt", check_name(run_key, KEY, "run key"), check_name(other, KEY, "run key"), str(len(data)))
-        self._talk.send(data + b"go\n")
-        answer = self._talk.answer(LOOK_SECONDS)
+        keys = (check_name(run_key, KEY, "run key"), check_name(other, KEY, "run key"))
+        answer = self._line.give("adopt", *keys, data=record.encode())
         match answer.words:
             case ["submitted", job]:
                 return job_id(job)
@@ -259,7 +229,7 @@ class LedgerCluster:
 
     def history(self, name: str) -> str:
         """As in `ports.Cluster`; of a longer one the newest whole lines."""
-        text = self._request("history", check_name(name, HISTORY, "history")).text("history")
+        text = self._line.request("history", check_name(name, HISTORY, "history")).text("history")
         return text.partition("\n")[2] if len(text.encode()) >= HISTORY_CAP else text
 
     def remember(self, name: str, line: str) -> None:
@@ -267,15 +237,13 @@ class LedgerCluster:
         data = line.encode() + b"\n"
         if b"\n" in data[:-1] or len(data) > LINE_CAP:
             raise ValueError("what is to be remembered is not one short line")
-        self._talk.ask("remember", check_name(name, HISTORY, "history"), str(len(data)))
-        self._talk.send(data + b"go\n")
-        self._talk.answer(LOOK_SECONDS)
+        self._line.give("remember", check_name(name, HISTORY, "history"), data=data)
 
     # ------------------------------------------------------------------ looking
 
     def sweep(self) -> Sweep:
         """As in `ports.Cluster`: one round trip, a second one only for jobs that neither squeue nor sacct knows."""
-        answer = self._request("sweep")
+        answer = self._line.request("sweep")
         if len(answer.words) != 1 or not answer.words[0].isdigit():
             raise unclear("sweep", answer)
         now = int(answer.words[0])
@@ -286,7 +254,7 @@ class LedgerCluster:
             known = {parts_of(line.partition("|")[0].strip())[0] for line in (squeue.stdout + "\n" + sacct.stdout).splitlines()}
             missing = [run.job_id for run in runs if run.job_id.isdigit() and run.job_id not in known]
             if missing:
-                scontrol = command_output(self._request("details", " ".join(missing[:MISSING_CAP])), "scontrol")
+                scontrol = command_output(self._line.request("details", " ".join(missing[:MISSING_CAP])), "scontrol")
         pending = command_output(answer, "pending") if "pending" in answer.sections else None
         return Sweep(runs, now, squeue, sacct, scontrol, queued_keys(answer), pending)
 
@@ -295,7 +263,7 @@ class LedgerCluster:
     ) -> RunFiles | None:
         """As in `ports.Cluster`."""
         self._ask_for(run_key, log_offset, log_cap, results_cap, results_path, part)
-        return run_files(self._talk.answer(LOOK_SECONDS), log_cap, results_cap)
+        return run_files(self._line.talk.answer(LOOK_SECONDS), log_cap, results_cap)
 
     def records(self, run_keys: Sequence[str]) -> tuple[str | None, ...]:
         """As in `ports.Cluster`: requests are sent ahead, so it is one round trip for dozens of them."""
@@ -304,7 +272,7 @@ class LedgerCluster:
             batch = run_keys[first : first + WINDOW]
             for run_key in batch:
                 self._ask_for(run_key, BEYOND_ANY_LOG, 0, 0, "")
-            found += [run_files(self._talk.answer(LOOK_SECONDS), 0, 0) for _ in batch]
+            found += [run_files(self._line.talk.answer(LOOK_SECONDS), 0, 0) for _ in batch]
         return tuple(files.record if files else None for files in found)
 
     def _ask_for(self, run_key: str, log_offset: int, log_cap: int, results_cap: int, results_path: str, part: Part | None = None) -> None:
@@ -312,51 +280,42 @@ class LedgerCluster:
         if not is_inside(name):
             raise ValueError(f"the results' path {name!r} leaves the run's folder")
         which = "-" if part is None else part if part == "batch" else check_name(str(part), PART, "part")
-        self._talk.ask("fetch", check_name(run_key, KEY, "run key"), str(log_offset), str(log_cap), str(results_cap), name, which)
+        self._line.talk.ask("fetch", check_name(run_key, KEY, "run key"), str(log_offset), str(log_cap), str(results_cap), name, which)
 
     def find(self, tag: str) -> tuple[str, ...]:
         """As in `ports.Cluster`."""
-        answer = self._request("find", check_name(tag, NAME, "tag"))
+        answer = self._line.request("find", check_name(tag, NAME, "tag"))
         return records_of(answer, "record")
 
     # ------------------------------------------------------------------ changing
 
     def save(self, run_key: str, record: str, reported: str) -> None:
         """As in `ports.Cluster`."""
-        data = record.encode()
-        self._talk.ask("save", check_name(run_key, KEY, "run key"), reported, str(len(data)))
-        self._talk.send(data + b"go\n")
-        self._talk.answer(LOOK_SECONDS)
+        self._line.give("save", check_name(run_key, KEY, "run key"), reported, data=record.encode())
 
     def retire(self, run_key: str) -> None:
         """As in `ports.Cluster`."""
-        self._request("retire", check_name(run_key, KEY, "run key"))
+        self._line.request("retire", check_name(run_key, KEY, "run key"))
 
     def cancel(self, run_key: str, why: str = "") -> GivenUp:
         """As in `ports.Cluster`; a local job's whole process group gets SIGTERM. Where an API has the job, it is not ended from here."""
-        answer = self._request("cancel", check_name(run_key, KEY, "run key"), words_of(why, 200))
+        answer = self._line.request("cancel", check_name(run_key, KEY, "run key"), words_of(why, 200))
         said = command_output(answer, "command")
         others = tuple(check_name(key, KEY, "run key") for key in answer.text("others").split())
         return GivenUp(said.status, said.stdout, said.stderr, others)
 
     def probe(self, account: str, partition: str) -> tuple[Probe, ...]:
         """As in `ports.Cluster`. Names that no account or partition can have are refused as `cluster.bad-request`."""
-        answer = self._request("probe", account, partition)
+        answer = self._line.request("probe", account, partition)
         return tuple(Probe(name, command_output(answer, name)) for name in answer.sections if "." not in name)
 
     def estimate(self, script: str) -> CommandOutput:
         """As in `ports.Cluster`."""
-        data = script.encode()
-        self._talk.ask("estimate", str(len(data)))
-        self._talk.send(data + b"go\n")
-        return command_output(self._talk.answer(LOOK_SECONDS), "command")
+        return command_output(self._line.give("estimate", data=script.encode()), "command")
 
     def close(self) -> None:
         """As in `ports.Cluster`; an unused claim is given back by the far side."""
-        if self._opening is not None:
-            self._opening.join()
-        if self._conversation is not None:
-            self._conversation.close()
+        self._line.close()
 
 
 def somebodys(answer: Answer) -> AlreadySubmitted | InProgress:
