@@ -171,7 +171,11 @@ def look(world: World, cluster: Cluster, run: ActiveRun, sight: Sight, lost_afte
     files = cluster.fetch(run.run_key, -TAIL_READ, TAIL_READ, MAX_BYTES)
     if files is None:
         return None
-    before = of_job(parse_record(files.record), run.job_id)
+    known = parse_record(files.record)
+    if any(job.job_id == run.job_id for job in known.earlier_jobs):
+        # Since the sweep was read, somebody else has let the run go on in its next job: what was seen is that of an earlier one.
+        return Seen(known, redact(files.log.decode("utf-8", "replace"), world.settings.to_hide))
+    before = of_job(known, run.job_id)
     if before.run_key != run.run_key:
         raise ClusterError("cluster.bad-record", f"The record of run {run.run_key} in the ledger is another run's.")
     if before.log_part is not None:  # until this one writes, the newest log is that of another

@@ -23,7 +23,7 @@ from dispatcher.gate import Fail, Pending, judge, required_runs
 from dispatcher.keeping import keep_log
 from dispatcher.keys import commit_tag, pull_tag, run_key
 from dispatcher.measuring import with_series
-from dispatcher.observe import Seen
+from dispatcher.observe import Seen, look, sights_of
 from dispatcher.policy import load_policy
 from dispatcher.ports import Check, PullRequest, RunFiles
 from dispatcher.record import Resources, RunRecord, parse_record
@@ -201,6 +201,18 @@ def test_what_may_not_go_on_ends_and_that_is_said(happens: Any, reason: str) -> 
     sweep(fakes)
     assert f"No further job continues it (`{reason}`)." in body(fakes)
     assert not fakes.cluster.active
+
+
+def test_who_has_looked_before_somebody_else_let_it_go_on_counts_no_job_twice() -> None:
+    fakes = running()
+    old = fakes.cluster.sweep()
+    sights = sights_of(old, "slurm")
+    sweep(fakes)
+    before = now(fakes)
+    assert before.job_id == "101"
+    seen = look(fakes.world, fakes.cluster, old.runs[0], sights[KEY], timedelta(seconds=600))
+    assert seen is not None
+    assert seen.record == before
 
 
 def test_a_run_that_no_pull_request_asked_for_goes_on_as_well() -> None:
