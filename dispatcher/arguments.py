@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from dispatcher import __version__
 from dispatcher.errors import EXITS, Exit
@@ -15,6 +15,7 @@ from dispatcher.verbs import TASK
 STATUSES = "\n".join(f"  {item.value:>3}  {EXITS[item]}" for item in Exit)
 
 Add = Callable[[str, str, str], argparse.ArgumentParser]
+Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -162,6 +163,33 @@ def _trying(add: Add) -> None:
     demo.add_argument("--keep", metavar="DIR", type=Path, help="leave the demo's repository and ledger in this folder")
 
 
+_WAYS = "some of comments, labels, merge-queue, schedule, api, manual (default: comments,labels,manual)"
+INIT_QUESTIONS = (
+    ("--executor", "NAME", "slurm, or local: the workflow's own machine (default: slurm)"),
+    ("--profile", "NAME", "the profile's name (default: cluster, or local)"),
+    ("--host", "NAME", "the cluster's login node"),
+    ("--port", "NUMBER", "its SSH port (default: 22)"),
+    ("--user", "NAME", "the account there"),
+    ("--account", "NAME", "the Slurm account that jobs are charged to"),
+    ("--partition", "NAME", "the partition (default: the cluster's own)"),
+    ("--job-dir", "DIR", "a folder on the cluster for runs, which the compute nodes see too"),
+    ("--nodes", "NUMBER", "nodes of a job (default: 1)"),
+    ("--gpus", "NUMBER", "GPUs on each node (default: none is asked for)"),
+    ("--time", "TIME", "a job's time limit (default: 04:00:00, or 01:00:00 where it is local)"),
+    ("--script", "FILE", "the script that /train runs"),
+    ("--launcher", "NAME", "none or torchrun (default: torchrun for more than one node or GPU)"),
+    ("--ways", "LIST", f"how runs are asked for: {_WAYS}"),
+    ("--cron", "EXPRESSION", 'when the schedule fires, in UTC (default: "17 3 * * 1-5")'),
+    (
+        "--gate",
+        "KIND",
+        "what must have passed on a cluster before a merge: no, check (the check dispatch/gate) or job (a workflow too; default: no)",
+    ),
+    ("--action", "ACTION", "owner/name@<40 hex digits>, with # v1.2.3 behind it (default: what this program was installed from)"),
+)
+"""Every question of `onboarding.py` that is answered in words, as a flag of `init`: the flag, what it takes, what it says."""
+
+
 def _setting_up(add: Add) -> None:
     """Every question of `onboarding.py` is a flag here, under the same name."""
     cluster = "--host login.example.com --user ci --account my-account --job-dir /lustre/ci/dispatch"
@@ -172,30 +200,7 @@ def _setting_up(add: Add) -> None:
         "  nemotron-dispatch init --executor local --script train.py --ways comments,labels,schedule\n"
         f"  nemotron-dispatch init --yes {cluster} --script train.py --fingerprint SHA256:{'A' * 43} --gate check",
     )
-    ways = "some of comments, labels, merge-queue, schedule, api, manual (default: comments,labels,manual)"
-    for flag, takes, words in (
-        ("--executor", "NAME", "slurm, or local: the workflow's own machine (default: slurm)"),
-        ("--profile", "NAME", "the profile's name (default: cluster, or local)"),
-        ("--host", "NAME", "the cluster's login node"),
-        ("--port", "NUMBER", "its SSH port (default: 22)"),
-        ("--user", "NAME", "the account there"),
-        ("--account", "NAME", "the Slurm account that jobs are charged to"),
-        ("--partition", "NAME", "the partition (default: the cluster's own)"),
-        ("--job-dir", "DIR", "a folder on the cluster for runs, which the compute nodes see too"),
-        ("--nodes", "NUMBER", "nodes of a job (default: 1)"),
-        ("--gpus", "NUMBER", "GPUs on each node (default: none is asked for)"),
-        ("--time", "TIME", "a job's time limit (default: 04:00:00, or 01:00:00 where it is local)"),
-        ("--script", "FILE", "the script that /train runs"),
-        ("--launcher", "NAME", "none or torchrun (default: torchrun for more than one node or GPU)"),
-        ("--ways", "LIST", f"how runs are asked for: {ways}"),
-        ("--cron", "EXPRESSION", 'when the schedule fires, in UTC (default: "17 3 * * 1-5")'),
-        (
-            "--gate",
-            "KIND",
-            "what must have passed on a cluster before a merge: no, check (the check dispatch/gate) or job (a workflow too; default: no)",
-        ),
-        ("--action", "ACTION", "owner/name@<40 hex digits>, with # v1.2.3 behind it (default: what this program was installed from)"),
-    ):
+    for flag, takes, words in INIT_QUESTIONS:
         init.add_argument(flag, metavar=takes, help=words)
     either = argparse.BooleanOptionalAction
     init.add_argument(
@@ -238,14 +243,7 @@ def _policy(add: Add) -> None:
     )
     words = "validate the policy and every profile; with a comment, explain what would become of it"
     actions = policy.add_subparsers(dest="action", required=True, metavar="ACTION", help="`check`")
-    check = actions.add_parser(
-        "check",
-        help=words,
-        description=POLICY_CHECK,
-        epilog="examples:\n" + "\n".join(f"  nemotron-dispatch {example}" for example in POLICY_EXAMPLES),
-        parents=[_common(inner=True)],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    check = _action(actions, "check", words, POLICY_CHECK, POLICY_EXAMPLES)
     check.add_argument("comment", nargs="?", metavar="COMMENT", help="the comment's text, quoted: '/train profile=cluster'")
     check.add_argument("--actor", metavar="LOGIN", default="somebody", help="who comments (default: somebody)")
     check.add_argument("--role", metavar="ROLE", help="their role on the repository: read, triage, write, maintain, admin or a custom one")
@@ -257,6 +255,18 @@ def _policy(add: Add) -> None:
     check.add_argument("--fork", action="store_true", help="it comes from a fork")
     check.add_argument("--draft", action="store_true", help="it is a draft")
     check.add_argument("--closed", action="store_true", help="it is closed")
+
+
+def _action(actions: Actions, name: str, words: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+    """A command below another one."""
+    return actions.add_parser(
+        name,
+        help=words,
+        description=description,
+        epilog="examples:\n" + "\n".join(f"  nemotron-dispatch {example}" for example in examples),
+        parents=[_common(inner=True)],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 PROFILE_SHOW = """\
@@ -281,41 +291,20 @@ def _profile(add: Add) -> None:
     words = "show what a profile resolves to, turn env.toml into profiles/*.yaml and back, or import executors of NeMo-Run"
     profile = add("profile", words, examples)
     actions = profile.add_subparsers(dest="action", required=True, metavar="ACTION", help="`show`, `convert` or `import`")
-    show = actions.add_parser(
-        "show",
-        help="print the resolved profile, and on request where each value came from",
-        description=PROFILE_SHOW,
-        epilog="examples:\n" + "\n".join(f"  nemotron-dispatch {example}" for example in PROFILE_EXAMPLES),
-        parents=[_common(inner=True)],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    show = _action(actions, "show", "print the resolved profile, and on request where each value came from", PROFILE_SHOW, PROFILE_EXAMPLES)
     show.add_argument("name", metavar="NAME", help="the profile")
     show.add_argument("words", nargs="*", metavar="KEY=VALUE", help="recipe=… and run.…=…, laid over the profile")
     show.add_argument(
         "--origin", action="store_true", help="say for each value where it stands, and which profile, recipe or default it is"
     )
-    convert = actions.add_parser(
-        "convert",
-        help="turn env.toml into profiles/*.yaml, or back",
-        description=PROFILE_CONVERT,
-        epilog="examples:\n" + "\n".join(f"  nemotron-dispatch {example}" for example in CONVERT_EXAMPLES),
-        parents=[_common(inner=True)],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    convert = _action(actions, "convert", "turn env.toml into profiles/*.yaml, or back", PROFILE_CONVERT, CONVERT_EXAMPLES)
     convert.add_argument("file", nargs="?", type=Path, metavar="ENV_TOML", help="the file to convert (default: the checkout's env.toml)")
     convert.add_argument(
         "--to", choices=("yaml", "toml"), help="the form that is wanted (default: yaml, or toml where there is no env.toml)"
     )
     convert.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the checkout)")
     convert.add_argument("--check", action="store_true", help="write nothing, say what would become of it")
-    taken = actions.add_parser(
-        "import",
-        help="turn the executors of a NeMo-Run program into profiles",
-        description=PROFILE_IMPORT,
-        epilog="examples:\n" + "\n".join(f"  nemotron-dispatch {example}" for example in IMPORT_EXAMPLES),
-        parents=[_common(inner=True)],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    taken = _action(actions, "import", "turn the executors of a NeMo-Run program into profiles", PROFILE_IMPORT, IMPORT_EXAMPLES)
     taken.add_argument("source", metavar="FILE.py[:NAME]", help="the program, and the variable or function that is wanted (default: all)")
     taken.add_argument("--as", dest="called", metavar="NAME", help="the profile's name (default: that of the variable or function)")
     taken.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the checkout)")
