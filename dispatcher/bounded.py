@@ -1,6 +1,6 @@
 """YAML or JSON that nobody has reviewed → whether it is small enough to be built, told from its nodes before anything is built.
 
-Unlike the policy and the profiles (`document.py`), training configurations use anchors and merge keys, so these are taken; what they would
+Unlike the policy and the profiles (`reading.py`), training configurations use anchors and merge keys, so these are taken; what they would
 grow to is counted first. Tags name types, and are refused.
 """
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dispatcher.authorise import Facts, lineage_teams
 from dispatcher.command import Command, parse_command
 from dispatcher.configuration import profile_names, read_policy, read_profile
-from dispatcher.document import Document, load_document
+from dispatcher.document import Document
 from dispatcher.errors import ConfigError, Exit, InputError
 from dispatcher.event import CommentEvent
 from dispatcher.explain import UNKNOWN_SHA, Basis, Found, asked_profiles, explain, verbs_in
@@ -21,6 +21,7 @@ from dispatcher.lookups import gather_facts, with_teams
 from dispatcher.policy import POLICY_PATH, Policy
 from dispatcher.ports import PullRequest
 from dispatcher.profile import ResolvedProfile
+from dispatcher.reading import load_document
 from dispatcher.recipe import Recipe
 from dispatcher.steps import Explained, Step, one_line, place_of, rendered, verdict
 from dispatcher.trainconfig import compose

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from dispatcher.document import Document, Loc, toml_value_lines
+from dispatcher.document import Document, Loc
+from dispatcher.tomltext import toml_value_lines
 
 # Strings first: what is inside them is no comment. https://toml.io/en/v1.0.0#string
 _TOML = re.compile(r"\"\"\"(?:\\.|[^\\])*?\"{3,5}|'''.*?'{3,5}|\"(?:\\.|[^\"\\\n])*\"|'[^'\n]*'|#[^\n]*", re.DOTALL)

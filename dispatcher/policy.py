@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
-from dispatcher.document import Loc, ProblemsError, check, load_document
+from dispatcher.document import Loc, ProblemsError, check
 from dispatcher.pipeline import AnyRecipe, Pipeline
+from dispatcher.reading import load_document
 from dispatcher.recipe import Recipe
 from dispatcher.rules import Active, Allow, Approval, Budget, Limits, Overrides, Patterns, Rule
 from dispatcher.sections import Gate, Most, Noise, Pulls, Required, Retries, Reuse, Schedule, Waiver, Watch

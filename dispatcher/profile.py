@@ -16,11 +16,12 @@ from pydantic import ValidationError
 
 from dispatcher.clouds import CloudProfile
 from dispatcher.counterparts import ALIASES, REFUSED
-from dispatcher.document import Document, Loc, Place, check, explain, known_keys, load_document, refuse
+from dispatcher.document import Document, Loc, Place, check, explain, known_keys, refuse
 from dispatcher.errors import ConfigError
 from dispatcher.executor import LocalProfile
 from dispatcher.grammar import NAME, Malformed, Override
 from dispatcher.interpolate import interpolate
+from dispatcher.reading import load_document
 from dispatcher.recipe import Recipe
 from dispatcher.registry import EXECUTORS, Profile
 from dispatcher.slurmprofile import SlurmProfile

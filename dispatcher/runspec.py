@@ -18,11 +18,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from dispatcher.document import Document, Loc, check, explain, refuse, toml_document
+from dispatcher.document import Document, Loc, check, explain, refuse
 from dispatcher.errors import ConfigError
 from dispatcher.executor import OWN_ENV_NAMES
 from dispatcher.policy import RESERVED_NAMES, names_a_secret
 from dispatcher.recipe import Recipe, command_words
+from dispatcher.tomltext import toml_document
 from dispatcher.trainconfig import RecipeConfig
 from dispatcher.untrusted import code
 from dispatcher.values import Between, EnvName, Image, Line, Model, Text

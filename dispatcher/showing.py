@@ -9,13 +9,13 @@ from typing import Any
 
 from dispatcher.answer import Answer
 from dispatcher.configuration import guarded, read_policy, read_profile
-from dispatcher.document import load_document
 from dispatcher.errors import Exit
 from dispatcher.grammar import Malformed, Run
 from dispatcher.pipeline import Pipeline
 from dispatcher.policy import POLICY_PATH, Policy, names_a_secret
 from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile, apply_overrides, with_recipe
 from dispatcher.provenance import Asked, Origin, Row, rows
+from dispatcher.reading import load_document
 from dispatcher.recipe import Recipe
 from dispatcher.refusals import malformed, unknown_profile
 from dispatcher.spelling import Note

@@ -21,10 +21,10 @@ from dispatcher.answer import DOCS
 from dispatcher.arguments import parser
 from dispatcher.docs.blocks import STATES, blocks
 from dispatcher.docs.pages import names_in, page_files, rewritten
-from dispatcher.document import load_document
 from dispatcher.errors import CATALOGUE, EXITS, Exit
 from dispatcher.policy import load_policy
 from dispatcher.profile import RESERVED_SECTIONS, ResolvedProfile, resolve_profile
+from dispatcher.reading import load_document
 from dispatcher.slurm import State
 from dispatcher.trainconfig import RecipeConfig, compose
 

@@ -10,11 +10,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from dispatcher.clouds import DgxCloudProfile, KubeflowProfile, KubeRayProfile, LeptonProfile, SkypilotJobsProfile
-from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
 from dispatcher.executor import LocalProfile
 from dispatcher.policy import load_policy
 from dispatcher.profile import ResolvedProfile, resolve_profile
+from dispatcher.reading import load_document
 from dispatcher.schema import main, rendered
 from dispatcher.slurmprofile import SlurmProfile
 

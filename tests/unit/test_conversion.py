@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from dispatcher.comments import comments_of
 from dispatcher.conversion import to_toml, to_yaml, unlike
-from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
 from dispatcher.profile import ResolvedProfile, resolve_profile
+from dispatcher.reading import load_document
 
 DATA = Path(__file__).parents[1] / "data/env-toml"
 FILES = [*sorted(DATA.glob("*.toml")), Path(__file__).parents[2] / "profiles/env.toml"]

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from dispatcher.document import Document, Place, check, known_keys, load_document
+from dispatcher.document import Document, Place, check, known_keys
 from dispatcher.errors import ConfigError
+from dispatcher.reading import load_document
 from dispatcher.values import Between, Model
 
 

@@ -11,11 +11,11 @@ import pytest
 from dispatcher.answer import Voice
 from dispatcher.authorise import REASONS, Denial, Facts, authorise
 from dispatcher.checking import Supposed, check_command, check_files
-from dispatcher.document import load_document
 from dispatcher.errors import ConfigError, Exit, InputError
 from dispatcher.explain import Basis, explain
 from dispatcher.policy import load_policy
 from dispatcher.ports import PullRequest
+from dispatcher.reading import load_document
 from dispatcher.steps import place_of
 from dispatcher.verbs import parse_line
 from dispatcher.world import Outcome

@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from dispatcher.counterparts import ALIASES
-from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
 from dispatcher.profile import ResolvedProfile, names_in, needed, resolve_profile, uninterpolated
+from dispatcher.reading import load_document
 from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.spelling import IGNORED_FIELDS
 

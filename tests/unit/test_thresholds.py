@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.document import load_document
 from dispatcher.errors import ConfigError
 from dispatcher.policy import load_policy
+from dispatcher.reading import load_document
 from dispatcher.results import Value
 from dispatcher.slurm import State
 from dispatcher.thresholds import Compared, MetricRule, MetricVerdict, NotFound, judge, worst
