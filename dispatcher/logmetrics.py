@@ -46,22 +46,24 @@ STEP = "step"
 _NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][+-]?\d{1,4})?|[+-]?(?:nan|inf(?:inity)?)(?:\.0{0,9})?"
 """Lightning pads all numbers, and so writes `nan.0`."""
 _VALUE = re.compile(_NUMBER, re.IGNORECASE | re.ASCII)
-_PAIR = re.compile(rf"({METRIC_NAME}): {{1,40}}({_NUMBER})", re.IGNORECASE | re.ASCII)
+# AMD's Primus writes an average behind it: `elapsed time per iteration (ms): 5361.6/5300.1`.
+_PAIR = re.compile(rf"({METRIC_NAME}): {{1,40}}({_NUMBER})(?:/{_NUMBER})?", re.IGNORECASE | re.ASCII)
 _MEGATRON = re.compile(r"\biteration {1,20}(\d{1,15})/ {0,20}(\d{1,15}) \|(.*)", re.ASCII)
 _VALIDATION = re.compile(r"\bvalidation loss at (?:iteration {1,20}(\d{1,15})|the end of training)([^|]{0,60})\|(.*)", re.ASCII)
 _VALIDATED = re.compile(rf"({METRIC_NAME}) (value|PPL): {{1,40}}({_NUMBER})", re.IGNORECASE | re.ASCII)
 _NEMO = re.compile(r"\bTraining epoch (\d{1,9}), iteration (\d{1,15})/(\d{1,15}) \|(.*)", re.ASCII)
-_LIGHTNING = re.compile(r"\bEpoch (\d{1,9}):[^|]{0,20}\|[^|]{0,200}\| (\d{1,15})/(\d{1,15}) \[([^\]]*)", re.ASCII)
-_ASSIGNED = re.compile(rf"([A-Za-z_][A-Za-z0-9_./-]{{0,99}})=({_NUMBER})(?=[,\s]|$)", re.IGNORECASE | re.ASCII)
+# A terminal of no width has no bar; data of no known length has `?` for it.
+_LIGHTNING = re.compile(r"\bEpoch (\d{1,9}):(?:[^|\[]{0,20}\|[^|]{0,200}\|| {1,4}\d{1,3}%) (\d{1,15})/(\d{1,15}|\?) \[([^\]]*)", re.ASCII)
+_ASSIGNED = re.compile(rf"\s*({METRIC_NAME})=({_NUMBER})\s*", re.IGNORECASE | re.ASCII)
 # A bar of rich's, whose metrics go on below where they began when the line is too short for them: Slurm's logs are 80 columns wide.
 _RICH = re.compile(r"\bEpoch (\d{1,9})(?:/-?\d{1,9})? {1,40}[━╸╺-]{1,400} {1,40}(\d{1,15})/(\d{1,15}) {1,10}[^•]{1,20}•.{0,60}it/s(?: |$)")
 _UNDER_BAR = re.compile(r"[ \d:•-]{20,}")
 _RICH_LINES = 60
-_TOLD = re.compile(rf"([A-Za-z_][A-Za-z0-9_./-]{{0,99}}): {{1,4}}({_NUMBER})(?=\s|$)", re.IGNORECASE | re.ASCII)
 # Megatron's units stand in them; a metric's name has none.
 _NO_PARENTHESES = str.maketrans("", "", "()")
 # What is no measurement: it says where the line stands, or never changes.
-_COUNTERS = frozenset({"global_step", "consumed samples", "consumed_samples", "global batch size", "global_batch_size", "v_num"})
+_COUNTERS = frozenset({"global_step", "consumed samples", "consumed_samples", "consumed tokens", "global batch size", "global_batch_size"})
+_COUNTERS |= {"v_num"}
 
 
 def _checked(value: str) -> str:
@@ -158,16 +160,40 @@ def _nemo(lines: Sequence[str], collector: Collector) -> None:
 
 
 def _lightning(lines: Sequence[str], collector: Collector) -> None:
-    """A bar is one epoch's, whatever the number of epochs: steps go on over epochs, and how many there are to be is not in it."""
+    """A bar is one epoch's, whatever the number of epochs: steps go on over epochs, and how many there are to be is not in it.
+
+    Where it does not say how long an epoch is, the one before counts as long as it got; where that is not there either, none. A bar that
+    stands at 0 shows what was measured before: tqdm draws it once more before the next epoch has its name.
+    """
+    reached: dict[int, int] = {}
     for number, line in enumerate(lines):
         found = _LIGHTNING.search(line)
-        pairs = _ASSIGNED.findall(found[4]) if found is not None else []
+        pairs = _assigned(found[4]) if found is not None else []
         if found is None and (found := _RICH.search(line)) is not None:
-            pairs = _TOLD.findall(_under(found, lines[number + 1 : number + _RICH_LINES]))
-        if found is not None:
-            step = int(found[1]) * int(found[3]) + int(found[2])
+            pairs = _told(_under(found, lines[number + 1 : number + _RICH_LINES]))
+        if found is not None and (at := int(found[2])):
+            epoch = int(found[1])
+            reached[epoch] = max(at, reached.get(epoch, 0))
+            length = int(found[3]) if found[3] != "?" else reached.get(epoch - 1, 0)
             for name, value in pairs:
-                _add(collector, name, step, value, None)
+                _add(collector, name, epoch * length + at, value, None)
+
+
+def _assigned(postfix: str) -> list[tuple[str, str]]:
+    """tqdm's `00:10<01:14, 5.92it/s, v_num=0, train_step_timing in s=12.2`: what lies between commas, for a name may have spaces."""
+    parts = (_ASSIGNED.fullmatch(part) for part in postfix.split(", "))
+    return [(part[1], part[2]) for part in parts if part is not None]
+
+
+def _told(text: str) -> list[tuple[str, str]]:
+    """rich's `v_num: ab12 train_loss: 2.310 train_step_timing in s: 12.2`: behind each colon a word, and then the next name."""
+    first, *others = text.split(": ")
+    names, values = [first.strip()], []
+    for part in others:
+        value, _, name = part.strip().partition(" ")
+        values.append(value)
+        names.append(name.strip())
+    return [(name, value) for name, value in zip(names, values, strict=False) if _VALUE.fullmatch(value)]
 
 
 def _under(bar: re.Match[str], following: Sequence[str]) -> str:

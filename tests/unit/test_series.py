@@ -58,6 +58,22 @@ RICH_TERMINAL = (
     " 10/60 0:00:10 •        5.92it/s v_num: 0.000     \n"
     "                                     0:01:14                   train_loss: 2.310\r\x1b[2K\x1b[1A\x1b[2K"
 )
+# As Lightning 2.6 writes them to a file: before an epoch has its name, its bar is drawn once more at 0, with the values of the one before.
+EPOCH_ENDS = (
+    "Epoch 0: 100%|██████████| 40/40 [00:00<00:00, 156.56it/s, train_loss=2.500, train_step_timing in s=0.250, val/loss=0.750]\r"
+    "Epoch 0:   0%|          | 0/40 [00:00<?, ?it/s, train_loss=2.500, train_step_timing in s=0.250, val/loss=0.750]          \r"
+    "Epoch 1:   0%|          | 0/40 [00:00<?, ?it/s, train_loss=2.500, train_step_timing in s=0.250, val/loss=0.750]\r"
+    "Epoch 1:  50%|█████     | 20/40 [00:00<00:00, 350.48it/s, train_loss=1.500, train_step_timing in s=0.250]\r"
+    "Epoch 1: 100%|██████████| 40/40 [00:00<00:00, 156.56it/s, val/loss=0.500]\r"
+    "Epoch 1:   0%|          | 0/40 [00:00<?, ?it/s, train_loss=1.250, val/loss=0.500]          \r"
+)
+UNKNOWN_LENGTH = (
+    "Epoch 0: |          | 5/? [00:00<00:00, 68.64it/s, train_loss=1.130]\r"
+    "Epoch 0: |          | 10/? [00:00<00:00, 68.64it/s, train_loss=0.463]\r"
+    "Epoch 0: |          | 0/? [00:00<?, ?it/s, train_loss=0.463]         \r"
+    "Epoch 1: |          | 10/? [00:00<00:00, 92.55it/s, train_loss=1.100, acc,none=0.5]\r"
+    "Epoch 2: |          | 10/? [00:00<00:00, 75.01it/s, train_loss=1.310, v_num=ab12]\r"
+)
 NAN = {"train_loss": (61, math.nan)}
 LIGHTNING = "\rEpoch {epoch}:  12%|█▏        | {step}/500 [00:10<01:14,  5.92it/s, v_num=0, train_loss=2.310, lr=1e-4]"
 
@@ -74,6 +90,7 @@ def line(step: object, name: object = "loss", value: object = 1.5, **more: objec
         (line(2) + "\n" + line(1) + "\n" + line(2, value=9) + "\n", [(1, 1.5), (2, 9.0)], 0),
         (line(3.0) + "\n\n  \n", [(3, 1.5)], 0),
         (line(1) + "\r\n", [(1, 1.5)], 0),
+        ("\xef\xbb\xbf" + line(1) + "\n", [(1, 1.5)], 0),
         ('{"step": 1, "name": "loss", "value": -Infinity}\n', [(1, -math.inf)], 0),
         ('{"step": 1, "name": "loss", "value": 1' + "0" * 400 + "}\n", [(1, math.inf)], 0),
         # Half a line at the end is still being written.
@@ -159,6 +176,16 @@ def test_no_bytes_break_it(content: bytes) -> None:
         (RICH, "lightning", {"train_loss_step": (60, 2.31), "val_loss": (60, 1.2), "train_loss_epoch": (60, 0.75)}, None),
         ("\n".join("[default0]:" + row for row in RICH.splitlines()), "lightning", {"train_loss_epoch": (60, 0.75)}, None),
         (RICH_TERMINAL, "lightning", {"train_loss": (130, 2.31)}, None),
+        (EPOCH_ENDS, "lightning", {"train_loss": (60, 1.5), "val/loss": (80, 0.5)}, None),
+        (UNKNOWN_LENGTH, "lightning", {"train_loss": (30, 1.31), "acc,none": (20, 0.5)}, None),
+        ("\rEpoch 1:  50% 1/2 [00:00<00:00, 6.54it/s, loss=2.29, v_num=0]", "lightning", {"loss": (3, 2.29)}, None),
+        (RICH_WIDE.replace("train_loss", "train_step_timing in s"), "lightning", {"train_step_timing in s": (60, 2.31)}, None),
+        (
+            MEGATRON.format(loss="1.0E+00").replace("(ms): 436.9", "(ms): 436.9/440.1"),
+            "megatron",
+            {"elapsed time per iteration ms": (26, 436.9)},
+            500000,
+        ),
         (VALIDATION, "megatron", {"lm loss validation": (1000, 5.314413), "lm loss validation ppl": (1000, 203.2451)}, None),
         (
             MEGATRON.format(loss="1.0E+00") + VALIDATION.replace("iteration 1000", "the end of training for test data"),
@@ -178,7 +205,11 @@ def test_lines_of_a_log(text: str, patterns: LogMetrics, expected: Mapping[str, 
     last = {name: (points[-1].step, pytest.approx(points[-1].value, nan_ok=True)) for name, points in found.series.items()}
     assert {name: last[name] for name in expected} == expected
     assert found.total == total
-    assert not {"consumed samples", "global_step", "v_num"} & set(last)
+    assert not {"consumed samples", "global_step", "v_num", "s"} & set(last)
+
+
+def test_no_value_stands_where_an_epoch_of_lightnings_has_not_begun() -> None:
+    assert [(point.step, point.value) for point in in_log(EPOCH_ENDS, "lightning").series["train_loss"]] == [(40, 2.5), (60, 1.5)]
 
 
 def test_a_loss_that_is_no_number_any_more_is_read() -> None:
