@@ -1,7 +1,7 @@
 """The lines of a log → the Python tracebacks in it, each with its frames and its exception; and frames → lines of the repository.
 
 Lines of several ranks are told apart by what stands before them: torchrun's `[default3]:`, PyTorch's `[rank3]:`, the `3: ` of
-`srun --label`, Ray's `(train pid=7)`. https://docs.python.org/3/library/traceback.html, https://docs.pytorch.org/docs/stable/elastic/run.html.
+`srun --label`, NeMo-Run's `run/0 `, Ray's `(train pid=7)`. https://docs.python.org/3/library/traceback.html, https://docs.pytorch.org/docs/stable/elastic/run.html.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ MAX_LINE = 2000
 _BREAK = re.compile(r"\r\n|\n|\r")
 _LABEL = re.compile(
     r"\[rank(?P<rank>\d{1,6})\]:\s?|\[[a-z_]{1,30}?(?P<local>\d{1,6})\]:|\s{0,5}(?P<task>\d{1,5}):\s"
+    r"|[\w.-]{1,10}/\d{1,5} "  # NeMo-Run's: role and replica
     r"|\((?P<actor>[A-Za-z_][\w.]{0,60} ?pid=\d{1,8}(?:, ip=[\w.:]{1,45})?)\)\s|\[\d{1,6},(?P<mpi>\d{1,6})\]<std(?:err|out)>:"
 )
 # Before every line, where a log has them at all: a time, or the name of the node.

@@ -434,6 +434,14 @@ def test_tracebacks_of_ranks_that_write_at_the_same_time() -> None:
     assert [(one.rank, one.name, len(one.frames)) for one in found[:2]] == [(0, "AssertionError", 2), (1, "AssertionError", 2)]
 
 
+def test_a_traceback_behind_what_nemo_run_writes_before_each_line() -> None:
+    """As `executor: local` has it; after ten letters of a role's name it cuts."""
+    log = 'Traceback (most recent call last):\n  File "/x/code/train.py", line 2, in <module>\n    f()\nValueError: no\n'
+    for label in ("run/0 ", "retraining/12 "):
+        [found] = tracebacks(lines_of("".join(label + row for row in log.splitlines(keepends=True))))
+        assert (found.name, [frame.line for frame in found.frames]) == ("ValueError", [2])
+
+
 # --------------------------------------------------------------------------- the words
 
 
