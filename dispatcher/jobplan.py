@@ -189,6 +189,13 @@ class JobPlan:
         events = f"{self._words(self.recipe.tensorboard)}/events.out.tfevents.*" if self.recipe.tensorboard is not None else ""
         return f"{self._words(self.recipe.series)} {events}".strip()
 
+    @property
+    def folder_lines(self) -> list[str]:
+        """The line that makes the folders of what the run is to write: a job that opens `out/metrics.jsonl` need not make `out` first."""
+        paths = (self.recipe.results, self.recipe.series, f"{self.recipe.tensorboard}/" if self.recipe.tensorboard is not None else None)
+        folders = dict.fromkeys(path.rpartition("/")[0] for path in paths if path is not None and "/" in path)
+        return [f"mkdir -p {self._words(*folders)} || :"] if folders else []
+
     def _words(self, *paths: str | None) -> str:
         return " ".join(shlex.quote(f"{self.run_dir}/code/{path}") for path in paths if path is not None)
 
@@ -201,6 +208,7 @@ class JobPlan:
             f". {shlex.quote(self.run_dir + '/env')}",
             # A results file that the commit brought along is no result.
             f"rm -f {results}",
+            *self.folder_lines,
             *self.profile.shell_lines,
             f"cd {shlex.quote(self.run_dir + '/code')} || exit 1",
         ]

@@ -125,6 +125,7 @@ def setup_lines(job: JobPlan, profile: SlurmProfile) -> list[str]:
     return [
         "{ set +vx; } 2>/dev/null",
         *_first_lines(job, profile, job.written if job.chain is None else job.left_at_end),
+        *job.folder_lines,
         f". {job.run_dir}/env",
         *_chain_lines(job),
         *(line for mount in job.mounts for line in mount_lines(mount, job.job_dir, job.run_dir)),

@@ -221,12 +221,27 @@ def test_setup_lines() -> None:
     # Tracing goes off before anything that could show a secret; how it ends is caught before anything can end it.
     assert lines[0] == "{ set +vx; } 2>/dev/null"
     assert [f"trap '{part}' EXIT" for part in re.findall(r"(?m)^trap '(.*)' EXIT$", "\n".join(lines)) if f"{run_dir}/exit" in part]
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         f"rm -f {run_dir}/exit {run_dir}/code/out/m.json",
+        f"mkdir -p {run_dir}/code/out || :",
         f". {run_dir}/env",
         "module load a",
         "source b",
     ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "made"),
+    [
+        (TRAIN, []),
+        (Recipe(script="train.py", series="m.jsonl", wandb_summary="wandb/latest-run/files/s.json"), []),
+        (Recipe(script="train.py", results="out/m.json", series="out/s.jsonl", tensorboard="tb"), ["out", "tb"]),
+    ],
+)
+def test_the_folders_of_what_a_job_is_to_write_are_there(recipe: Recipe, made: list[str]) -> None:
+    job = planned(LOCAL, recipe)
+    lines = [f"mkdir -p {' '.join(f'{job.run_dir}/code/{folder}' for folder in made)} || :"] if made else []
+    assert [line for line in job.local_job().script.splitlines() if line.startswith("mkdir")] == lines
 
 
 @pytest.mark.parametrize("recipe", [TRAIN, TORCHRUN])

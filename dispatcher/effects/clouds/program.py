@@ -50,6 +50,7 @@ def launch_script(job: Mapping[str, Any], command: list[str], run_dir: str = RUN
         f"mkdir -p {run_dir}/code && cd {run_dir}/code || exit 1",
         "# A results file that the commit brought along is no result.",
         f"rm -f {results}",
+        *_folder(cloud["results"]),
         *cloud["setup_lines"],
         *_inline(str(job["inline"]), run_dir),
         " ".join(word.replace(f"{RUN_DIR}/{INLINE}", f"{run_dir}/{INLINE}") for word in command),
@@ -60,6 +61,12 @@ def launch_script(job: Mapping[str, Any], command: list[str], run_dir: str = RUN
         "exit $exitcode",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _folder(path: str) -> list[str]:
+    """The line that makes the results file's folder, where it has one."""
+    folder = path.rpartition("/")[0]
+    return [f"mkdir -p {shlex.quote(folder)} || :"] if folder else []
 
 
 def _inline(text: str, run_dir: str) -> list[str]:
