@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dispatcher.measuring import skipped_words
+from dispatcher.measuring import series_words
 from dispatcher.overlay import Overlay, RunCurve, overlaid
 from dispatcher.phrases import number, plural
 from dispatcher.record import RunRecord
@@ -25,7 +25,8 @@ from dispatcher.untrusted import neutralise
 # Mermaid's own first colour can hardly be seen on white. These two can, on white and on black.
 _COLOURS = '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#1f6feb, #8b949e"}}}}%%'
 _BLOCKS = "▁▂▃▄▅▆▇█"
-_PLAIN = re.compile(r"[^A-Za-z0-9_./: -]")
+_PLAIN = re.compile(r"[^A-Za-z0-9_./:@,()%+ -]|%(?=%)")  # two `%` begin a comment
+_TITLE = 48
 
 
 def progress_line(record: RunRecord, now: datetime) -> str:
@@ -57,16 +58,16 @@ def _gpu_hours(record: RunRecord, now: datetime) -> float | None:
 
 
 def curve_lines(record: RunRecord, at_terminal: bool) -> list[str]:
-    """The curves, folded; nothing where there are none."""
+    """The curves, folded, and what is to be said of the series; nothing where there is neither."""
+    notes = [f"<sub>{neutralise('; '.join(words), 600)}</sub>", ""] if (words := series_words(record)) else []
     if not record.curves:
-        return []
+        return ["", *notes[:1]] if notes and record.state.ended else []
     verdicts = {verdict.name: verdict for verdict in record.verdicts}
     lines = ["", f"<details><summary>{'Curve' if len(record.curves) == 1 else 'Curves'}</summary>", ""]
     for curve in record.curves:
         verdict = verdicts.get(curve.name)
         lines += [*(_in_blocks(curve, verdict) if at_terminal else chart(curve, verdict)), ""]
-    notes = skipped_words(record.series_skipped)
-    return [*lines, *([f"<sub>{notes}</sub>", ""] if notes else []), "</details>"]
+    return [*lines, *notes, "</details>"]
 
 
 @dataclass(frozen=True)
@@ -102,21 +103,35 @@ def chart(curve: Curve, verdict: MetricVerdict | None = None) -> list[str]:
     scaled = [value / 10.0**power for value in shown]
     low, high = _bounds(scaled)
     values = [_plain(value, _decimals(low, high)) for value in scaled]
-    name = _PLAIN.sub(" ", curve.name)
     unit = f" in 10^{power}" if power else ""
-    first, last = _axis(curve)
     lines = [
         "```mermaid",
         _COLOURS,
         "xychart-beta",
-        f'    title "{name}"',
-        f'    x-axis "step" {first} --> {last}',
-        f'    y-axis "{name}{unit}" {_plain(low, _decimals(low, high))} --> {_plain(high, _decimals(low, high))}',
+        # The axis of values has a name that is not seen: a real one is drawn over long numbers, and without one these are cut off.
+        f'    title "{_title(curve.name)}{unit}"',
+        f"    x-axis {_steps(*_axis(curve))}",
+        f'    y-axis "\u200b" {_plain(low, _decimals(low, high))} --> {_plain(high, _decimals(low, high))}',
         f"    line [{', '.join(values[: len(curve.values)])}]",
     ]
     if other:
         lines.append(f"    line [{', '.join(values[len(curve.values) :])}]")
     return [*lines, "```", f"<sub>{' · '.join(_legend(curve, against))}</sub>"]
+
+
+def _title(name: str) -> str:
+    """A name as far as there is room for it: its beginning and its end."""
+    plain = _PLAIN.sub(" ", name)
+    return plain if len(plain) <= _TITLE else f"{plain[:15]} ... {plain[20 - _TITLE :]}"
+
+
+def _steps(first: int, last: int) -> str:
+    """The axis of steps. Numbers of more than six digits would be drawn over one another."""
+    digits = max(len(str(last)) - 3, 0) // 3 * 3 if last >= 1_000_000 else 0
+    low, high = (
+        f"{step // 10**digits}.{step % 10**digits:0{digits}d}".rstrip("0").rstrip(".") if digits else step for step in (first, last)
+    )
+    return f'"step{f" in 10^{digits}" if digits else ""}" {low} --> {high}'
 
 
 def _legend(curve: Curve, against: _Against | None) -> list[str]:

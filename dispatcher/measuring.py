@@ -41,13 +41,17 @@ def with_series(
         return record
     found = policy.recipe(record.recipe) if policy is not None else None
     recipe = found if isinstance(found, Recipe) else None
-    measured = _clean(_from_files(record, cluster), to_hide)
+    found_in_files, notes = _from_files(record, cluster)
+    measured = _clean(found_in_files, to_hide)
     if recipe is not None and recipe.log_metrics is not None:
-        text = _whole_end(record, tail, files, cluster, to_hide)
-        measured = _both(measured, _resumed(in_log(text, recipe.log_metrics), record))
+        in_lines = in_log(_whole_end(record, tail, files, cluster, to_hide), recipe.log_metrics)
+        notes += () if in_lines.series else ("no line of the log has what log_metrics looks for",)
+        measured = _both(measured, _resumed(in_lines, record))
     preferred = tuple(recipe.metrics) if recipe is not None else ()
     progress = progress_of(measured, record.steps, preferred) or record.progress
     update: dict[str, object] = {"progress": progress, "series_skipped": measured.skipped}
+    if record.state is State.SUCCEEDED:  # what went wrong may have kept it from writing
+        update["series_notes"] = notes
     if record.state.ended:
         summary = _summary(record, cluster)
         known = {name: value for name, value in summary.metrics.items() if redact(name, to_hide) == name}
@@ -59,18 +63,31 @@ def with_series(
     return record.model_copy(update=update)
 
 
-def skipped_words(count: int) -> str:
-    """What is said of lines that could not be read; empty when all could."""
-    return f"{plural(count, 'line or record' if count == 1 else 'lines or record')} of the series could not be read" if count else ""
+def series_words(record: RunRecord) -> list[str]:
+    """What is to be said of its series beside the numbers: lines that could not be read, and where there was less than one expects."""
+    count = record.series_skipped
+    skipped = f"{plural(count, 'line or record' if count == 1 else 'lines or record')} of the series could not be read"
+    if record.progress is None and record.series_path:
+        skipped += ' (a line is {"step": 1, "name": "loss", "value": 2.5})'
+    return [*([skipped] if count else []), *record.series_notes]
 
 
-def _from_files(record: RunRecord, cluster: Cluster) -> Measured:
-    """What the series file says, and of the event files what only these have."""
+def _from_files(record: RunRecord, cluster: Cluster) -> tuple[Measured, tuple[str, ...]]:
+    """What the series file says, and of the event files what only these have; and what is to be said of them."""
     lines, events = _end_of(record, cluster, record.series_path), _end_of(record, cluster, record.tensorboard_path)
     measured = parse_events(events.results, cut=events.results_too_big) if events and events.results else Measured()
     if lines and lines.results:
         measured = _both(parse_series(lines.results, cut=lines.results_too_big), measured)
-    return measured
+    notes = (_note(lines, record.series_path, "is not there"), _note(events, record.tensorboard_path, "has no event files"))
+    return measured, tuple(note for note in notes if note)
+
+
+def _note(files: RunFiles | None, path: str, missing: str) -> str:
+    """What one does not see by the numbers; empty where there is nothing to be said."""
+    name = path.removeprefix("code/")
+    if files is not None and files.results is None:
+        return f"{name} {missing}"
+    return f"only the last megabyte of {name} was read" if files is not None and files.results_too_big else ""
 
 
 def _end_of(record: RunRecord, cluster: Cluster, path: str) -> RunFiles | None:

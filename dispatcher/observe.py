@@ -266,7 +266,7 @@ def _with_results(record: RunRecord, files: RunFiles, to_hide: Collection[str]) 
             shown = {redact(name, to_hide): redact(value, to_hide) if isinstance(value, str) else value for name, value in metrics.items()}
             return record.model_copy(update={"results": shown})
         case BrokenResults(why):
-            return record.model_copy(update={"results_problem": why})
+            return record.model_copy(update={"results_problem": redact(why, to_hide)})
         case NoResults():
             missing = record.results_required and record.state is State.SUCCEEDED
             return record.model_copy(update={"results_problem": "it left no results file"}) if missing else record

@@ -50,7 +50,7 @@ def number(value: float | int | str | None) -> str:
         return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}".removesuffix(".0") if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def percent(share: float, sign: bool = False) -> str:

@@ -213,6 +213,8 @@ class RunRecord(_Frozen):
     """What is drawn of its series, once it has ended."""
     series_skipped: int = 0
     """Lines and records of its series that could not be read."""
+    series_notes: tuple[Annotated[str, Field(max_length=600)], ...] = Field(default=(), max_length=3)
+    """What else is to be said of its series: of which there was nothing, or of which only the end was read."""
     verdicts: tuple[MetricVerdict, ...] = ()
     """How the metrics stand that the recipe has rules for; one that fails is the results' problem, too."""
     same_as: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")

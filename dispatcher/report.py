@@ -183,7 +183,7 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
         lines += ["", f"<details open><summary>{excerpt_title(record)}</summary>", "", _log(around), "", "</details>"]
     if failed and tail.strip():
         lines += ["", "<details open><summary>The end of the log</summary>", "", _log(tail), "", "</details>"]
-    if len(record.results) > 4:
+    if len(record.results) > 4 or (record.verdicts and record.results.keys() - {verdict.name for verdict in record.verdicts}):
         lines += ["", "<details><summary>All metrics</summary>", "", *_metrics_table(record), "", "</details>"]
     lines += curve_lines(record, voice.at_terminal)
     cancel = "" if record.state.ended else f" · cancel with `{voice.cancel(record.run_key)}`"

@@ -78,10 +78,8 @@ def taken_over(record: RunRecord, found: Earlier, now: datetime) -> RunRecord:
     """The new run's record, as the earlier one stands: what it measured is judged anew."""
     other = found.record
     names = ("job_id", "state", "exit_code", "signal", "reason", "nodes", "evidence", "started_at", "ended_at", "submitted_at")
-    taken = {
-        name: getattr(other, name)
-        for name in (*names, "results", "progress", "curves", "series_skipped", "task_seconds", "log_template", "wandb_url", "wandb_site")
-    }
+    left = ("results", "progress", "curves", "series_skipped", "series_notes", "task_seconds", "log_template", "wandb_url", "wandb_site")
+    taken = {name: getattr(other, name) for name in (*names, *left)}
     if isinstance(found, Reused) and not any(verdict.outcome == "fail" for verdict in other.verdicts):
         taken["results_problem"] = other.results_problem
     taken |= {"same_as": other.run_key, "same_sha": other.sha, "verdict_owed": other.state is State.SUCCEEDED}

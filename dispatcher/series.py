@@ -19,7 +19,7 @@ from dispatcher.results import METRIC_NAME, is_metric
 
 READ_BYTES = 1024 * 1024
 """So much of a file's end is read."""
-MAX_NAMES = 50
+MAX_NAMES = 2_000
 MAX_LINE = 2_000
 CURVE_POINTS = 60
 MOST_CURVES = 4
@@ -90,7 +90,7 @@ def parse_series(content: bytes, cut: bool = False) -> Measured:
 
     A last line without its end is still being written: it counts when it can be read, and is not counted as skipped when it cannot.
     """
-    lines = content.decode("utf-8", "replace").split("\n")
+    lines = content.decode("utf-8-sig", "replace").split("\n")
     unfinished = lines.pop()
     if cut:
         lines = lines[1:]
@@ -189,8 +189,7 @@ def curves_of(measured: Measured, preferred: Collection[str] = ()) -> tuple[Curv
 
 def chosen(names: Iterable[str], preferred: Collection[str]) -> list[str]:
     """The names in the order of what people want to see."""
-    given = list(names)
-    return sorted(given, key=lambda name: (name not in preferred, not _is_loss(name.lower()), given.index(name)))
+    return sorted(names, key=lambda name: (name not in preferred, not _is_loss(name.lower())))
 
 
 def _is_loss(name: str) -> bool:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from dispatcher.results import MAX_METRICS, is_metric
+from dispatcher.results import MAX_METRICS, is_metric, not_json
 from dispatcher.series import MOST_STEPS
 
 SUMMARY_BYTES = 256 * 1024
@@ -39,9 +39,9 @@ def parse_summary(content: bytes | None, too_big: bool = False) -> Summary:
     if content is None:
         return Summary()
     try:
-        document = json.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        return Summary(problem=f"the W&B summary is not JSON ({type(error).__name__})")
+        document = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return Summary(problem=f"the W&B summary is {not_json(content, error)}")
     if not isinstance(document, dict):
         return Summary(problem="the W&B summary is not one JSON object")
     metrics: dict[str, float | int] = {}

@@ -23,6 +23,7 @@ recipes:
     script: train.py
     entrypoint: python3
     tensorboard: out/tb
+    series: made/metrics.jsonl
     wandb_summary: wandb/latest-run/files/wandb-summary.json
     metrics:
       train/loss: { max: 1.4 }
@@ -36,6 +37,7 @@ assert not list(folder.glob("events.*")), "what the commit brought along is stil
 written = zlib.decompress(base64.b64decode("{base64.b64encode(zlib.compress(WRITTEN)).decode()}"))
 (folder / "events.out.tfevents.1700000000.first").write_bytes(written[:-9])
 (folder / "events.out.tfevents.1700000100.second").write_bytes(written)
+open(os.environ["DISPATCH_SERIES"], "w").write('{{"step": 5, "name": "mfu(%)", "value": 41.5}}\\n')
 files = pathlib.Path("wandb/run-20261130_120000-abc/files")
 files.mkdir(parents=True)
 pathlib.Path("wandb/latest-run").symlink_to("run-20261130_120000-abc")
@@ -51,7 +53,15 @@ def test_rules_judge_what_they_say(github: GitHubServer, cluster_sshd: Sshd, tmp
     away = {"DISPATCH_SSH_KEY": "", "DISPATCH_SSH_KNOWN_HOSTS": "", "DISPATCH_STATE_DIR": str(tmp_path / "state")}
     ended = run_here(stage, "submit", "profile=local", "--json", folder=folder, **{**NO_GITHUB, "USER": "carol", **away})
     told = json.loads(ended.stdout)
-    assert told["result"] == {"train/loss": 1.5, "eval/acc": 0.9, "eval/f1": 0.8, "grad": "NaN", "scale": "Infinity", "wer.min": 0.25}
+    assert told["result"] == {
+        "train/loss": 1.5,
+        "eval/acc": 0.9,
+        "eval/f1": 0.8,
+        "grad": "NaN",
+        "scale": "Infinity",
+        "wer.min": 0.25,
+        "mfu(%)": 41.5,
+    }
     assert (ended.code, told["state"]) == (Exit.RUN_FAILED, "succeeded")
     for words in (
         "ended well, but train/loss 1.5 is above 1.4",

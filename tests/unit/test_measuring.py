@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.answer import Voice
 from dispatcher.configuration import read_policy
 from dispatcher.curvereport import chart, curve_lines, progress_line, sparkline
 from dispatcher.observe import Around, look
@@ -20,6 +21,7 @@ from dispatcher.series import READ_BYTES, Curve, Progress
 from dispatcher.slurm import Observation, State
 from dispatcher.stagetable import metrics_words
 from dispatcher.thresholds import MetricVerdict
+from dispatcher.untrusted import neutralise
 from dispatcher.watching import watch
 from tests.fakes import NOON, POLICY, Fakes, run_record
 
@@ -42,10 +44,10 @@ def run(fakes: Fakes, series: bytes = b"", log: bytes = b"", **fields: object) -
     added.results, added.log = {"code/out/m.jsonl": series}, log
 
 
-def at_its_end(fakes: Fakes, **fields: object) -> RunRecord:
+def at_its_end(fakes: Fakes, end: Observation = ENDED) -> RunRecord:
     policy = read_policy(fakes.world)
     active = ActiveRun(KEY, "100", "running", 60, 0, "", False)
-    seen = look(fakes.world, fakes.cluster, active, ENDED, timedelta(minutes=10), Around({}, policy))
+    seen = look(fakes.world, fakes.cluster, active, end, timedelta(minutes=10), Around({}, policy))
     assert seen is not None
     return seen.record
 
@@ -141,7 +143,8 @@ def test_event_files_tell_how_far_a_run_is() -> None:
     ("content", "problem", "step"),
     [
         (b'{"_step": 9}', "", 9),
-        (b"{", "the W&B summary is not JSON (JSONDecodeError)", None),
+        (b"{", "the W&B summary is not JSON (Expecting property name enclosed in double quotes, line 1, column 2)", None),
+        (b'\xef\xbb\xbf{"_step": 9}', "", 9),
         (b"x" * 300_000, "the W&B summary is larger than 256 KiB", None),
         (None, "", None),
     ],
@@ -228,24 +231,96 @@ def test_progress_in_one_line(fields: dict[str, object], expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "baseline", "drawn", "axis"),
+    ("values", "baseline", "drawn", "title", "axis"),
     [
-        ((2.0, 1.5), 1.75, ["[2, 1.5]", "[1.75, 1.75]"], '"loss" 1.475 --> 2.025'),
-        ((3e-5, 0.0), None, ["[3, 0]"], '"loss in 10^-5" -0.15 --> 3.15'),
-        ((1e308, -1e308), None, ["[1, -1]"], '"loss in 10^308" -1.1 --> 1.1'),
-        ((0.0, -0.0), None, ["[0, 0]"], '"loss" -1 --> 1'),
-        ((5e-324, 0.0), math.nan, ["[0, 0]"], '"loss in 10^-300" -1 --> 1'),
-        ((7.0, 7.0), math.inf, ["[7, 7]"], '"loss" 6.65 --> 7.35'),
+        ((2.0, 1.5), 1.75, ["[2, 1.5]", "[1.75, 1.75]"], "loss", "1.475 --> 2.025"),
+        ((3e-5, 0.0), None, ["[3, 0]"], "loss in 10^-5", "-0.15 --> 3.15"),
+        ((1e308, -1e308), None, ["[1, -1]"], "loss in 10^308", "-1.1 --> 1.1"),
+        ((0.0, -0.0), None, ["[0, 0]"], "loss", "-1 --> 1"),
+        ((5e-324, 0.0), math.nan, ["[0, 0]"], "loss in 10^-300", "-1 --> 1"),
+        ((7.0, 7.0), math.inf, ["[7, 7]"], "loss", "6.65 --> 7.35"),
     ],
 )
 def test_a_chart_has_only_numbers_that_mermaid_reads(
-    values: tuple[float, ...], baseline: float | None, drawn: list[str], axis: str
+    values: tuple[float, ...], baseline: float | None, drawn: list[str], title: str, axis: str
 ) -> None:
     verdict = MetricVerdict(name="loss", outcome="pass", baseline=baseline, why="") if baseline is not None else None
     lines_of_it = chart(Curve(name="loss", first=5, last=5, values=values), verdict)
     assert [line.strip().removeprefix("line ") for line in lines_of_it if line.startswith("    line")] == drawn
-    assert f"    y-axis {axis}" in lines_of_it
+    assert f'    y-axis "\u200b" {axis}' in lines_of_it
+    assert f'    title "{title}"' in lines_of_it
     assert '    x-axis "step" 5 --> 6' in lines_of_it
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "axis"),
+    [
+        (0, 999_999, '"step" 0 --> 999999'),
+        (1_000, 1_000_000, '"step in 10^3" 1 --> 1000'),
+        (1, 2_500_050, '"step in 10^3" 0.001 --> 2500.05'),
+        (7, 7 * 10**12, '"step in 10^9" 0.000000007 --> 7000'),
+    ],
+)
+def test_large_steps_have_room(first: int, last: int, axis: str) -> None:
+    assert f"    x-axis {axis}" in chart(Curve(name="loss", first=first, last=last, values=(1.0, 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("mfu(%)", "mfu(%)"),
+        ("a%%b", "a %b"),
+        ("n" * 48, "n" * 48),
+        ("layers.0." + "x" * 60 + "/grad_norm", "layers.0.xxxxxx ... " + "x" * 18 + "/grad_norm"),
+    ],
+)
+def test_a_name_is_no_longer_than_its_chart(name: str, title: str) -> None:
+    lines_of_it = chart(Curve(name=name, first=1, last=2, values=(1.0, 2.0)))
+    assert f'    title "{title}"' in lines_of_it
+    assert lines_of_it[-1].startswith(f"<sub>{neutralise(name)}, ")
+
+
+def test_what_is_missing_of_a_series_is_said() -> None:
+    policy = MEASURED.replace("acc: { min: 0.1 }", "loss: { max: 9 }").replace("steps: 500,", "steps: 500, tensorboard: tb,")
+    fakes = Fakes(policy)
+    run(fakes, b'{"step": 1, "loss": 2.5}\n' * 3, b"nothing\n", tensorboard_path="code/tb")
+    record = at_its_end(fakes)
+    told = "\n".join(curve_lines(record, at_terminal=False))
+    assert 'could not be read \\(a line is \\{"step": 1' in told
+    assert "tb has no event files; no line of the log has what log\\_metrics looks for" in told
+    assert "Curve" not in told
+
+    fakes = Fakes(policy.replace(" series: out/m.jsonl,", ""))
+    run(fakes, series_path="code/gone.jsonl")
+    assert at_its_end(fakes).series_notes == ("gone.jsonl is not there", "no line of the log has what log_metrics looks for")
+    failed = Observation(State.FAILED, "sacct", exit_code=1)
+    assert at_its_end(fakes, failed).series_notes == (), "it may not have come so far"
+
+
+def test_of_a_file_that_is_cut_that_is_said() -> None:
+    fakes = Fakes(MEASURED)
+    run(fakes, lines(*([1.0] * 40_000)), b"acc 0.1\n")
+    assert at_its_end(fakes).series_notes == ("only the last megabyte of out/m.jsonl was read",)
+
+
+def test_a_metric_with_a_rule_counts_among_thousands() -> None:
+    fakes = Fakes(MEASURED)
+    many = b"".join(lines(1.0, name=f"layers.{number}.grad") for number in range(1_500))
+    run(fakes, many + lines(0.5, name="acc"))
+    record = at_its_end(fakes)
+    assert (record.results["acc"], len(record.results), record.series_skipped) == (0.5, 200, 0)
+
+
+def test_what_has_no_rule_is_shown_too() -> None:
+    verdict = MetricVerdict(name="loss", outcome="pass", value=1.5, why="")
+    told = {
+        names: run_report(
+            shown(state=State.SUCCEEDED, verdicts=(verdict,), results=dict.fromkeys(names, 4096.0)), "", NOON, Voice()
+        ).comment
+        for names in (("loss",), ("loss", "tokens"))
+    }
+    assert "All metrics" not in told[("loss",)]
+    assert "| tokens | 4,096 |" in told[("loss", "tokens")]
 
 
 def test_whose_curve_stands_beside_and_where_it_is_not_what_was_measured() -> None:

@@ -21,6 +21,12 @@ def test_numbers_texts_and_one_level_of_nesting() -> None:
     assert outcome == Results({"loss": 1.873, "steps": 200, "device": "cpu", "val.loss": 2})
 
 
+def test_names_of_other_programs_and_a_byte_order_mark() -> None:
+    """As lm-evaluation-harness and torchtitan call them."""
+    names = {"acc,none": 0.5, "mfu(%)": 41.5, "time_metrics/end_to_end(s)": 1.5, "recall@5+": 1}
+    assert parse_results(b"\xef\xbb\xbf" + json.dumps(names).encode()) == Results(names)
+
+
 def test_half_a_surrogate_pair_is_replaced() -> None:
     assert parse_results(b'{"loss": 1, "note": "a\\ud800b"}') == Results({"loss": 1, "note": "a?b"})
 
@@ -35,13 +41,17 @@ def test_a_diverged_run_says_so() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "not JSON"),
-        (b"\xff\xfe", "not JSON"),
+        (b"", "the results file is empty"),
+        (b"\xff\xfe", "not JSON (no UTF-8 from byte 0 on)"),
+        (b'{"loss": 1,\n "acc" 2}', "not JSON (Expecting ':' delimiter, line 2, column 8)"),
         (b"[1]", "one JSON object"),
         (b'{"a": [1]}', "neither a number"),
         (b'{"a": true}', "neither a number"),
-        (b'{"a`b": 1}', "not allowed"),
-        (b'{"<img>": 1}', "not allowed"),
+        (b'{"a`b": 1}', "a name in the results file has U+0060 in it"),
+        (b'{"a=b": 1}', "has `=` in it"),
+        (b'{"<img>": 1}', "begins with `<`"),
+        (b'{"": 1}', "a name in the results file is empty"),
+        (b'{"' + b"n" * 101 + b'": 1}', "longer than 100"),
         (b"[" * 100_000, "not JSON"),
         (b'{"loss": 9, "loss": 1}', "twice: `loss`"),
         (b'{"val": {"loss": 9, "loss": 1}}', "twice: `loss`"),
