@@ -6,8 +6,9 @@ import re
 from dataclasses import replace
 
 from dispatcher.errors import ConfigError
+from dispatcher.extends import names_in
 from dispatcher.policy import POLICY_PATH, Policy, load_policy
-from dispatcher.profile import ENV_TOML, CloudProfile, ResolvedProfile, SlurmProfile, UnknownProfile, names_in, needed, resolve_profile
+from dispatcher.profile import ENV_TOML, CloudProfile, ResolvedProfile, SlurmProfile, UnknownProfile, needed, resolve_profile
 from dispatcher.untrusted import code
 from dispatcher.world import World
 

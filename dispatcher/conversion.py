@@ -10,10 +10,10 @@ from typing import Any
 from dispatcher.comments import Comments, comments_of
 from dispatcher.document import Document, Loc, refuse
 from dispatcher.grammar import NAME
-from dispatcher.profile import RESERVED_SECTIONS, uninterpolated
+from dispatcher.profile import uninterpolated
 from dispatcher.reading import load_document
 from dispatcher.sheet import Entry, Sheet, entries_of, toml_text, yaml_text
-from dispatcher.spelling import IGNORED_SECTIONS, Note, ignored
+from dispatcher.spelling import IGNORED_SECTIONS, RESERVED_SECTIONS, Note, ignored
 from dispatcher.untrusted import code
 
 

@@ -23,11 +23,12 @@ from dispatcher.phrases import duration, number, plural
 from dispatcher.pipeline import Pipeline
 from dispatcher.policy import Policy
 from dispatcher.printing import render
-from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile, apply_overrides, with_recipe
+from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile
 from dispatcher.recipe import Recipe
 from dispatcher.record import Resources, RunRecord, Target
 from dispatcher.refusals import unknown_profile
 from dispatcher.rights import may_accept, may_command
+from dispatcher.runprofile import apply_overrides, with_recipe
 from dispatcher.staging import expanded
 from dispatcher.steps import Explained, Step, place_of
 from dispatcher.turns import Over, bounds, take_turns

@@ -22,8 +22,9 @@ from dispatcher.limits import Wanted, matches
 from dispatcher.packing import package_spec
 from dispatcher.policy import Policy
 from dispatcher.ports import Package, PackageSpec
-from dispatcher.profile import Profile, apply_overrides, with_recipe
+from dispatcher.profile import Profile
 from dispatcher.recipe import Recipe
+from dispatcher.runprofile import apply_overrides, with_recipe
 from dispatcher.runsection import fill_from_config
 from dispatcher.runspec import STEP, Script, fill, read_runspec
 from dispatcher.trainconfig import Composed, compose

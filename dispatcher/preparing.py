@@ -24,9 +24,10 @@ from dispatcher.phrases import WITH_CHANGES
 from dispatcher.plan import plan
 from dispatcher.policy import Policy
 from dispatcher.ports import Compiled, CompiledFile
-from dispatcher.profile import CloudProfile, LocalProfile, ResolvedProfile, SlurmProfile, UnknownProfile, apply_overrides, with_recipe
+from dispatcher.profile import CloudProfile, LocalProfile, ResolvedProfile, SlurmProfile, UnknownProfile
 from dispatcher.recipe import Recipe
 from dispatcher.refusals import denied, malformed, unknown_profile
+from dispatcher.runprofile import apply_overrides, with_recipe
 from dispatcher.squash import import_files
 from dispatcher.untrusted import code
 from dispatcher.world import World

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from dispatcher.counterparts import ALIASES
 from dispatcher.document import Document, Loc
 from dispatcher.grammar import Override
-from dispatcher.profile import RECIPE_FIELDS, TABLES, Profile, ResolvedProfile
+from dispatcher.profile import Profile, ResolvedProfile
 from dispatcher.recipe import Recipe
+from dispatcher.runprofile import RECIPE_FIELDS, TABLES
 from dispatcher.steps import place_of
 
 

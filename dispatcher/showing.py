@@ -13,11 +13,12 @@ from dispatcher.errors import Exit
 from dispatcher.grammar import Malformed, Run
 from dispatcher.pipeline import Pipeline
 from dispatcher.policy import POLICY_PATH, Policy, names_a_secret
-from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile, apply_overrides, with_recipe
+from dispatcher.profile import Profile, ResolvedProfile, UnknownProfile
 from dispatcher.provenance import Asked, Origin, Row, rows
 from dispatcher.reading import load_document
 from dispatcher.recipe import Recipe
 from dispatcher.refusals import malformed, unknown_profile
+from dispatcher.runprofile import apply_overrides, with_recipe
 from dispatcher.spelling import Note
 from dispatcher.untrusted import MASK, fence, redact
 from dispatcher.verbs import parse_words

@@ -17,9 +17,9 @@ from dispatcher import (
     launcher,
     packager,
     policy,
-    profile,
     results,
     rules,
+    runprofile,
     slurmprofile,
     squash,
     thresholds,
@@ -100,7 +100,7 @@ def blocks(root: Path) -> dict[str, str]:
         ),
         "states": table(("state", "gate", "meaning"), ((f"`{item.value}`", *words) for item, words in STATES.items())),
         "limits": _limits(),
-        "fixed-fields": ", ".join(f"`{name}`" for name in sorted(profile.FIXED_FIELDS)),
+        "fixed-fields": ", ".join(f"`{name}`" for name in sorted(runprofile.FIXED_FIELDS)),
         "fixed-fields-cloud": _fixed(),
         "own-sbatch-options": ", ".join(f"`{name}`" for name in sorted(slurmprofile.OWN_SBATCH_OPTIONS)),
         "refused-fields": "\n".join(f"- `{name}`: {why}" for name, why in counterparts.REFUSED.items()),
@@ -170,7 +170,7 @@ def blocks(root: Path) -> dict[str, str]:
 def _fixed() -> str:
     """What no override sets, besides what it never sets: for each executor behind an API."""
     rows = (
-        (f"`{name}`", ", ".join(f"`{field}`" for field in sorted(model.FIXED - profile.FIXED_FIELDS))) for name, model in CLOUDS.items()
+        (f"`{name}`", ", ".join(f"`{field}`" for field in sorted(model.FIXED - runprofile.FIXED_FIELDS))) for name, model in CLOUDS.items()
     )
     return table(("executor", "fields"), rows)
 

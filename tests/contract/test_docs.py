@@ -23,9 +23,10 @@ from dispatcher.docs.blocks import STATES, blocks
 from dispatcher.docs.pages import names_in, page_files, rewritten
 from dispatcher.errors import CATALOGUE, EXITS, Exit
 from dispatcher.policy import load_policy
-from dispatcher.profile import RESERVED_SECTIONS, ResolvedProfile, resolve_profile
+from dispatcher.profile import ResolvedProfile, resolve_profile
 from dispatcher.reading import load_document
 from dispatcher.slurm import State
+from dispatcher.spelling import RESERVED_SECTIONS
 from dispatcher.trainconfig import RecipeConfig, compose
 
 ROOT = Path(__file__).parents[2]

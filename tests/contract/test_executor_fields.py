@@ -10,7 +10,8 @@ from dispatcher.counterparts import ALIASES, REFUSED
 from dispatcher.effects.nemorun import import_nemo_run
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Malformed, Override
-from dispatcher.profile import apply_overrides, resolve_profile
+from dispatcher.profile import resolve_profile
+from dispatcher.runprofile import apply_overrides
 from dispatcher.slurmprofile import SlurmProfile
 from tests.unit.test_profile import BASE, slurm
 

@@ -22,9 +22,10 @@ from dispatcher.packager import KINDS, PackagerField, whole_spec
 from dispatcher.packing import package_group, package_spec
 from dispatcher.plan import plan
 from dispatcher.ports import AnySpec, Choice, Claimed, ClaimRequest, Compiled, HybridSpec, PackageSpec, PatternSpec, Submitted
-from dispatcher.profile import Profile, with_recipe
+from dispatcher.profile import Profile
 from dispatcher.recipe import Recipe
 from dispatcher.registry import EXECUTORS
+from dispatcher.runprofile import with_recipe
 from tests.fakes import NOON
 from tests.integration.clusters import local
 from tests.integration.test_cluster_local import slurm_like, wait_until, with_path

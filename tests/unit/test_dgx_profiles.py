@@ -18,7 +18,8 @@ from dispatcher.effects.clouds.parcel import laying, packed, unpacking
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Malformed, Override
 from dispatcher.ports import JobView
-from dispatcher.profile import ResolvedProfile, apply_overrides, resolve_profile
+from dispatcher.profile import ResolvedProfile, resolve_profile
+from dispatcher.runprofile import apply_overrides
 from dispatcher.slurm import State
 
 DGX = """\

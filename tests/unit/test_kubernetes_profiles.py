@@ -11,8 +11,9 @@ from dispatcher.clouds.kubernetes import DEEPEST, LARGEST
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Malformed, Override
 from dispatcher.limits import asked_for
-from dispatcher.profile import apply_overrides, resolve_profile
+from dispatcher.profile import resolve_profile
 from dispatcher.recipe import Recipe
+from dispatcher.runprofile import apply_overrides
 from tests.fakes import cloud_plan
 
 KUBEFLOW = "executor: kubeflow\nimage: org/train:1\ntunnel: local\njob_dir: /jobs\n"

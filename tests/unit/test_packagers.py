@@ -13,9 +13,10 @@ from dispatcher.executor import LocalProfile
 from dispatcher.packager import KINDS, PackagerField, whole_spec
 from dispatcher.packing import missing_script, package_group, package_spec
 from dispatcher.ports import AnySpec, Choice, FileEntry, HybridSpec, NothingSpec, PackageSpec, PatternSpec
-from dispatcher.profile import ResolvedProfile, resolve_profile, with_recipe
+from dispatcher.profile import ResolvedProfile, resolve_profile
 from dispatcher.recipe import Recipe
 from dispatcher.registry import EXECUTORS
+from dispatcher.runprofile import with_recipe
 from dispatcher.selection import chosen, combined, reach
 from tests.fakes import entry, package
 

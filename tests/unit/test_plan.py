@@ -20,8 +20,9 @@ from dispatcher.packing import missing_script, package_group, package_spec
 from dispatcher.plan import plan
 from dispatcher.policy import load_policy
 from dispatcher.ports import PackageSpec
-from dispatcher.profile import LocalProfile, Profile, ResolvedProfile, SlurmProfile, with_recipe
+from dispatcher.profile import LocalProfile, Profile, ResolvedProfile, SlurmProfile
 from dispatcher.recipe import Recipe
+from dispatcher.runprofile import with_recipe
 from dispatcher.slurm import State
 from tests.fakes import HEAD, NOON, PROFILE, REPOSITORY, Fakes, overrides, package
 

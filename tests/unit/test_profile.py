@@ -13,17 +13,9 @@ from dispatcher.errors import ConfigError
 from dispatcher.executor import LocalProfile, Wandb
 from dispatcher.grammar import Malformed, Override
 from dispatcher.interpolate import interpolate
-from dispatcher.profile import (
-    FIXED_FIELDS,
-    ResolvedProfile,
-    UnknownProfile,
-    apply_overrides,
-    needed,
-    profile_paths,
-    resolve_profile,
-    with_recipe,
-)
+from dispatcher.profile import ResolvedProfile, UnknownProfile, needed, profile_paths, resolve_profile
 from dispatcher.recipe import Recipe
+from dispatcher.runprofile import FIXED_FIELDS, apply_overrides, with_recipe
 from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.values import parse_duration, slurm_seconds
 

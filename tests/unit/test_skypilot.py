@@ -16,7 +16,8 @@ from dispatcher.grammar import Malformed, Override
 from dispatcher.launch import results_in, without_marks
 from dispatcher.limits import asked_for, image_of
 from dispatcher.ports import JobView
-from dispatcher.profile import apply_overrides, resolve_profile
+from dispatcher.profile import resolve_profile
+from dispatcher.runprofile import apply_overrides
 from dispatcher.slurm import State
 
 H100 = {"gpus": "H100", "gpus_per_node": 8}

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from dispatcher.counterparts import ALIASES
 from dispatcher.errors import ConfigError
-from dispatcher.profile import ResolvedProfile, names_in, needed, resolve_profile, uninterpolated
+from dispatcher.extends import names_in
+from dispatcher.profile import ResolvedProfile, needed, resolve_profile, uninterpolated
 from dispatcher.reading import load_document
 from dispatcher.slurmprofile import SlurmProfile
 from dispatcher.spelling import IGNORED_FIELDS

@@ -10,9 +10,10 @@ from dispatcher.configuration import read_policy
 from dispatcher.content import content_key
 from dispatcher.errors import ConfigError
 from dispatcher.grammar import Malformed, Override
-from dispatcher.profile import apply_overrides, resolve_profile
+from dispatcher.profile import resolve_profile
 from dispatcher.recipe import Recipe
 from dispatcher.record import parse_record
+from dispatcher.runprofile import apply_overrides
 from dispatcher.slurm import State
 from dispatcher.squash import Squash, enroot_uri, import_failure, import_files, squash_file, started_from
 from dispatcher.watching import watch
