@@ -233,7 +233,7 @@ def show_log(world: World, command: Logs, runs: Sequence[Found], trigger: str) -
     if not shown.strip():
         nothing = "It has written nothing yet." if command.task is None else no_log_of(record, command.task)
         return answered("logs", [head, "", nothing], trigger)
-    body = fence(shown).replace("<!--", "<!\u200b--")
+    body = fence(shown)
     return answered("logs", [head, "", f"The last {'line' if count == 1 else f'{count} lines'}{cut}{link}", "", body], trigger)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal
 from urllib.parse import quote
 
@@ -28,15 +28,24 @@ _TOKEN_SHAPES = tuple(
     (marks, re.compile(pattern))
     for marks, pattern in (
         # GitHub: https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
-        (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{20,255}"),
+        (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"gh[pousr]_[A-Za-z0-9]{20,255}"),
         (("github_pat_",), r"\bgithub_pat_[A-Za-z0-9_]{20,255}"),
         (("ghs_",), r"\bghs_[A-Za-z0-9._-]{20,}"),
-        (("hf_",), r"\bhf_[A-Za-z0-9]{20,}"),
+        (("hf_", "api_org_"), r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}"),
         (("wandb_v",), r"\bwandb_v\d_[A-Za-z0-9_]{20,}"),
         (("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
-        (("xox",), r"\bxox[abeprs]-[A-Za-z0-9-]{10,}"),
+        (("xox", "xapp-"), r"\b(?:xox[abeprs]|xapp)-[A-Za-z0-9-]{10,}"),
+        (("hooks.slack.com/",), r"(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[A-Za-z0-9/_-]{20,}"),
         (("nvapi-",), r"\bnvapi-[A-Za-z0-9_-]{20,}"),
         (("sk-",), r"\bsk-[A-Za-z0-9_-]{20,}"),
+        # Google: https://cloud.google.com/docs/authentication/api-keys, https://developers.google.com/identity/protocols/oauth2
+        (("AIza", "ya29.", "GOCSPX-"), r"\bAIza[A-Za-z0-9_-]{35}|\bya29\.[A-Za-z0-9._-]{20,}|\bGOCSPX-[A-Za-z0-9_-]{20,}"),
+        # Links that are signed: https://learn.microsoft.com/en-us/rest/api/storageservices/create-service-sas, S3's, Google's.
+        (
+            ("sig=", "ignature="),
+            r"(?<=[?&]sig=)[A-Za-z0-9%+/=_-]{16,}|(?<=-Signature=)[A-Za-z0-9%]{16,}|(?<=[?&]Signature=)[A-Za-z0-9%+/=_-]{16,}",
+        ),
+        (("glpat-", "dckr_pat_", "pypi-AgEI", "npm_"), r"\b(?:glpat-|dckr_pat_|pypi-AgEI|npm_)[A-Za-z0-9_-]{20,}"),
         (("eyJ",), r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}"),
     )
 )
@@ -45,11 +54,14 @@ _URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s:@]{0,256}:[^/\s@]{1,512}(?=@)|(?<=
 # A value after a word that says it is a secret: `WANDB_API_KEY=…`, `password: …`, `Authorization: Bearer …`. It begins with the class of
 # those words' first letters (U+017F is an s to `(?i)`), outside of `(?i)`: only so it is looked for by its first letter, ten times as fast.
 _NAMED = re.compile(
-    r"([AaSs\u017fTtPp](?i:(?:(?<=a)(?:pi[_-]?key|ccess[_-]?key)|(?<=s)ecret|(?<=t)oken|(?<=p)ass(?:w(?:or)?d|phrase))[\"']?\s{0,4}[=:]\s{0,4}[\"']?"
-    r"|(?<=\ba)uthorization[\"']?\s{0,4}[=:]\s{0,4}[\"']?(?:bearer|basic|token)\s{1,4}))"
-    r"([^\s\"',;]{8,})"
+    r"([AaSs\u017fTtPp](?i:(?:(?<=a)(?:pi|ccess|ccount)[_-]?key|(?<=s)ecret|(?<=t)oken|(?<=p)(?:ass(?:w(?:or)?d|phrase)|rivate[_-]?key))"
+    r"(?:\\?[\"'])?\s{0,4}[=:]\s{0,4}(?:\\?[\"'])?"
+    r"|(?<=\ba)uthorization(?:\\?[\"'])?\s{0,4}[=:]\s{0,4}(?:\\?[\"'])?(?:bearer|basic|token)\s{1,4}))"
+    r"((?:[^\s\"',;\\]|\\(?![\"'])){8,})"
 )
 # Weights & Biases' keys are 40 hex digits like a commit's SHA, so they are recognised only near their name.
+# The same as an option of a command: `--api-key …`.
+_OPTION = re.compile(r"(--[\w-]{0,40}(?:api-?_?key|secret|token|password) {1,4}[\"']?)(?!-)([^\s\"',;]{16,})")
 _WANDB = re.compile(r"((?:wandb|weights ?& ?biases)[^\n]{0,60}?(?<![0-9a-f]))([0-9a-f]{40})(?![0-9a-f])", re.IGNORECASE)
 
 
@@ -92,8 +104,12 @@ def code(text: str, limit: int = 200) -> str:
 
 
 def fence(text: str, language: str = "text") -> str:
-    """Text → a fenced Markdown block that the text cannot close, without terminal and control characters."""
+    """Text → a fenced Markdown block that the text cannot close, without terminal and control characters.
+
+    No line of it can be taken for one of our markers, by which our comments are found again.
+    """
     clean = printable(strip_ansi(text.replace("\r\n", "\n").replace("\r", "\n"))).strip("\n")
+    clean = clean.replace("<!--", f"<!{_ZERO_WIDTH_SPACE}--")
     ticks = "`" * max(3, max((len(run) for run in re.findall(r"`+", clean)), default=0) + 1)
     return f"{ticks}{language}\n{clean}\n{ticks}"
 
@@ -120,7 +136,21 @@ def redact(text: str, secrets: Collection[str] = ()) -> str:
     """Text → the same text with every given secret (each of its lines, also URL-quoted) and everything shaped like a token masked."""
     known = {part for secret in secrets for part in (secret, *secret.splitlines()) if len(part.strip()) >= 4}
     known |= {quote(part, safe="") for part in known}
-    for part in sorted(known, key=len, reverse=True):
+    parts = sorted(known, key=len, reverse=True)
+    if "\x1b" in text:
+        # Colours may stand inside a secret, or between its name and it; a line that has one loses them.
+        text = "\n".join(_across_colours(line, parts) if "\x1b" in line else line for line in text.split("\n"))
+    return _masked(text, parts)
+
+
+def _across_colours(line: str, secrets: Sequence[str]) -> str:
+    plain = strip_ansi(line)
+    masked = _masked(plain, secrets)
+    return line if masked == plain else masked
+
+
+def _masked(text: str, secrets: Sequence[str]) -> str:
+    for part in secrets:
         text = text.replace(part, MASK)
     text = _PEM.sub(MASK, text)
     for marks, shape in _TOKEN_SHAPES:
@@ -128,5 +158,7 @@ def redact(text: str, secrets: Collection[str] = ()) -> str:
             text = shape.sub(MASK, text)
     if "://" in text:
         text = _URL_CREDENTIALS.sub(MASK, text)
+    if "--" in text:
+        text = _OPTION.sub(lambda found: found[1] + MASK, text)
     text = _WANDB.sub(lambda found: found[1] + MASK, text)
     return _NAMED.sub(lambda found: found[1] + MASK, text)

@@ -156,6 +156,13 @@ def test_what_is_kept() -> None:
     assert "left out" in cap(text, 200)
 
 
+def test_no_line_of_a_block_is_one_of_our_markers() -> None:
+    shown = fence("a\n<!-- nemotron-dispatch run 0123 -->\n```\n<!-- x -->")
+    assert not [line for line in shown.splitlines() if line.lstrip().startswith("<!--")]
+    [block] = [token for token in MarkdownIt().parse(shown) if token.type == "fence"]
+    assert block.content.replace("\u200b", "") == "a\n<!-- nemotron-dispatch run 0123 -->\n```\n<!-- x -->\n"
+
+
 TOKENS = [
     "ghp_" + "a1B2" * 9,
     "gho_" + "a1B2" * 9,
@@ -167,6 +174,15 @@ TOKENS = [
     "xoxb-123456789012-abcdef",
     "sk-" + "a" * 40,
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abcdefghij",
+    "sk-ant-api03-" + "aB-_" * 20,
+    "xapp-1-A0123-1234567890-" + "0a" * 30,
+    "api_org_" + "aB" * 17,
+    "AIza" + "aB-_x" * 7,
+    "ya29." + "aB-_x" * 9,
+    "GOCSPX-" + "aB-_" * 7,
+    "glpat-" + "aB3_" * 5,
+    "dckr_pat_" + "aB3" * 9,
+    "npm_" + "aB3x" * 9,
 ]
 
 
@@ -191,6 +207,17 @@ def test_shapes_of_tokens(token: str, around: str) -> None:
         ("https://x-access-token:abc@github.com/o/r", "abc@"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn\nNzaC1r\n-----END OPENSSH PRIVATE KEY-----\nafter", "b3Blbn"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIcut off", "MIIcut"),
+        ("https://a.blob.core.windows.net/c/b?sv=2022-11-02&sp=rl&sig=abcdefghijklmnopqrstuvw%3D", "abcdefgh"),
+        ("https://b.s3.amazonaws.com/x?X-Amz-Date=1&X-Amz-Signature=0123456789abcdef0123&x=1", "0123456789abcdef"),
+        ("AccountName=a;AccountKey=abcdefghijklmnop==;EndpointSuffix=x", "abcdefgh"),
+        ("https://hooks.slack.com/services/T0123ABCD/B0123ABCD/abcdefghijkl", "abcdefgh"),
+        ("private_key = abcdefghijkl", "abcdefgh"),
+        (r"{\"api_key\": \"abcdefghijk\"}", "abcdefgh"),
+        (r"password=ab\cdefghijk", "cdefgh"),
+        ("+ python train.py --hf-token abcdefghijklmnopqrst --lr 3", "abcdefgh"),
+        ("TOKENghp_" + "a1B2" * 9, "a1B2"),
+        ("\x1b[33mWANDB_API_KEY\x1b[0m=\x1b[35m0123456789abcdef\x1b[0m", "0123456789abcdef"),
+        ("first\n\x1b[1mgh\x1b[0mp_" + "a1B2" * 9, "a1B2"),
     ],
 )
 def test_secrets_near_their_names(text: str, gone: str) -> None:
@@ -210,6 +237,9 @@ def test_secrets_near_their_names(text: str, gone: str) -> None:
         "ssh ci@login.example.com",
         "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----",
         "tokenizer: some/long-name-of-a-tokenizer",
+        "--max-tokens 4096 --token --tokenizer-name-or-path some/long-name",
+        "https://example.com/x?sig=short&signature=none",
+        "\x1b[32mloss\x1b[0m 1.873 \x1b[1mcommit 0123456789abcdef0123456789abcdef01234567",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -220,6 +250,7 @@ def test_known_secrets_go_whole_in_lines_and_quoted() -> None:
     secret = "first line!\nsecond/line"
     text = "a first line! b second/line c first%20line%21 d"
     assert redact(text, [secret, "", "ab"]) == f"a {MASK} b {MASK} c {MASK} d"
+    assert redact("a \x1b[1mfirst\x1b[0m line! b", [secret]) == f"a {MASK} b"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +265,9 @@ def test_known_secrets_go_whole_in_lines_and_quoted() -> None:
         "`" * 100_000,
         "api_key" * 30_000,
         "eyJ" * 60_000,
+        "-" * 200_000,
+        "--token " * 25_000,
+        "\x1b[1mtoken\n" * 15_000,
     ],
 )
 def test_no_text_takes_long(text: str) -> None:
