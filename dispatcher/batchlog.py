@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dispatcher.logsigns import Rank, Sign, of_line
+from dispatcher.exceptionsigns import Rank, Sign
+from dispatcher.logsigns import of_line
 from dispatcher.traceback_lines import lines_of
 
 # So many lines of Slurm's, and so much of each, are kept for a comment.

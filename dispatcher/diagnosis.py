@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dispatcher.batchlog import BatchLog, read_batch_log
+from dispatcher.exceptionsigns import Rank, Sign
 from dispatcher.failure import CAUSES, MAX_EVIDENCE, MAX_PLACES, Failure
-from dispatcher.logending import Found, in_log
-from dispatcher.logsigns import Rank, Sign
+from dispatcher.logending import Found, in_log, last_words
 from dispatcher.slurm import CANCELLED_BY, State
 from dispatcher.traceback_lines import MAX_LINE, lines_of
 from dispatcher.traceback_parts import Frame, Line
@@ -84,7 +84,11 @@ def diagnose(end: End, log: str, batch_log: str = "") -> Diagnosis | None:
     if batch.sign is not None and (found is None or (not _settles(found.sign) and batch.sign.rank < found.sign.rank)):
         return Diagnosis(_failure(batch.sign.cause, batch.evidence, "batch log", batch=batch))
     # Even a weak sign, such as that of a signal, names the process: it says more than the exit status that came of it.
-    return _of_log(found, lines) if found is not None else _by_status(end, batch)
+    if found is not None:
+        return _of_log(found, lines)
+    by_status = _by_status(end, batch)
+    last = last_words(lines) if by_status.failure.cause == "exit-status" else None
+    return _of_log(last, lines) if last is not None else by_status
 
 
 def _by_scheduler(end: End, lines: Sequence[Line], batch: BatchLog) -> Diagnosis | None:

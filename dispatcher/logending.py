@@ -12,8 +12,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
+from dispatcher.exceptionsigns import WRAPPERS, Rank, Sign, is_mistake, of_exception
 from dispatcher.failure import CAUSES, Kind, blames_machine
-from dispatcher.logsigns import WRAPPERS, Rank, Sign, is_mistake, of_exception, of_line, of_shell
+from dispatcher.logsigns import of_line, of_shell
 from dispatcher.traceback_lines import tracebacks
 from dispatcher.traceback_parts import Line, Traceback
 
@@ -33,6 +34,12 @@ _BY_OTHERS = re.compile(
     r"(?:slurmstepd(?:-\S{1,80})?|srun): |pyxis: |enroot-|\[ERROR\] |nvidia-container-cli: |dispatch: |NVRM: |\[ *\d+\.\d+\] |"
     r"(?:\S{1,60} \S{1,60} kernel: )?(?:Memory cgroup o|O)ut of memory: Killed process"
 )
+
+
+# How PyTorch's data loader tells of what a worker of its has raised; the worker's own traceback follows.
+_TOLD_OF = re.compile(r"Caught \w{1,80} in ")
+# tqdm draws its bar once more when the interpreter goes down: with the same count as before, nothing went on.
+_BAR = re.compile(r".{0,80}\d%\|.{0,200}\| ?(?P<count>\d{1,12}/\d{1,12}) \[")
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,24 @@ def in_log(lines: Sequence[Line], scheduler_is_silent: bool, exit_code: int | No
     return best
 
 
+def last_words(lines: Sequence[Line]) -> Found | None:
+    """What the program said at last where that does not say why: that a command of its own failed, that it was asked to end."""
+    told = [one for one in tracebacks(lines) if one.name.rpartition(".")[2] in _LAST and not one.ignored]
+    if not told:
+        return None
+    asked = told[-1].name.endswith("SignalException") and told[-1].message.endswith("got signal: 15")
+    return Found(Sign("terminated" if asked else "exit-status", Rank.WEAK), lines[told[-1].last], told[-1])
+
+
+_LAST = WRAPPERS - {"ChildFailedError", "SystemExit"}
+
+
 def _raised(burst: Sequence[Traceback], signs: Sequence[Sign | None], lines: Sequence[Line], course: _Course) -> Iterator[Found]:
     """What each traceback of the end says, but for what was survived: the process went on, and stopped by something else."""
     for position, (one, sign) in enumerate(zip(burst, signs, strict=True)):
         follower = burst[position + 1] if position + 1 < len(burst) else None
         led_on = follower is not None and follower.stream == one.stream and _is_led_on(one, follower)
-        if sign is None or (sign.cause == "exception" and led_on):
+        if sign is None or (sign.cause == "exception" and led_on and signs[position + 1] is not None):
             continue
         later = range(position + 1, len(burst))
         again = next((at for at in later if burst[at].stream == one.stream and not burst[at].after), None)
@@ -92,8 +111,10 @@ def _raised(burst: Sequence[Traceback], signs: Sequence[Sign | None], lines: Seq
 
 def _is_disputed(best: Found, burst: Sequence[Traceback], signs: Sequence[Sign | None]) -> bool:
     """Whether the program has failed by itself as well, be it that it seems to have survived that."""
-    for one, sign in zip(burst, signs, strict=True):
+    for one, sign, follower in zip(burst, signs, (*burst[1:], None), strict=False):
         if sign is None or one is best.traceback or not _is_programs(sign, best.sign):
+            continue
+        if follower is not None and follower.stream == one.stream and _TOLD_OF.match(one.message):
             continue
         # `raise CheckpointError(...) from error` only tells of the machine's in the program's words.
         wraps = best.traceback is not None and one.after and one.stream == best.traceback.stream and one.first > best.traceback.last
@@ -123,8 +144,14 @@ class _Course:
 
     def __init__(self, lines: Sequence[Line], inside: Set[int]) -> None:
         self._ordinary: dict[str, list[int]] = {}
+        bars: dict[str, str] = {}
         for line in lines:
-            if _is_ordinary(line) and line.number not in inside:
+            bar = _BAR.match(line.text)
+            before = bars.get(line.stream)
+            if bar is not None:
+                bars[line.stream] = bar["count"]
+            moved = _is_ordinary(line) if bar is None else before is not None and bar["count"] != before
+            if moved and line.number not in inside:
                 self._ordinary.setdefault(line.stream, []).append(line.number)
 
     def went_on(self, one: Traceback, until: int | None = None) -> bool:
@@ -159,7 +186,7 @@ def _counts_alone(line: Line, lines: Sequence[Line], exit_code: int | None) -> b
 
 def _is_led_on(one: Traceback, follower: Traceback) -> bool:
     """Whether the next one says more: the program went on to it from this one, or this one tells of it (as PyTorch's workers do)."""
-    return follower.after or re.match(r"Caught \w{1,80} in ", one.message) is not None
+    return follower.after or _TOLD_OF.match(one.message) is not None
 
 
 def _burst(all_of_them: Sequence[Traceback], lines: Sequence[Line]) -> list[Traceback]:
@@ -178,7 +205,9 @@ def _burst(all_of_them: Sequence[Traceback], lines: Sequence[Line]) -> list[Trac
 _AFTERMATH = re.compile(
     r"\s|frame #\d+:|[WEI]\d{3,4} |\[[WEI]\d{3,4} |\[[WE] |(?:WARNING|ERROR|INFO):torch|slurmstepd|srun:|[=-]{5,}|.{0,200} FAILED$|"
     r"wandb: |During handling of the above|The above exception was the|\S+:\d+: \w{0,40}Warning: |Exception ignored in|Exception in thread|"
-    r"Set the environment variable HYDRA_FULL_ERROR|"
+    r"Set the environment variable HYDRA_FULL_ERROR|Search for `cuda|nccl\w+: |Last error:|Cuda failure |"
+    r"We had to rate limit your IP|For more information check: |"
+    r"You have exceeded |Internal Error - We're working|The request is taking longer|"
     r"Failures:|Root Cause|\[\d+\]:|terminate called|Exception raised from|For debugging consider|CUDA kernel errors|Compile with|"
     r"\S+:\d+:\d+ \[\d+\] NCCL"
 )
@@ -191,7 +220,8 @@ def _is_ordinary(line: Line) -> bool:
 def _more(one: Traceback, lines: Sequence[Line]) -> str:
     """What an exception's message says in its second and third line: NCCL's kind of error stands there."""
     after = [line.text for line in lines[one.last + 1 : one.last + 6] if line.stream == one.stream][:3]
-    return "".join(f" {text[:300]}" for text in after if text and _FOLLOWS.match(text))
+    told = [text for text, before in zip(after, ["", *after], strict=False) if _FOLLOWS.match(text) or before == "Last error:"]
+    return "".join(f" {text[:300]}" for text in told)
 
 
-_FOLLOWS = re.compile(r"(?:nccl\w+Error|Last error|\S+: call to \S+ returned)")
+_FOLLOWS = re.compile(r"(?:nccl\w+Error|ncclInvalidUsage|Last error|\S+: call to \S+ returned)")

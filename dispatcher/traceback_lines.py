@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
+from dispatcher.hydra_report import failed_calls
 from dispatcher.pytest_report import failed_tests
 from dispatcher.traceback_parts import RAISED, Frame, Line, Traceback
 from dispatcher.untrusted import printable, strip_ansi
@@ -19,15 +19,19 @@ MAX_LINE = 2000
 _BREAK = re.compile(r"\r\n|\n|\r")
 _LABEL = re.compile(
     r"\[rank(?P<rank>\d{1,6})\]:\s?|\[[a-z_]{1,30}?(?P<local>\d{1,6})\]:|\s{0,5}(?P<task>\d{1,5}):\s"
-    r"|[\w.-]{1,10}/\d{1,5} "  # NeMo-Run's: role and replica
-    r"|\((?P<actor>[A-Za-z_][\w.]{0,60} ?pid=\d{1,8}(?:, ip=[\w.:]{1,45})?)\)\s|\[\d{1,6},(?P<mpi>\d{1,6})\]<std(?:err|out)>:"
+    r"|[A-Za-z_][\w.-]{0,9}/\d{1,5} "  # NeMo-Run's: role and replica
+    r"|\((?P<actor>[A-Za-z_][\w.-]{0,60},? ?(?:rank=\d{1,6}, )?pid=\d{1,8}(?:, ip=[\w.:]{1,45})?)\)\s"
+    r"|\[\d{1,6},(?P<mpi>\d{1,6})\]<std(?:err|out)>:"
 )
-# Before every line, where a log has them at all: a time, or the name of the node.
-_TIME = re.compile(r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?:?\s")
-_HOST = re.compile(r"(?P<host>[A-Za-z][\w.-]{0,60}: )(?:\[\w{1,12}\]: ?)?Traceback \(most recent call last\):\s*$")
+# Before every line, where a log has them at all: a time, or the name of the node, of the pod, of a logger.
+_TIME = re.compile(r"\[?(?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?\]?:?\s")
+_PREFIX = re.compile(r"(?P<prefix>[^\s\"].{0,120}[\s:\]])Traceback \(most recent call last\):\s*$")
+_LABELS = re.compile(rf"(?:{re.sub(r'[?]P<[a-z]+>', '?:', _LABEL.pattern)})+\s?")
+# So many lines behind a header one of its frames has the same prefix.
+_NEXT = 6
 _HEADER = re.compile(r"(?:.{0,80}\s)?(?:Original )?Traceback \(most recent call last\):\s*$")
-# One space is missing where a label has taken it.
-_FRAME = re.compile(r' {1,2}File "(?P<path>[^"]{1,1000})", line (?P<line>\d{1,9})(?:, in (?P<name>.{1,200}))?\s*$')
+# One space is missing where a label has taken it; loguru points at the frame that caught the exception.
+_FRAME = re.compile(r'(?: {1,2}|> )File "(?P<path>[^"]{1,1000})", line (?P<line>\d{1,9})(?:, in (?P<name>.{1,200}))?\s*$')
 # rich draws a box around the frames, and so do typer and the commands of NeMo-Run: https://rich.readthedocs.io/en/stable/traceback.html.
 _BOX_HEADER = re.compile(r"\s{0,8}╭─+ Traceback \(most recent call last\) ─+╮\s*$")
 _BOX_FRAME = re.compile(r"│ (?P<path>/\S{1,300}\.py):(?P<line>\d{1,9}) in (?P<name>\S{1,200})\s*│?\s*$")
@@ -56,25 +60,38 @@ def lines_of(log: str) -> list[Line]:
     found: list[Line] = []
     raws = _BREAK.split(log)
     timed = any(match and _HEADER.match(raw[match.end() :]) for raw in raws if "Traceback" in raw and (match := _TIME.match(raw)))
-    hosts = _hosts(raws)
+    if timed:
+        raws = [raw[time.end() :] if (time := _TIME.match(raw)) else raw for raw in raws]
+    prefixes = _prefixes(raws)
+    lengths = sorted({len(prefix) for prefix in prefixes}, reverse=True)
     for number, raw in enumerate(raws):
         text = raw if len(raw) <= MAX_LINE else raw[: MAX_LINE - 1] + "…"
         if not text.isascii() or not text.isprintable():
             text = printable(strip_ansi(text)).replace("\t", "    ")
-        if timed and (time := _TIME.match(text)):
-            text = text[time.end() :]
-        host = name if (name := text[: text.find(": ") + 2]) in hosts else ""
-        found.append(_labelled(number, text[len(host) :].rstrip(), host.strip()))
+        prefix = next((text[:length] for length in lengths if text[:length] in prefixes), "")
+        found.append(_labelled(number, text[len(prefix) :].rstrip(), prefix.strip()))
     return found
 
 
-def _hosts(raws: Sequence[str]) -> set[str]:
-    """Names that stand before the lines of tracebacks, of each node or container one."""
-    return {
-        found["host"]
-        for raw, after in pairwise(raws)
-        if (found := _HOST.match(raw)) is not None and after.startswith(found["host"]) and '  File "' in after[:200]
-    }
+def _prefixes(raws: Sequence[str]) -> set[str]:
+    """What stands before each line of a traceback, and is no label of a rank: of each node or container one."""
+    found: set[str] = set()
+    for number, raw in enumerate(raws):
+        header = _PREFIX.match(raw) if "Traceback (" in raw else None
+        prefix = _without_labels(header["prefix"]) if header is not None else ""
+        if (
+            prefix
+            and prefix not in found
+            and any(' File "' in after[:240] for after in raws[number + 1 : number + _NEXT] if after.startswith(prefix))
+        ):
+            found.add(prefix)
+    return found
+
+
+def _without_labels(prefix: str) -> str:
+    """The part of it that is no label of a rank; a label begins where a word does."""
+    starts = (at for at in range(len(prefix) + 1) if at == 0 or prefix[at - 1] in " :]")
+    return next((prefix[:at] for at in starts if at == len(prefix) or _LABELS.fullmatch(prefix, at)), prefix)
 
 
 def _labelled(number: int, text: str, host: str) -> Line:
@@ -96,7 +113,7 @@ def tracebacks(lines: Sequence[Line]) -> list[Traceback]:
     streams: dict[str, list[Line]] = {}
     for line in lines:
         streams.setdefault(line.stream, []).append(line)
-    found = [one for stream in streams.values() for one in (*_in_stream(stream), *failed_tests(stream))]
+    found = [one for stream in streams.values() for one in (*_in_stream(stream), *failed_tests(stream), *failed_calls(stream))]
     return sorted(found, key=lambda one: (one.last, one.first))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-RAISED = re.compile(r"(?P<name>(?:[A-Za-z_]\w{0,79}\.){0,8}[A-Za-z_]\w{0,79})(?::\s?(?P<message>.*))?$", re.ASCII)
+RAISED = re.compile(r"(?P<name>(?:(?:[A-Za-z_]\w{0,79}|<locals>)\.){0,8}[A-Za-z_]\w{0,79})(?::\s?(?P<message>.*))?$", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -234,12 +234,77 @@ def test_nothing_around_a_kept_log_of_the_codes_makes_it_the_machines(data: st.D
         ("code-rich-locals", "TypeError: foo() takes 0 positional arguments but 1 was given", ("/nemo_run/code/a.py", 8, "main")),
         ("code-pytest-short", "KeyError: 'a'", ("test_x.py", 2, "inner")),
         ("import-pytest-collect", "ModuleNotFoundError: No module named 'modle'", ("test_c.py", 1, "<module>")),
+        ("code-loguru", "KeyError: 'k'", ("/nemo_run/code/src/run.py", 12, "main")),
+        ("code-sky-multi", "KeyError: 'x'", ("/nemo_run/code/src/run.py", 12, "main")),
+        ("code-kube-prefix", "KeyError: 'x'", ("/nemo_run/code/src/run.py", 12, "main")),
+        ("code-clock-only", "KeyError: 'x'", ("/nemo_run/code/src/run.py", 12, "main")),
+        ("code-logging-prefixed-tb", "ValueError: bad", ("/nemo_run/code/src/a.py", 69, "f")),
+        ("code-py313-colour", "ValueError: bad", ("/nemo_run/code/train.py", 41, "<module>")),
+        (
+            "code-hydra-full",
+            "TypeError: Net.__init__() got an unexpected keyword argument 'width'",
+            ("/nemo_run/code/src/run.py", 12, "main"),
+        ),
+        ("code-systemexit-after", "KeyError: 'x'", ("/nemo_run/code/src/run.py", 12, "main")),
+        (
+            "unexplained-called-process",
+            "subprocess.CalledProcessError: Command '['python', 'prep.py']' returned non-zero exit status 1.",
+            ("/nemo_run/code/src/run.py", 12, "main"),
+        ),
     ],
 )
 def test_the_line_that_raised_however_the_traceback_is_drawn(name: str, evidence: str, frame: tuple[str, int, str]) -> None:
     found = case(name).diagnosed()
     assert found.failure.evidence == evidence
     assert found.frames[-1] == Frame(*frame)
+
+
+def test_the_rank_stays_with_whatever_stands_before_its_label() -> None:
+    for before in ("", "n1: ", "[pod/train-worker-0/pytorch] ", "3: ", "default/0 "):
+        log = "".join(f"{before}[rank5]: {line}\n" for line in printed("KeyError: 'x'").splitlines())
+        found = diagnose(End(State.FAILED, 1), log)
+        assert found is not None
+        assert (found.failure.rank, found.failure.evidence, len(found.frames)) == (5, "KeyError: 'x'", 1), before
+
+
+def test_counts_before_lines_are_no_labels() -> None:
+    """Lines of as many processes would be no sign that the one process went on."""
+    log = f"12/500 loss 2.3\n{printed(MACHINES_OWN[0])}13/500 loss 2.2\n14/500 loss 2.1\n"
+    found = diagnose(End(State.FAILED, 1), log)
+    assert found is not None
+    assert found.failure.cause == "disputed"
+
+
+def test_a_bar_that_is_drawn_once_more_is_no_going_on() -> None:
+    def bar(count: int) -> str:
+        return f"  1%|          | {count}/500 [00:03<27:12,  3.27s/it]\n"
+
+    error = printed(MACHINES_OWN[0])
+    for log, cause in ((bar(5) + error + bar(5), "file-system"), (bar(5) + error + bar(6), "disputed")):
+        found = diagnose(End(State.FAILED, 1), log)
+        assert found is not None
+        assert found.failure.cause == cause
+
+
+def test_what_a_program_said_at_last_counts_only_where_nothing_else_does() -> None:
+    asked = printed("torch.distributed.elastic.multiprocessing.api.SignalException: Process 120 got signal: 15")
+    for code, batch, cause in (
+        (1, "", "terminated"),
+        (137, "", "killed"),
+        (1, "srun: error: n2: task 1: Killed\n", "killed"),
+        (137, "srun: error: n2: task 1: Exited with exit code 137\n", "killed"),
+    ):
+        found = diagnose(End(State.FAILED, code), asked, batch)
+        assert found is not None
+        assert found.failure.cause == cause
+
+
+@pytest.mark.parametrize("words", ["[Errno 5] Input/output error", "[Errno 116] Stale file handle", "Temporary failure in name resolution"])
+@pytest.mark.parametrize("text", ['src.errors.ConfigError: no "{}" in retry_on', "RuntimeError: expected '{}', got none", "src.E: {}? no"])
+def test_who_only_quotes_the_system_is_no_machine(words: str, text: str) -> None:
+    found = diagnose(End(State.FAILED, 1), printed(text.format(words)))
+    assert found is not None
+    assert not blames_machine(found.failure.cause), found.failure
 
 
 def test_a_log_full_of_tracebacks_is_read_in_seconds() -> None:

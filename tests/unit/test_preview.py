@@ -40,7 +40,7 @@ def test_an_inline_program_is_shown() -> None:
     text = preview(planned(slurm(), Recipe(inline="echo 1\n```\n<!-- x -->\n@everybody\n")), SCRIPT)
     assert row(text, "What").startswith("| What | `default` (`inline bash`)")
     at = text.index("The program")
-    assert text.index("````", at) < text.index("echo 1\n```", at) < text.index("<!-- x -->", at) < text.index("\n````\n", at + 40)
+    assert text.index("````", at) < text.index("echo 1\n```", at) < text.index("<!\u200b-- x -->", at) < text.index("\n````\n", at + 40)
 
 
 def test_what_an_api_would_be_sent_is_shown_and_breaks_out_of_nothing() -> None:
