@@ -173,7 +173,7 @@ def _earlier(job: JobPlan, policy: Policy, world: World, cluster: Cluster) -> Ea
 def _taken_over(job: JobPlan, record: RunRecord, found: Earlier, world: World, cluster: Cluster, fresh: bool) -> Beginning | None:
     """Nothing is submitted: the run has what the earlier one has. The head is compared all the same.
 
-    None where that one has been given up since: then it is run by itself.
+    None where that one has been given up since, or is gone: then it is run by itself.
     """
     moved = _moved(job.grant, world)
     if moved is not None:
@@ -181,7 +181,7 @@ def _taken_over(job: JobPlan, record: RunRecord, found: Earlier, world: World, c
         return NotBegun(job, denied(moved, job.grant.trigger))
     taken = taken_over(record, found, world.clock.now())
     if cluster.adopt(job.run_key, found.record.run_key, taken.to_json()) is None:
-        world.say(f"Run {found.record.run_key} with the same content has just been given up.")
+        world.say(f"Run {found.record.run_key} with the same content has been given up, or is gone: this one is run by itself.")
         return None
     how = "has ended well" if isinstance(found, Reused) else "goes on"
     world.say(f"Run {found.record.run_key} with the same content {how}: nothing is submitted.")

@@ -895,7 +895,8 @@ adopt() { # key other length record -> a claimed run has what another one has: i
         fail cluster.claim-lost "$key"
         return
     fi
-    job_of "$other" || { fail cluster.run-unknown "$other"; return; }
+    # Somebody has taken it away, or only what is old: whoever has found it runs by itself.
+    job_of "$other" || { rm -f "tmp/record.$token"; say done gone; return; }
     # A link: when another job continues that one, it is this run's, too.
     [ -n "$words" ] || words=$({ mv "tmp/record.$token" "runs/$key/record.json" && enlist "$key" && ln -s "../$other/job" "runs/$key/job"; } 2>&1) || words=${words:-failed}
     rm -f "tmp/record.$token"
@@ -952,18 +953,26 @@ newest_of() { # files, as patterns find them -> $log, the newest one
     done
     [ -n "$log" ]
 }
+named_of() { # key -> $named, the run whose name its logs bear: of one that has what another one has, that one
+    named=$1
+    [ ! -L "runs/$1/logs" ] || named=$(cd -P "runs/$1/logs" && cd .. && pwd -P) || named=$1
+    named=${named##*/}
+    is_hex "$named" || named=$1
+}
 log_of_part() { # key number -> $log, that of one task of an array, of one component of a heterogeneous job, or of one job of a chain
     # an array's: KEY_JOB_TASK_START; a component's: KEY-NUMBER_JOB_START; any other's: KEY_JOB_START.
     # Until the program starts there is only the batch script's.
-    newest_of "runs/$1/logs/log-dispatch-$1"_*_"$2"_*.out "runs/$1/logs/log-dispatch-$1-$2"_*_*.out ||
-        newest_of "runs/$1/logs/log-dispatch-$1_$2"_[0-9].out "runs/$1/logs/log-dispatch-$1_$2"_[0-9][0-9].out ||
-        newest_of "runs/$1/logs/sbatch_dispatch-$1"_*_"$2".out "runs/$1/logs/sbatch_dispatch-$1_$2".out
+    named_of "$1"
+    newest_of "runs/$1/logs/log-dispatch-$named"_*_"$2"_*.out "runs/$1/logs/log-dispatch-$named-$2"_*_*.out ||
+        newest_of "runs/$1/logs/log-dispatch-${named}_$2"_[0-9].out "runs/$1/logs/log-dispatch-${named}_$2"_[0-9][0-9].out ||
+        newest_of "runs/$1/logs/sbatch_dispatch-$named"_*_"$2".out "runs/$1/logs/sbatch_dispatch-${named}_$2".out
 }
 log_of() { # key -> $log, the newest log that the job writes; of an array that of a task that failed
     log=
-    for file in "runs/$1"/exit.*[0-9]; do
+    named_of "$1"
+    for file in "runs/$named"/exit.*[0-9]; do
         { line_of "$file" && [ "$line" != 0 ]; } || continue
-        for file in "runs/$1/logs/log-dispatch-$1"_*_"${file##*.}"_*.out; do
+        for file in "runs/$1/logs/log-dispatch-$named"_*_"${file##*.}"_*.out; do
             case ${file##*/} in *[!A-Za-z0-9._%+-]*) continue ;; esac
             [ ! -f "$file" ] || log=$file
         done
@@ -975,9 +984,10 @@ log_of() { # key -> $log, the newest log that the job writes; of an array that o
     return 1
 }
 log_of_batch() { # key -> $log, what the newest job's batch script printed; of an array that of a task that failed
-    for file in "runs/$1"/exit.*[0-9]; do
+    named_of "$1"
+    for file in "runs/$named"/exit.*[0-9]; do
         { line_of "$file" && [ "$line" != 0 ]; } || continue
-        ! newest_of "runs/$1/logs/sbatch_dispatch-$1"_*_"${file##*.}".out || return 0
+        ! newest_of "runs/$1/logs/sbatch_dispatch-$named"_*_"${file##*.}".out || return 0
     done
     newest_of "runs/$1/logs"/sbatch_*.out
 }

@@ -239,7 +239,7 @@ class Cluster(Protocol):
     def adopt(self, run_key: str, other: str, record: str) -> str | None:
         """Gives a claimed run the job, the code, the logs and the exit status of another one that has a job → that job's id.
 
-        None where the other one has given its job up: it may have been ended, and the run is claimed as before.
+        None where the other one has given its job up, which may have been ended, or has none any more: the run is claimed as before.
 
         It is active until it is retired, like any other; nothing is submitted.
         """

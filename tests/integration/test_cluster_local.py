@@ -1019,8 +1019,32 @@ def test_a_run_that_has_what_another_has_under_every_shell(shell: str, job_dir: 
         with pytest.raises(ClusterError) as caught:
             cluster.adopt(key, of, "{}")
         assert caught.value.code == "cluster.claim-lost"
-    cluster.claim(ClaimRequest("d" * 16, TREE.digest, "group-1", ()))
-    with pytest.raises(ClusterError) as caught:
-        cluster.adopt("d" * 16, "c" * 16, "{}")
-    assert caught.value.code == "cluster.run-unknown"
+    (job_dir / "runs" / KEY / "job").unlink()  # where old files are purged, some go before others
+    late = cluster.claim(ClaimRequest("d" * 16, TREE.digest, "group-1", ()))
+    assert isinstance(late, Claimed)
+    for of in (KEY, "c" * 16):
+        assert cluster.adopt("d" * 16, of, "{}") is None
+    assert cluster.submit(submission(late, "d" * 16)) == Submitted("1001"), "it is run by itself"
+    cluster.close()
+
+
+def test_the_logs_of_who_has_what_another_has_are_that_ones_under_every_shell(shell: str, job_dir: Path, slurm_like: PretendSlurm) -> None:
+    """They bear its name: of an array's tasks and of a chain's jobs each is found, and that of the task that failed."""
+    cluster = local(job_dir, "slurm", with_path(slurm_like, shell))
+    submit(cluster)
+    folder, other = job_dir / "runs" / KEY, "f" * 16
+    cluster.claim(ClaimRequest(other, TREE.digest, "group-1", ()))
+    assert cluster.adopt(other, KEY, "{}") == "1000"
+    for name in ("1000_0_0", "1000_1_0", "1000_2_0", "1001_0"):
+        (folder / "logs" / f"log-dispatch-{KEY}_{name}.out").write_text(name)
+    for task in range(3):
+        (folder / "logs" / f"sbatch_dispatch-{KEY}_1000_{task}.out").write_text(f"batch {task}")
+    (folder / "exit.1").write_text("3\n")
+
+    def logs(key: str) -> list[bytes]:
+        parts: list[Part | None] = [None, 0, 2, 1001, "batch"]
+        return [files.log for part in parts if (files := cluster.fetch(key, 0, 100, 0, part=part))]
+
+    assert logs(KEY) == [b"1000_1_0", b"1000_0_0", b"1000_2_0", b"1001_0", b"batch 1"]
+    assert logs(other) == logs(KEY)
     cluster.close()
