@@ -63,14 +63,14 @@ class Exhausted:
 def next_attempt(record: RunRecord, retries: Retries) -> Repeats | Exhausted | None:
     """The retry that an ended run gets. None where it gets none whatever number it is: nothing need be said about that.
 
-    A stage of a pipeline has others that wait for it, and a run that took over another's job has none of its own.
+    A stage of a pipeline has others that wait for it.
     """
     failure = record.failure
     if not retries.infrastructure or failure is None or not blames_machine(failure.cause):
         return None
     if record.given_up:
         return None
-    if record.origin != "github" or not _can_be_asked_about(record) or record.stage or record.same_as:
+    if record.origin != "github" or not _can_be_asked_about(record) or record.stage:
         return None
     before = record.repeats
     number = (before.number if before else 0) + 1

@@ -26,14 +26,14 @@ from dispatcher.measuring import follows, with_series
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
 from dispatcher.publish import publish_run
-from dispatcher.record import GIVEN_UP, RunRecord, advance, parse_record
+from dispatcher.record import GIVEN_UP, RunRecord, advance, parse_record, readable
 from dispatcher.report import Report, run_report
 from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
 from dispatcher.sightings import Sightings
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
 from dispatcher.squash import import_failure
 from dispatcher.untrusted import redact
-from dispatcher.usage import used
+from dispatcher.usage import used, used_by
 from dispatcher.wandb import run_link
 from dispatcher.world import World
 
@@ -292,11 +292,20 @@ def report(
     record = seen.record
     if record.state.ended:
         remember(record, world, cluster)
-        spent = used(record)
-        if spent is not None and record.resources.gpu_hours and not record.same_as:
+        spent = _spent(record, cluster) if record.resources.gpu_hours else None
+        if spent is not None:
             cluster.account(spent)
         cluster.retire(record.run_key)
     return seen
+
+
+def _spent(record: RunRecord, cluster: Cluster) -> str | None:
+    """What an end adds to the journal. A job that several runs have had is the one's that started it."""
+    if not record.same_as:
+        return used(record)
+    starters = cluster.records([record.same_as]) if record.joined else ()
+    found, _ = readable(text for text in starters if text is not None)
+    return next((used_by(starter, record) for starter in found), None)
 
 
 def say(

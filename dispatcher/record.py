@@ -221,6 +221,10 @@ class RunRecord(_Frozen):
     """The earlier run with the same content whose end, or whose job, is this one's too: nothing was run for this one."""
     same_sha: str = Field(default="", pattern=r"^([0-9a-f]{40,64})?$")
     """The commit of that."""
+    joined: bool = False
+    """It was its job, which went on: and not its end alone."""
+    same_report: str = Field(default="", pattern=r"^(pull/[1-9][0-9]{0,9}#issuecomment-[1-9][0-9]{0,19}|runs/[1-9][0-9]{0,19})?$")
+    """Where that is told about: a comment, or a check, below the repository's address."""
     on_default: bool = False
     """What ran is the default branch itself, or what the merge queue makes of it: later runs are compared with it."""
 

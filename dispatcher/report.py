@@ -193,6 +193,22 @@ def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Rep
     return Report(body, _check(record, now, lines, log_url), "\n".join([*lines, *ended]), outputs(record, log_url), _reaction(record))
 
 
+def _not_run_again(record: RunRecord, voice: Voice) -> tuple[str, str]:
+    """Whose end, or job, it has, with links to that run's report and its commit: a row of the table."""
+    home = f"{voice.server_url}/{record.target.repository}"
+    key, sha = f"`{record.same_as[:8]}`", f"`{record.same_sha[:7]}`"
+    if not voice.at_terminal:
+        key = f"[{key}]({home}/{record.same_report})" if record.same_report else key
+        sha = f"[{sha}]({home}/commit/{record.same_sha})"
+    same = "the same files, profile, recipe and overrides"
+    title, words = (
+        ("Shared job", f"that of run {key} of {sha}: {same}") if record.joined else ("Not run again", f"{same} as run {key} of {sha}")
+    )
+    # For the queue's commit nobody can give a command.
+    again = "" if record.target.merge_queue else f"; `fresh=true` {'gives it one of its own' if record.joined else 'runs them once more'}"
+    return title, f"♻️ {words}{again}"
+
+
 def _why(record: RunRecord, failed: bool) -> str:
     """How the reason is introduced: the queue's says itself what it is."""
     if record.state is State.QUEUED:
@@ -285,13 +301,7 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     if record.place and (after := after_words((member.stage for member in record.before), record.place.when)):
         rows.insert(1, ("After", after))
     if record.same_as:
-        of = (
-            f"`{record.same_sha[:7]}`"
-            if voice.at_terminal
-            else f"[`{record.same_sha[:7]}`]({voice.server_url}/{repository}/commit/{record.same_sha})"
-        )
-        why = "the same files, profile, recipe and overrides"
-        rows.append(("Not run again", f"♻️ {why} as run `{record.same_as[:8]}` of {of}; `fresh=true` runs them once more"))
+        rows.append(_not_run_again(record, voice))
     if record.job_id:
         rows.append(("Job", f"`{record.job_id}` on {code(record.cluster)}"))
     if record.state is not State.QUEUED and (record.job_id or record.state not in (State.CANCELLED, State.SKIPPED)):

@@ -24,6 +24,7 @@ from dispatcher.refusals import answered, denied
 from dispatcher.report import headline, icon, links
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, fence, neutralise, redact
+from dispatcher.usage import LEFT
 from dispatcher.verbs import Cancel, Logs
 from dispatcher.world import World
 
@@ -155,7 +156,9 @@ def end_run(item: Found, why: str, policy: Policy, world: World) -> str | None:
 
 def left(record: RunRecord, why: str, world: World) -> RunRecord:
     """The end of a run whose job goes on for others."""
-    return record.model_copy(update={"state": State.CANCELLED, "reason": why, "given_up": why, "ended_at": world.clock.now()})
+    return record.model_copy(
+        update={"state": State.CANCELLED, "reason": why, "given_up": why, "evidence": LEFT, "ended_at": world.clock.now()}
+    )
 
 
 def goes_on_for(others: Sequence[str]) -> str:

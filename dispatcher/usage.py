@@ -19,6 +19,9 @@ from urllib.parse import quote, unquote
 from dispatcher.record import RunRecord
 from dispatcher.slurm import State
 
+LEFT = "left"
+"""Stands for the witness of an end: the run was given up, and its job goes on for others."""
+_OF_THE_JOB = ("state", "evidence", "started_at", "ended_at", "task_seconds", "earlier_jobs")
 _LINE = re.compile(
     r"(?P<month>\d{4}-\d\d) (?P<run>[0-9a-f]{16}) (?P<repository>\S{1,300}) (?P<login>\S{1,300}) (?P<pull>-|[1-9]\d{0,9}) "
     r"(?P<profile>\S{1,200}) (?P<recipe>\S{1,300}) (?P<hours>\d{1,9}(?:\.\d{1,9})?)",
@@ -64,11 +67,11 @@ def reserved(record: RunRecord, now: datetime) -> str:
 
 
 def used(record: RunRecord) -> str | None:
-    """The line for an end: what was used, 0 where it never started; None while the run has not ended.
+    """The line for an end: what was used, 0 where it never started; None while the run, or a job that it has left to others, goes on.
 
     Where nobody saw it start (without accounting, between two sweeps), it counts from its submission on.
     """
-    if not record.state.ended:
+    if not record.state.ended or record.evidence == LEFT:
         return None
     seconds, seen = record.elapsed_seconds or 0, record.elapsed_seconds is not None
     if not seen and _has_run(record) and record.submitted_at and record.ended_at:
@@ -80,6 +83,13 @@ def used(record: RunRecord) -> str | None:
         seconds = min(seconds, record.resources.seconds * record.resources.tasks * record.resources.jobs)
     hours = seconds * record.resources.nodes * record.resources.gpus_per_node / 3600
     return _line(record, record.submitted_at or record.asked_at, hours)
+
+
+def used_by(starter: RunRecord, last: RunRecord) -> str | None:
+    """The line for the end of a job that the run which started it has left: it is paid by that one. None where it has not left it."""
+    if starter.evidence != LEFT:
+        return None
+    return used(starter.model_copy(update={name: getattr(last, name) for name in _OF_THE_JOB}))
 
 
 def _has_run(record: RunRecord) -> bool:

@@ -62,7 +62,6 @@ def test_it_is_off_unless_the_policy_says_so() -> None:
         {"origin": "terminal"},
         {"target": {"repository": "org/repo"}},
         {"stage": "sft", "pipeline": "full"},
-        {"same_as": "f" * 16, "same_sha": OTHER},
     ],
 )
 def test_runs_that_never_are(fields: dict[str, Any]) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit
+from dispatcher.failure import CAUSES, Failure
 from dispatcher.flow import handle
 from dispatcher.keys import content_tag, pull_tag
 from dispatcher.policy import load_policy
-from dispatcher.record import RunRecord, parse_record
+from dispatcher.record import EarlierJob, RunRecord, Target, parse_record
 from dispatcher.slurm import State
 from dispatcher.thresholds import MetricVerdict
 from dispatcher.watching import watch
@@ -58,12 +59,25 @@ def test_the_end_of_the_same_content_is_taken_over() -> None:
     assert (record.results, record.elapsed_seconds, record.job_id) == ({"loss": 1.9}, 720, first.job_id)
     body = fakes.forge.bodies[-1]
     assert body.startswith("### ✅ train · cluster · passed in 12m")
-    assert f"♻️ the same files, profile, recipe and overrides as run `{first.run_key[:8]}`" in body
+    assert first.target.comment
+    link = f"[`{first.run_key[:8]}`](https://github.com/org/repo/pull/7#issuecomment-{first.target.comment})"
+    assert f"♻️ the same files, profile, recipe and overrides as run {link} of [`{OTHER[:7]}`]" in body
     assert "`fresh=true`" in body
     [check] = [check for check in fakes.forge.checks.values() if check.external_id == record.run_key]
     assert (check.sha, check.conclusion) == (HEAD, "success")
     assert fakes.cluster.journal == {} or not any(record.run_key in line for lines in fakes.cluster.journal.values() for line in lines)
     assert record.run_key not in fakes.cluster.active
+
+
+def test_a_run_that_has_no_comment_is_linked_by_its_check_and_its_earlier_jobs_come_along() -> None:
+    fakes = Fakes(REUSING)
+    before = EarlierJob(job_id="90", seconds=600)
+    target = Target(repository="org/repo", check=4711)
+    first = ended(fakes, **DONE, target=target, earlier_jobs=(before,))
+    record = asked(fakes)
+    assert record is not None
+    assert (record.same_report, record.earlier_jobs, record.elapsed_seconds) == ("runs/4711", (before,), 1320)
+    assert f"as run [`{first.run_key[:8]}`](https://github.com/org/repo/runs/4711) of" in fakes.forge.bodies[-1]
 
 
 @pytest.mark.parametrize("forgotten", [True, False])
@@ -118,6 +132,50 @@ def test_what_is_run_by_itself(fields: dict[str, Any], policy: str, body: str) -
     fakes = Fakes(policy)
     ended(fakes, **{**DONE, **fields})
     assert asked(fakes, body) is None
+
+
+def why(cause: str) -> Failure:
+    return Failure(kind=CAUSES[cause].kind, cause=cause, said_by="log")
+
+
+LATER = NOON + timedelta(hours=1)
+NEWER: list[tuple[dict[str, Any], str | None]] = [
+    ({"state": State.FAILED}, None),
+    ({"state": State.TIMEOUT}, None),
+    ({"state": State.OUT_OF_MEMORY}, None),
+    ({"state": State.LOST}, None),
+    ({"state": State.SUCCEEDED, "results_problem": "it left no results file"}, None),
+    ({"state": State.FAILED, "failure": why("exception")}, None),
+    ({"state": State.FAILED, "failure": why("gpu-fault")}, "older"),
+    ({"state": State.NODE_FAIL}, "older"),
+    ({"state": State.PREEMPTED}, "older"),
+    ({"state": State.CANCELLED}, "older"),
+    ({"state": State.SUCCEEDED}, "newer"),
+    ({"state": State.PENDING}, "newer"),
+    ({"state": State.RUNNING}, "newer"),
+    ({"state": State.QUEUED, "job_id": ""}, None),
+    ({"state": State.RUNNING, "sha": OTHER}, "older"),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), NEWER)
+def test_a_good_end_that_a_newer_run_calls_in_doubt_is_not_taken_over(fields: dict[str, Any], expected: str | None) -> None:
+    """Else a gate that a second look has turned red would be green again by asking once more, without anything having run."""
+    fakes = Fakes(REUSING)
+    older = ended(fakes, **DONE)
+    over = {"ended_at": LATER, "started_at": NOON} if fields["state"].ended else {}
+    newer = ended(fakes, "/train fresh=true", 51, **{"asked_at": LATER, **over, **fields})
+    record = asked(fakes)
+    found = {older.run_key: "older", newer.run_key: "newer"}
+    assert (found[record.same_as] if record else None) == expected
+
+
+def test_a_program_that_lies_on_the_cluster_is_run_each_time() -> None:
+    """The key knows its path; what it is today, nobody has said."""
+    lies = REUSING.replace("default: { script: train.py }", "default: { script: /shared/train.py, packager: none }")
+    fakes = Fakes(lies)
+    ended(fakes, **DONE)
+    assert asked(fakes) is None
 
 
 CHANGES: dict[str, Any] = {
@@ -188,12 +246,15 @@ def test_a_job_that_goes_on_is_attached_to() -> None:
     record = asked(fakes)
     assert record is not None
     assert (record.same_as, record.job_id, record.state) == (first.run_key, first.job_id, State.PENDING)
+    shared = f"| Shared job | ♻️ that of run [`{first.run_key[:8]}`]("
+    assert shared in fakes.forge.bodies[-1]
     assert sorted(fakes.cluster.active) == sorted([first.run_key, record.run_key])
     fakes.cluster.scheduler[first.job_id] = "COMPLETED"
     watch(fakes.world, read_policy(fakes.world))
     states = [parse_record(run.record).state for run in fakes.cluster.runs.values()]
     assert states == [State.SUCCEEDED, State.SUCCEEDED]
     assert fakes.cluster.active == {}
+    assert shared in fakes.forge.bodies[-1], "it did not come after that job had ended"
 
 
 def test_who_gives_up_an_attached_run_does_not_end_the_others_job() -> None:
@@ -225,6 +286,59 @@ def test_a_job_goes_on_until_the_last_of_its_runs_has_left() -> None:
         assert fakes.trace.of("cluster.cancel") == []
         handle(comment_event(f"/train cancel {run.run_key}", comment_id=71), fakes.world)
     assert fakes.trace.of("cluster.cancel") == [f"cluster.cancel {third.run_key[:4]}"]
+
+
+@pytest.mark.parametrize("first_settled", ["owner", "joined"])
+def test_runs_whose_one_job_the_machine_has_ended_are_run_again_by_one_job(first_settled: str) -> None:
+    """Each is owed a retry, or the gate of a merge queue that has joined a pull request's job would turn red for a node's failure."""
+    fakes = Fakes(REUSING + "retries: { infrastructure: 2 }\n")
+    first = ended(fakes)
+    second = asked(fakes)
+    assert second is not None
+    if first_settled == "joined":
+        fakes.cluster.active = dict(reversed(fakes.cluster.active.items()))
+    fakes.trace.steps.clear()
+    for number, job in enumerate((first.job_id, None), 1):
+        going = [record for record in all_records(fakes) if record.repeats or number == 1]
+        fakes.cluster.scheduler[job or going[0].job_id] = "NODE_FAIL"
+        fakes.clock.time += timedelta(minutes=5)
+        watch(fakes.world, read_policy(fakes.world))
+        again = [record for record in all_records(fakes) if record.repeats and record.repeats.number == number]
+        assert sorted(record.state for record in again) == [State.PENDING] * 2
+        assert len({record.job_id for record in again}) == 1
+        assert len([record for record in again if record.same_as]) == 1
+        assert len(fakes.trace.of("cluster.submit")) == number
+
+
+def all_records(fakes: Fakes) -> list[RunRecord]:
+    return [parse_record(run.record) for run in fakes.cluster.runs.values()]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_job_that_is_left_to_others_is_paid_by_who_started_it(stays: bool) -> None:
+    """Else a budget would be no bound: ask twice, take the first request back, and the job is nobody's."""
+    fakes = Fakes(REUSING)
+    fakes.files["profiles/cluster.yaml"] = PROFILE + "gpus_per_node: 8\n"
+    first = ended(fakes)
+    second = asked(fakes)
+    assert second is not None
+    run = fakes.cluster.runs[first.run_key]
+    run.record = parse_record(run.record).model_copy(update={"submitted_at": NOON}).to_json()
+    fakes.cluster.journal.clear()
+    handle(comment_event(f"/train cancel {first.run_key}", comment_id=70), fakes.world)
+    assert fakes.cluster.journal == {}, "what was reserved stays so"
+    if not stays:
+        handle(comment_event(f"/train cancel {second.run_key}", comment_id=71), fakes.world)
+    fakes.cluster.scheduler[first.job_id] = "COMPLETED" if stays else "CANCELLED by 0"
+    fakes.clock.time += timedelta(hours=1)
+    watch(fakes.world, read_policy(fakes.world))
+    record = parse_record(fakes.cluster.runs[second.run_key].record)
+    assert (record.state.ended, record.elapsed_seconds is not None) == (True, True)
+    hours = (record.elapsed_seconds or 0) * 8 / 3600
+    [line] = next(iter(fakes.cluster.journal.values()))
+    assert line.split()[1] == first.run_key
+    assert float(line.split()[-1]) == pytest.approx(hours, abs=1e-4)
+    assert hours > 0
 
 
 def asked_too(fakes: Fakes, comment: int) -> RunRecord:
