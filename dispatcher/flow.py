@@ -29,7 +29,8 @@ from dispatcher.command import (
 )
 from dispatcher.configuration import read_policy
 from dispatcher.errors import DispatchError, Exit
-from dispatcher.event import CheckEvent, CommentEvent, Event, LabelEvent, ManualEvent
+from dispatcher.event import CheckEvent, CommentEvent, Event, LabelEvent, ManualEvent, MergeGroupEvent
+from dispatcher.gatekeeper import refuse_merge_group
 from dispatcher.grammar import Malformed, Run, Sweep
 from dispatcher.lifecycle import gate_again, head_moved, merge_queued, pull_closed, pull_drafted
 from dispatcher.limits import too_many
@@ -91,7 +92,10 @@ def _answered(command: Command, event: Event, world: World) -> Outcome:
     try:
         return _carry_out(command, event, world)
     except DispatchError as error:
-        return answer(world, event, broken(error, trigger_of(event)), error.exit)
+        words = broken(error, trigger_of(event))
+        if isinstance(event, MergeGroupEvent) and world.forge is not None:
+            refuse_merge_group(world, event, words.reason, words.summary)
+        return answer(world, event, words, error.exit)
 
 
 def _carry_out(command: Command, event: Event, world: World) -> Outcome:

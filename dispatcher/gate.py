@@ -5,8 +5,8 @@ State is trusted only from the ledger: a check or a comment could have been writ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pathspec
 
@@ -40,6 +40,18 @@ class Requirement:
 
 
 @dataclass(frozen=True)
+class NotStarted:
+    """Why a run that is required could not be started and will not be: the reason, and what was answered, in Markdown of our own."""
+
+    reason: str
+    words: str = ""
+
+
+Unstarted = Mapping[tuple[str, str], NotStarted]
+"""By profile and recipe."""
+
+
+@dataclass(frozen=True)
 class Line:
     """How one requirement stands; `run_key` is empty while there is no run."""
 
@@ -48,6 +60,7 @@ class Line:
     run_key: str = ""
     log_url: str | None = None
     note: str = ""
+    refused: NotStarted | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,17 @@ def judge(requirements: Sequence[Requirement], records: Sequence[RunRecord], hea
     return Pass(lines)
 
 
+def without_hope(verdict: Verdict, unstarted: Unstarted) -> Verdict:
+    """Where nobody starts later what could not be started now, it is not waited for."""
+    if not isinstance(verdict, Pending):
+        return verdict
+    lines = tuple(
+        replace(line, refused=unstarted.get((line.requirement.profile, line.requirement.recipe))) if line.state is None else line
+        for line in verdict.lines
+    )
+    return Fail(lines) if any(line.refused for line in lines) else verdict
+
+
 def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str) -> Line:
     if requirement.stages:
         return _stages_line(requirement, records, head_sha)
@@ -154,9 +178,17 @@ def _line(requirement: Requirement, records: Sequence[RunRecord], head_sha: str)
         )
     if newest.verdict_owed:
         return Line(requirement, State.QUEUED, newest.run_key, newest.log_url, "what it measured has not been judged yet")
-    note = newest.results_problem or newest.reason
+    note = newest.results_problem or newest.reason or _not_run_again(newest)
     state = State.FAILED if newest.state is State.SUCCEEDED and newest.results_problem else newest.state
     return Line(requirement, state, newest.run_key, newest.log_url, note)
+
+
+def _not_run_again(record: RunRecord) -> str:
+    if not record.same_as:
+        return ""
+    return (
+        f"{'shares its job' if record.joined else 'not run again'}: the same content as run {record.same_as[:8]} of {record.same_sha[:7]}"
+    )
 
 
 def _is_of(record: RunRecord, requirement: Requirement) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from dispatcher.configuration import read_profile
 from dispatcher.connections import Ledger, ledger_of
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import MergeGroupEvent
-from dispatcher.gate import Fail, Pass, Pending, Requirement, Verdict, Waived, judge, required_runs
+from dispatcher.gate import Fail, Pass, Pending, Requirement, Unstarted, Verdict, Waived, judge, required_runs, without_hope
 from dispatcher.gatereport import GATE_NAME, gate_check, gate_lines
 from dispatcher.keys import commit_tag
 from dispatcher.policy import Policy
-from dispatcher.ports import PullRequest
+from dispatcher.ports import Check, PullRequest
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.publish import publish_check
 from dispatcher.record import RunRecord, readable
@@ -22,6 +24,7 @@ from dispatcher.world import Outcome, World, bug_words, outcome
 
 # GitHub lists no more files of a pull request: https://docs.github.com/en/rest/pulls/pulls#list-pull-requests-files
 LISTED_FILES = 3000
+_NOTHING: Unstarted = MappingProxyType({})
 
 
 def evaluate_gate(world: World, policy: Policy, number: int, known: Iterable[RunRecord] = ()) -> Outcome:
@@ -68,18 +71,32 @@ def judge_ended(world: World, policy: Policy, ended: Sequence[RunRecord]) -> Non
             world.say(f"The gate of {record.sha[:12]} could not be written. This is a bug: {bug_words(error, world)}.")
 
 
-def evaluate_merge_group(world: World, policy: Policy, event: MergeGroupEvent, known: Iterable[RunRecord] = ()) -> Outcome:
+def evaluate_merge_group(
+    world: World, policy: Policy, event: MergeGroupEvent, known: Iterable[RunRecord] = (), unstarted: Unstarted = _NOTHING
+) -> Outcome:
     """The queue's own commit needs the check too, or the queue waits until it times out. Its tree is a new one: runs count on this SHA.
 
-    Where the policy runs nothing in the queue, it is the pull request's head that is judged.
+    Where the policy runs nothing in the queue, it is the pull request's head that is judged. `unstarted`: what could not be.
     """
     assert world.forge is not None
     number = _queued_pull(event)
     pull = world.forge.pull(number) if policy.reuse.merge_queue == "never" and number is not None else None
     if pull is not None:
         waiver, requirements = _waiver(world, policy, pull.head_sha), _required_for(world, policy, pull)
-        return _judged(world, policy, requirements, pull.head_sha, known, waiver, event.head_sha)
-    return _judged(world, policy, required_for_queue(policy, event), event.head_sha, known, _waiver_of_queued(world, policy, event))
+        return _judged(world, policy, requirements, pull.head_sha, known, waiver, _Queued(event.head_sha, judged_by_head=True))
+    waiver, queued = _waiver_of_queued(world, policy, event), _Queued(event.head_sha, unstarted=unstarted)
+    return _judged(world, policy, required_for_queue(policy, event), event.head_sha, known, waiver, queued)
+
+
+def refuse_merge_group(world: World, event: MergeGroupEvent, reason: str, words: str) -> None:
+    """The queue's commit cannot be judged: the gate fails with the reason, or the queue would wait for a check that never comes."""
+    assert world.forge is not None
+    title = f"could not be judged: {reason}"
+    check = Check(GATE_NAME, event.head_sha, f"gate-{event.head_sha}", "completed", "failure", title, words)
+    try:
+        publish_check(world.forge, check)
+    except DispatchError as error:
+        world.say(f"The gate of {event.head_sha[:12]} could not be written: {error.cause} {error.next_step}")
 
 
 def required_for_queue(policy: Policy, event: MergeGroupEvent) -> tuple[Requirement, ...]:
@@ -112,6 +129,15 @@ def _queued_pull(event: MergeGroupEvent) -> int | None:
     return int(named[1]) if named else None
 
 
+@dataclass(frozen=True)
+class _Queued:
+    """The queue's commit, which gets the verdict; where that is the one on its pull request's head, nothing runs on it: no waiting."""
+
+    sha: str
+    judged_by_head: bool = False
+    unstarted: Unstarted = field(default_factory=dict)
+
+
 def _judged(
     world: World,
     policy: Policy,
@@ -119,16 +145,20 @@ def _judged(
     sha: str,
     known: Iterable[RunRecord],
     waiver: WaiverRecord | None,
-    queued: str | None = None,
+    queued: _Queued | None = None,
 ) -> Outcome:
-    """`queued` is the queue's commit, which gets the verdict on its pull request's head `sha`. Nothing runs on it: no waiting."""
     assert world.forge is not None
     records, silent = _records(world, policy, requirements, sha, known)
     verdict = judge(requirements, records, sha, waiver)
-    if queued is not None and isinstance(verdict, Pending):
+    by_head = queued is not None and queued.judged_by_head
+    if by_head and isinstance(verdict, Pending):
         verdict = Fail(verdict.lines)
-    lines = gate_lines(verdict, silent, world.settings.voice.word, sha if queued else "")
-    ref = publish_check(world.forge, gate_check(verdict, queued or sha, lines))
+    if queued is not None:
+        verdict = without_hope(verdict, queued.unstarted)
+    # Nobody can give a command for the queue's own commit.
+    word = world.settings.voice.word if queued is None or by_head else ""
+    lines = gate_lines(verdict, silent, word, sha if by_head else "")
+    ref = publish_check(world.forge, gate_check(verdict, queued.sha if queued else sha, lines))
     return _outcome(verdict, "\n".join(lines), ref.url)
 
 

@@ -59,6 +59,9 @@ def title(verdict: Verdict) -> str:
         case Fail(lines):
             open_ = [line for line in lines if line.state is not State.SUCCEEDED]
             bad = [line for line in open_ if line.state is not None and line.state.ended]
+            refused = [line for line in open_ if line.refused]
+            if refused and not bad:
+                return f"{plural(len(refused), 'required run')} could not be started"
             # Where nothing is waited for any more, what has not ended has not passed.
             return f"{plural(len(bad or open_), 'required run')} did not pass"
         case _:
@@ -66,7 +69,10 @@ def title(verdict: Verdict) -> str:
 
 
 def gate_lines(verdict: Verdict, silent: Sequence[str], word: str, head: str = "") -> list[str]:
-    """The summary: one row for each required run, then what could not be asked. `head` is the commit that is judged for the queue's."""
+    """The summary: one row for each required run, then what could not be asked. `head` is the commit that is judged for the queue's.
+
+    `word` begins the command that starts what is missing; empty where nobody can give one, as on the queue's own commit.
+    """
     icon = {"Pass": "✅", "Pending": "⏳", "Fail": "❌", "Waived": "⚠️"}[type(verdict).__name__]
     lines = [f"### {icon} dispatch/gate · {neutralise(title(verdict))}", ""]
     if isinstance(verdict, Waived):
@@ -75,6 +81,7 @@ def gate_lines(verdict: Verdict, silent: Sequence[str], word: str, head: str = "
         lines += [f"{code(waiver.actor)} made an exception for this commit, until {until}. What the runs say:", ""]
     if verdict.lines:
         lines += ["| required run | because of | state | |", "|---|---|---|---|", *(_row(line, word) for line in verdict.lines)]
+    lines += [part for line in verdict.lines if line.refused and line.refused.words for part in ("", line.refused.words)]
     for problem in silent:
         lines += ["", f"⚠️ What a ledger does not tell does not count: {neutralise(problem, 500)}"]
     on = f"on the pull request's head {code(head[:12])}: the policy runs nothing in the merge queue" if head else "on exactly this commit"
@@ -83,9 +90,10 @@ def gate_lines(verdict: Verdict, silent: Sequence[str], word: str, head: str = "
 
 
 def _row(line: Line, word: str) -> str:
-    state = line.state.value.replace("_", " ") if line.state else "not started"
+    state = line.state.value.replace("_", " ") if line.state else "could not be started" if line.refused else "not started"
     link = f"[log]({line.log_url})" if line.log_url else f"run `{line.run_key}`" if line.run_key else ""
     because = line.requirement.because
-    start = f"`{word} profile={line.requirement.profile} recipe={line.requirement.recipe}`" if not line.state else ""
-    last = " · ".join(part for part in (link, start, neutralise(line.note, 200)) if part)
+    start = f"`{word} profile={line.requirement.profile} recipe={line.requirement.recipe}`" if word and not line.state else ""
+    why = f"reason {code(line.refused.reason)}" if line.refused else ""
+    last = " · ".join(part for part in (link, start, why, neutralise(line.note, 200)) if part)
     return f"| {code(line.requirement.name)} | {code(because)} | {state} | {last} |"

@@ -13,6 +13,7 @@ from dispatcher.connections import one_connection_each
 from dispatcher.dependents import last_first
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import CheckEvent, ClosedEvent, DraftEvent, Event, LabelEvent, MergeGroupEvent, PushEvent
+from dispatcher.gate import NotStarted, Requirement
 from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group, required_for_queue
 from dispatcher.grammar import Run
 from dispatcher.policy import Policy
@@ -20,6 +21,7 @@ from dispatcher.ports import PullRequest
 from dispatcher.record import RunRecord
 from dispatcher.refusals import broken
 from dispatcher.running import end_run, runs_of_pull
+from dispatcher.untrusted import code
 from dispatcher.world import Outcome, World, outcome
 
 # What a standing label acts on: the first head of a pull request has a `labeled` event of its own.
@@ -63,22 +65,43 @@ def pull_drafted(event: Event, policy: Policy, world: World) -> Outcome:
 
 
 def merge_queued(event: Event, policy: Policy, world: World) -> Outcome:
-    """The queue's commit has a tree of its own: what the gate requires is run on it, and the gate waits for that."""
+    """The queue's commit has a tree of its own: what the gate requires is run on it, and the gate waits for that.
+
+    What cannot be started fails: nobody would start it later, and the queue would wait until its time is up.
+    """
     if not isinstance(event, MergeGroupEvent):
         return outcome("ignored", "other-event")
     judged = evaluate_merge_group(world, policy, event)
     started: list[Outcome] = []
+    pages: list[str] = []
+    unstarted: dict[tuple[str, str], NotStarted] = {}
     if judged.outputs["reason-code"] == "pending":
         for required in required_for_queue(policy, event):
-            try:
-                started.append(run(Run(required.profile, required.recipe), event, policy, world))
-            except DispatchError as error:
-                started.append(answer(world, event, broken(error, event.trigger)))
-    if any(item.exit != Exit.OK for item in started):
-        judged = evaluate_merge_group(world, policy, event)
+            done, why = _begun_for_queue(required, event, policy, world)
+            started.append(done)
+            pages += [] if why else [done.summary]  # the gate's own page has why one was not
+            unstarted |= {(required.profile, required.recipe): why} if why else {}
+    if started:
+        judged = evaluate_merge_group(world, policy, event, unstarted=unstarted)
     worst = max(started, key=lambda item: item.exit, default=judged)
     told = worst if worst.exit not in (Exit.OK, Exit.RUN_FAILED) else _gate_answer(judged)
-    return replace(told, summary="\n\n".join([judged.summary, *(item.summary for item in started)]))
+    return replace(told, summary="\n\n".join([judged.summary, *pages]))
+
+
+def _begun_for_queue(required: Requirement, event: MergeGroupEvent, policy: Policy, world: World) -> tuple[Outcome, NotStarted | None]:
+    """One required run, and why there is none and will be none; None where there is one, or may be."""
+    try:
+        done = run(Run(required.profile, required.recipe), event, policy, world)
+    except DispatchError as error:
+        told = answer(world, event, broken(error, event.trigger))
+        return told, None if error.job_may_exist else NotStarted(error.code, told.summary)
+    match done.outputs["decision"]:
+        case "run" | "duplicate":
+            return done, None
+        case "plan":
+            return done, NotStarted("dry-run", f"Profile {code(required.profile)} has `dry_run`: nothing is ever run with it.")
+        case _:
+            return done, NotStarted(done.outputs["reason-code"], done.summary)
 
 
 def gate_again(event: Event, policy: Policy, world: World) -> Outcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -17,7 +17,7 @@ from dispatcher.record import RunRecord, Target, parse_record
 from dispatcher.slurm import State
 from dispatcher.watching import watch
 from dispatcher.world import Outcome
-from tests.fakes import BASE, FILES, HEAD, OTHER, POLICY, REPOSITORY, Fakes, comment_event, run_record
+from tests.fakes import BASE, FILES, HEAD, OTHER, POLICY, PROFILE, REPOSITORY, Fakes, comment_event, run_record
 
 PUSH = PushEvent(REPOSITORY, 7, HEAD, OTHER, "main", "synchronize", "main", REPOSITORY, False, False, "alice", ("train:cluster", "bug"))
 CLOSED = ClosedEvent(REPOSITORY, 7, False, HEAD, "main", "alice", "main")
@@ -325,12 +325,76 @@ def test_a_queue_that_needs_nothing_starts_nothing() -> None:
     assert not fakes.cluster.runs
 
 
-def test_a_required_run_that_cannot_be_started_is_told_and_the_gate_is_not_green() -> None:
+def test_while_it_runs_the_queues_gate_says_what_it_waits_for() -> None:
     fakes = in_queue()
-    del fakes.archive.commits[QUEUED]
     ended = handle(MERGE, fakes.world)
-    assert (ended.exit, told(ended)) == (Exit.GIT, ("refused", "git.commit-missing"))
-    assert fakes.forge.check("dispatch/gate").conclusion != "success"
+    [record] = records(fakes)
+    gate = fakes.forge.check("dispatch/gate")
+    assert (gate.title, gate.status) == ("waits for 1 run", "in_progress")
+    assert record.log_url
+    assert record.log_url in gate.summary
+    assert "/train" not in gate.summary, "nobody can give a command for the queue's commit"
+    assert ended.summary.startswith("### ⏳ dispatch/gate · waits for 1 run")
+
+
+def test_what_the_queue_takes_over_is_told_as_it_stands_and_names_the_run() -> None:
+    fakes = in_queue(POLICY + "reuse: { max_age: 10d }\n")
+    handle(comment_event("/train"), fakes.world)
+    [first] = records(fakes)
+    over = first.model_copy(update={"state": State.SUCCEEDED, "ended_at": fakes.clock.now(), "results": {"loss": 1.9}})
+    fakes.cluster.runs[first.run_key].record = over.to_json()
+    ended = handle(MERGE, fakes.world)
+    assert told(ended) == ("gate", "passed")
+    assert ended.outputs["state"] == "success"
+    assert "⏳" not in ended.summary
+    gate = fakes.forge.check("dispatch/gate")
+    assert (gate.sha, gate.conclusion) == (QUEUED, "success")
+    assert f"not run again: the same content as run {first.run_key[:8]} of {HEAD[:7]}" in gate.summary
+
+
+REFUSED = [
+    (lambda fakes: fakes.archive.commits.pop(QUEUED), "git.commit-missing", Exit.GIT, "the commit cannot be packed"),
+    (
+        lambda fakes: fakes.archive.commits.update({QUEUED: FILES[:1]}),
+        "script-missing",
+        Exit.CONFIG,
+        "there is no `train.py` in the commit",
+    ),
+    (lambda fakes: fakes.files.update({"profiles/cluster.yaml": PROFILE + "dry_run: true\n"}), "dry-run", Exit.OK, "has `dry_run`"),
+    (lambda fakes: fakes.fail("cluster.claim", "ssh.unreachable"), "ssh.unreachable", Exit.SSH, "the cluster cannot be reached"),
+]
+
+
+@pytest.mark.parametrize(("breaks", "reason", "code", "words"), REFUSED)
+def test_what_cannot_be_started_for_the_queue_fails_its_gate_at_once_and_says_why(
+    breaks: Callable[[Fakes], object], reason: str, code: Exit, words: str
+) -> None:
+    """Nobody starts it later: pending, it would hold the queue up until its time is up, and not even say why."""
+    fakes = in_queue()
+    breaks(fakes)
+    ended = handle(MERGE, fakes.world)
+    assert ended.exit is code
+    gate = fakes.forge.check("dispatch/gate")
+    assert (gate.conclusion, gate.title) == ("failure", "1 required run could not be started")
+    assert f"| could not be started | reason `{reason}` |" in gate.summary
+    assert words in gate.summary
+    assert ended.summary.count(words) == 1
+
+
+def test_the_queue_waits_for_what_may_have_been_submitted() -> None:
+    fakes = in_queue()
+    fakes.fail("cluster.submit", "ssh.cut")
+    handle(MERGE, fakes.world)
+    assert fakes.forge.check("dispatch/gate").status == "in_progress"
+
+
+def test_a_policy_that_cannot_be_read_does_not_leave_the_queue_without_a_check() -> None:
+    fakes = in_queue("gate: { requird: [] }\n")
+    ended = handle(MERGE, fakes.world)
+    assert told(ended) == ("refused", "config.invalid")
+    gate = fakes.forge.check("dispatch/gate")
+    assert (gate.sha, gate.conclusion, gate.title) == (QUEUED, "failure", "could not be judged: config.invalid")
+    assert "requird" in gate.summary
 
 
 # --------------------------------------------------------------------------- buttons
