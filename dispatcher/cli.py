@@ -98,7 +98,8 @@ def _asked(arguments: argparse.Namespace, inputs: Inputs, runner: Runner, compil
     from uuid import uuid4
 
     from dispatcher.configuration import read_policy
-    from dispatcher.effects.assembly import commit_at, for_terminal, top_folder, uncommitted
+    from dispatcher.effects.assembly import for_terminal
+    from dispatcher.effects.checkout import commit_at, top_folder, uncommitted
     from dispatcher.errors import InputError
     from dispatcher.terminal import ask
 
@@ -119,7 +120,8 @@ def _asked(arguments: argparse.Namespace, inputs: Inputs, runner: Runner, compil
 
 def _status(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     from dispatcher.configuration import read_policy
-    from dispatcher.effects.assembly import commit_at, for_terminal, top_folder
+    from dispatcher.effects.assembly import for_terminal
+    from dispatcher.effects.checkout import commit_at, top_folder
     from dispatcher.terminal import status
 
     folder = top_folder(arguments.repo)
@@ -129,7 +131,8 @@ def _status(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
 
 def _logs(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     from dispatcher.configuration import read_policy
-    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.effects.assembly import for_terminal
+    from dispatcher.effects.checkout import top_folder
     from dispatcher.terminal import logs
 
     runner.log_to_stdout = not arguments.json
@@ -145,7 +148,8 @@ def _logs(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
 
 def _history(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     from dispatcher.configuration import read_policy
-    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.effects.assembly import for_terminal
+    from dispatcher.effects.checkout import top_folder
     from dispatcher.effects.plotting import check_name, write_plot
     from dispatcher.lookback import recall, told
     from dispatcher.plot import drawing
@@ -168,7 +172,8 @@ def _history(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> T
 
 def _cancel(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     from dispatcher.configuration import read_policy
-    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.effects.assembly import for_terminal
+    from dispatcher.effects.checkout import top_folder
     from dispatcher.terminal import cancel
 
     world = for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo)
@@ -205,7 +210,8 @@ def _gate(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
 
 
 def _doctor(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
-    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.effects.assembly import for_terminal
+    from dispatcher.effects.checkout import top_folder
     from dispatcher.effects.checkup import check_up
 
     world = for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo)
@@ -226,7 +232,8 @@ def _init(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told
 
 def _policy(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     from dispatcher.checking import Supposed, check_command, check_files
-    from dispatcher.effects.assembly import for_terminal, top_folder, with_forge
+    from dispatcher.effects.assembly import for_terminal, with_forge
+    from dispatcher.effects.checkout import top_folder
 
     world = for_terminal(inputs, runner, top_folder(arguments.repo), start=arguments.repo)
     if arguments.comment is None:
@@ -247,7 +254,8 @@ def _policy(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> To
 
 def _profile(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> Told:
     from dispatcher.configuration import env_file
-    from dispatcher.effects.assembly import for_terminal, top_folder
+    from dispatcher.effects.assembly import for_terminal
+    from dispatcher.effects.checkout import top_folder
 
     folder = top_folder(arguments.repo)
     world = for_terminal(inputs, runner, folder, start=arguments.repo)
@@ -288,7 +296,8 @@ STORIES: Mapping[str, Callable[[argparse.Namespace, Inputs, Runner], Told]] = {
 
 def _somewhere(arguments: argparse.Namespace, inputs: Inputs, runner: Runner) -> World:
     """In Actions the default branch's policy counts, in a checkout the folder's; GitHub is spoken to wherever there is a token."""
-    from dispatcher.effects.assembly import for_github, for_terminal, top_folder, with_forge
+    from dispatcher.effects.assembly import for_github, for_terminal, with_forge
+    from dispatcher.effects.checkout import top_folder
 
     if inputs.github.in_actions:
         event = read_event(inputs.github.event_path) if inputs.github.event_path else {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,8 +129,33 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
     def get(name: str, default: str = "") -> str:
         return given.get(name, default)
 
+    ssh = SshInputs(
+        key=given.get("DISPATCH_SSH_KEY"),
+        passphrase=given.get("DISPATCH_SSH_PASSPHRASE"),
+        certificate=given.get("DISPATCH_SSH_CERTIFICATE"),
+        known_hosts=get("DISPATCH_SSH_KNOWN_HOSTS"),
+        agent_socket=given.get("SSH_AUTH_SOCK"),
+    )
+    home = get("XDG_STATE_HOME") or str(Path(get("HOME", "/tmp")) / ".local" / "state")  # noqa: S108 - only where there is no home at all
+    return Inputs(
+        github=_github_inputs(get),
+        ssh=ssh,
+        word=get("DISPATCH_COMMAND", "/train"),
+        wait_word=given.get("DISPATCH_WAIT"),
+        git_url=given.get("DISPATCH_GIT_URL"),
+        state_dir=get("DISPATCH_STATE_DIR", str(Path(home) / "nemotron-dispatch")),
+        extras_word=get("DISPATCH_EXTRAS"),
+        log_folder=get("DISPATCH_LOG_FOLDER"),
+        log_artifact_word=given.get("DISPATCH_LOG_ARTIFACT"),
+        log_retention_word=get("DISPATCH_LOG_RETENTION_DAYS"),
+        environment=dict(given),
+    )
+
+
+def _github_inputs(get: Callable[..., str]) -> GitHubInputs:
+    """What Actions says about itself, and in whose name GitHub is spoken to."""
     app_slug = get("DISPATCH_APP_SLUG", "github-actions")
-    github = GitHubInputs(
+    return GitHubInputs(
         event_name=get("GITHUB_EVENT_NAME"),
         event_path=get("GITHUB_EVENT_PATH"),
         repository=get("GITHUB_REPOSITORY"),
@@ -151,27 +176,6 @@ def read_inputs(environ: Mapping[str, str] | None = None) -> Inputs:
         app_private_key=get("DISPATCH_APP_PRIVATE_KEY"),
         triggering_actor=get("GITHUB_TRIGGERING_ACTOR"),
         job=get("GITHUB_JOB"),
-    )
-    ssh = SshInputs(
-        key=given.get("DISPATCH_SSH_KEY"),
-        passphrase=given.get("DISPATCH_SSH_PASSPHRASE"),
-        certificate=given.get("DISPATCH_SSH_CERTIFICATE"),
-        known_hosts=get("DISPATCH_SSH_KNOWN_HOSTS"),
-        agent_socket=given.get("SSH_AUTH_SOCK"),
-    )
-    home = get("XDG_STATE_HOME") or str(Path(get("HOME", "/tmp")) / ".local" / "state")  # noqa: S108 - only where there is no home at all
-    return Inputs(
-        github=github,
-        ssh=ssh,
-        word=get("DISPATCH_COMMAND", "/train"),
-        wait_word=given.get("DISPATCH_WAIT"),
-        git_url=given.get("DISPATCH_GIT_URL"),
-        state_dir=get("DISPATCH_STATE_DIR", str(Path(home) / "nemotron-dispatch")),
-        extras_word=get("DISPATCH_EXTRAS"),
-        log_folder=get("DISPATCH_LOG_FOLDER"),
-        log_artifact_word=given.get("DISPATCH_LOG_ARTIFACT"),
-        log_retention_word=get("DISPATCH_LOG_RETENTION_DAYS"),
-        environment=dict(given),
     )
 
 

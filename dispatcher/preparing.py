@@ -24,7 +24,7 @@ from dispatcher.phrases import WITH_CHANGES
 from dispatcher.plan import plan
 from dispatcher.policy import Policy
 from dispatcher.ports import Compiled, CompiledFile
-from dispatcher.profile import CloudProfile, LocalProfile, ResolvedProfile, SlurmProfile, UnknownProfile
+from dispatcher.profile import CloudProfile, LocalProfile, Profile, ResolvedProfile, SlurmProfile, UnknownProfile
 from dispatcher.recipe import Recipe
 from dispatcher.refusals import denied, malformed, unknown_profile
 from dispatcher.runprofile import apply_overrides, with_recipe
@@ -60,12 +60,7 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
         return unknown_profile(resolved, grant.trigger, world.settings.voice)
     recipe = policy.recipe(grant.recipe)
     assert isinstance(recipe, Recipe), "authorise has looked it up"
-    if facts is not None and grant.via not in DECIDED_BY_POLICY:
-        known = with_teams(facts, lineage_teams(resolved.lineage, facts, policy), world)
-        inherited = also_admitted(resolved.lineage, known, policy, grant.overrides)
-        if isinstance(inherited, Denial):
-            return denied(inherited, grant.trigger)
-    refused = overridable(grant.overrides, resolved.lineage, grant.recipe, policy)
+    refused = _denied_by_lineage(grant, facts, resolved, policy, world)
     if refused is not None:
         return denied(refused, grant.trigger)
     profile = apply_overrides(with_recipe(resolved.profile, recipe), grant.overrides, recipe.takes_config)
@@ -89,9 +84,7 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
     if isinstance(profile, CloudProfile) and not profile.returns_log and "results" in recipe.model_fields_set:
         return _out_of_reach(grant, recipe)
     wait = world.settings.wait if world.settings.wait is not None else profile.attach
-    job_dir = (profile.job_dir or world.settings.local_job_dir).rstrip("/")
-    if isinstance(profile, CloudProfile):
-        job_dir = f"{job_dir}/{profile.ledger_name}"
+    job_dir = _job_dir(profile, world)
     secrets = {name: world.settings.environment[name] for name in policy.secrets if name in world.settings.environment}
     job = plan(
         grant,
@@ -112,6 +105,22 @@ def prepare(grant: Grant, facts: Facts | None, policy: Policy, world: World) -> 
     )
     told = replace(job, from_script=own.taken, not_from_script=own.left, own_runspec=not own.as_on_default_branch)
     return _weighed(told, secrets, resolved, policy, world.settings.voice.at_terminal)
+
+
+def _denied_by_lineage(grant: Grant, facts: Facts | None, resolved: ResolvedProfile, policy: Policy, world: World) -> Denial | None:
+    """What a profile extends has rules of its own, for who may run it and what may be overridden: they are known only now."""
+    if facts is not None and grant.via not in DECIDED_BY_POLICY:
+        known = with_teams(facts, lineage_teams(resolved.lineage, facts, policy), world)
+        inherited = also_admitted(resolved.lineage, known, policy, grant.overrides)
+        if isinstance(inherited, Denial):
+            return inherited
+    return overridable(grant.overrides, resolved.lineage, grant.recipe, policy)
+
+
+def _job_dir(profile: Profile, world: World) -> str:
+    """Where the ledger lies; jobs that an API starts have a part of it to themselves."""
+    folder = (profile.job_dir or world.settings.local_job_dir).rstrip("/")
+    return f"{folder}/{profile.ledger_name}" if isinstance(profile, CloudProfile) else folder
 
 
 def _beside_key(grant: Grant) -> Answer:

@@ -32,24 +32,7 @@ def preview(
     silent: str = "",
 ) -> str:
     """The whole preview. `upload`, `estimate` and `since_last` are known only where the cluster answered; `silent` says why it did not."""
-    overrides = " · " + " ".join(code(override.word) for override in job.overrides) if job.overrides else ""
-    package = job.package
-    changed = f" {WITH_CHANGES}" if package.uncommitted else ""
-    rows = [
-        ("What", f"`{job.name}` ({code(job.recipe.program)}) at `{job.grant.sha[:12]}`{changed}{overrides}"),
-        ("Where", " · ".join(_where(job))),
-        ("Packed", _packed(job) + (f"; to send: {upload}" if upload else "")),
-        ("Folder", code(job.run_dir)),
-        ("Keys", f"run `{job.run_key}` · content `{job.content_key[:16]}` · package `{package.digest[:16]}`"),
-    ]
-    rows += [("After", _after(job))] if job.grant.stage and job.grant.stage.after else []
-    rows += (
-        [("Chain", f"a job that its time limit ends is continued from what it has saved in {code(job.chain.checkpoints)}")]
-        if job.chain
-        else []
-    )
-    rows += [("Configuration", _configuration(job.config))] if job.config is not None else []
-    rows += [("From the script", _from_script(job))] if job.from_script or job.not_from_script or job.own_runspec else []
+    rows = _rows(job, upload)
     rows += [("Start", neutralise(estimate))] if estimate else []
     rows += [("Start", f"the cluster could not be asked (`{silent}`)")] if silent else []
     rows += [("Approval", f"a second person has to agree (rule {code(approval)})")] if approval else []
@@ -62,25 +45,50 @@ def preview(
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in rows),
     ]
-    if package.lfs_pointers:
-        some = ", ".join(code(path) for path in package.lfs_pointers[:5])
-        lines += ["", f"⚠️ {plural(len(package.lfs_pointers), 'Git LFS pointer')} would travel instead of the files they stand for: {some}"]
+    pointers = job.package.lfs_pointers
+    if pointers:
+        some = ", ".join(code(path) for path in pointers[:5])
+        lines += ["", f"⚠️ {plural(len(pointers), 'Git LFS pointer')} would travel instead of the files they stand for: {some}"]
+    return "\n".join([*lines, *_whole_texts(job, compiled), "", "Nothing was submitted."])
+
+
+def _rows(job: JobPlan, upload: str | None) -> list[tuple[str, str]]:
+    """What the plan itself says, each in a line."""
+    overrides = " · " + " ".join(code(override.word) for override in job.overrides) if job.overrides else ""
+    changed = f" {WITH_CHANGES}" if job.package.uncommitted else ""
+    rows = [
+        ("What", f"`{job.name}` ({code(job.recipe.program)}) at `{job.grant.sha[:12]}`{changed}{overrides}"),
+        ("Where", " · ".join(_where(job))),
+        ("Packed", _packed(job) + (f"; to send: {upload}" if upload else "")),
+        ("Folder", code(job.run_dir)),
+        ("Keys", f"run `{job.run_key}` · content `{job.content_key[:16]}` · package `{job.package.digest[:16]}`"),
+    ]
+    rows += [("After", _after(job))] if job.grant.stage and job.grant.stage.after else []
+    if job.chain:
+        rows += [("Chain", f"a job that its time limit ends is continued from what it has saved in {code(job.chain.checkpoints)}")]
+    rows += [("Configuration", _configuration(job.config))] if job.config is not None else []
+    rows += [("From the script", _from_script(job))] if job.from_script or job.not_from_script or job.own_runspec else []
+    return rows
+
+
+def _whole_texts(job: JobPlan, compiled: Compiled) -> list[str]:
+    """What is too long for a line, folded away: the profile, the configuration, the program, the files, the script, the request."""
     fields = _said(job.profile.model_dump(mode="json"))
     profile = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
-    largest = sorted(package.files, key=lambda entry: (-entry.size, entry.path))[:SHOWN_FILES]
-    files = "\n".join(f"{size(max(entry.size, 0)):>10}  {_in_one_line(entry.path)}" for entry in largest)
-    lines += _folded("The resolved profile", fence(profile, "yaml"))
+    lines = _folded("The resolved profile", fence(profile, "yaml"))
     if job.config is not None:
         language = "json" if job.config.composed.spec.format == "json" else "yaml"
         lines += _folded("The configuration", fence(cap(job.config.text(job.inside), SHOWN_CONFIG), language))
     if job.recipe.inline is not None:
         lines += _folded("The program", fence(cap(job.recipe.inline, SHOWN_CONFIG)))
+    largest = sorted(job.package.files, key=lambda entry: (-entry.size, entry.path))[:SHOWN_FILES]
+    files = "\n".join(f"{size(max(entry.size, 0)):>10}  {_in_one_line(entry.path)}" for entry in largest)
     lines += _folded(f"The {plural(len(largest), 'largest file')}", fence(files))
     lines += _folded("The script", fence(compiled.script, "bash"))
     if isinstance(job.profile, CloudProfile):
         for file in (file for file in compiled.files if file.path != LAUNCH_FILE):
             lines += _folded("What the API is sent", fence(cap(file.content.decode("utf-8", "replace"), SHOWN_CONFIG), "yaml"))
-    return "\n".join([*lines, "", "Nothing was submitted."])
+    return lines
 
 
 def _where(job: JobPlan) -> list[str]:

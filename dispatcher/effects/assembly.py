@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dispatcher.answer import Voice
+from dispatcher.effects.checkout import repository_name
 from dispatcher.effects.clock import SystemClock
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.effects.edition import edition
@@ -172,45 +171,6 @@ def ssh_target(profile: Reached, known_hosts: str) -> SshTarget:
     return SshTarget(str(profile.host), str(profile.user), known, profile.port, jump)
 
 
-def top_folder(start: Path) -> Path:
-    """The checkout that a folder lies in."""
-    found = _git(start, "rev-parse", "--show-toplevel")
-    if not found:
-        raise InputError("input.missing", f"{start} is not in a git repository.", "Go into a checkout, or name one with `--repo`.")
-    return Path(found)
-
-
-def commit_at(folder: Path, name: str) -> str:
-    """The full SHA of a commit of the checkout."""
-    found = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    if not found:
-        raise InputError("input.missing", f"{name!r} names no commit of {folder}.", "Give a branch, a tag or a SHA that `git log` shows.")
-    return found
-
-
-def uncommitted(folder: Path) -> bool:
-    """Whether the checkout has changes that no commit has: they will not travel."""
-    return bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
-
-
-def repository_name(folder: Path) -> str:
-    """`owner/name` from the checkout's origin, or the folder's own name where there is none."""
-    url = origin_url(folder).removesuffix(".git").rstrip("/")
-    parts = [part for part in url.replace(":", "/").split("/") if part]
-    return "/".join(parts[-2:]) if len(parts) >= 2 else f"local/{folder.name}"
-
-
-def origin_url(folder: Path) -> str:
-    """Where the checkout's origin is; empty where there is none."""
-    return _git(folder, "remote", "get-url", "origin")
-
-
-def default_branch(folder: Path) -> str:
-    """The origin's default branch as the checkout remembers it, else the branch that is checked out, else `main`."""
-    remembered = _git(folder, "symbolic-ref", "--quiet", "refs/remotes/origin/HEAD").removeprefix("refs/remotes/origin/")
-    return remembered or _git(folder, "symbolic-ref", "--quiet", "--short", "HEAD") or "main"
-
-
 def _world(
     inputs: Inputs,
     runner: Runner,
@@ -224,8 +184,31 @@ def _world(
     as_it_lies: bool = False,
     env_file: str = "",
 ) -> World:
-    github = inputs.github
     local_job_dir = str(Path(inputs.state_dir) / "local")
+    archive = _archives(inputs, runner, repository, workspace, account, as_it_lies)
+    cloud = _cloud(inputs.environment)
+    logs = LogFolder(Path(inputs.log_folder), lambda paths: runner.outputs({"log-files": paths})) if inputs.log_folder else None
+    return World(
+        forge=forge,
+        archive=archive,
+        compiler=compiler or CompilerProcess(),
+        connect=lambda profile: open_cluster(profile, inputs, local_job_dir, cloud, archive),
+        cloud=cloud,
+        read_config=read,
+        list_config=names,
+        clock=SystemClock(),
+        say=runner.say,
+        show_log=runner.log_bytes,
+        keep=logs.open if logs else None,
+        settings=_settings(inputs, repository, forge is None, account, local_job_dir, env_file),
+    )
+
+
+def _archives(
+    inputs: Inputs, runner: Runner, repository: str, workspace: Path | None, account: Account | None, as_it_lies: bool
+) -> Callable[[], Archive]:
+    """The commits' files, each time with a token that holds: an App's does for an hour, then there is another, and another archive."""
+    github = inputs.github
 
     @lru_cache(maxsize=1)
     def archive(secret: str) -> Archive:
@@ -239,39 +222,26 @@ def _world(
 
         return WorkingFolder(workspace, committed)
 
-    def current_archive() -> Archive:
-        # An App's token holds for an hour; then there is another one, and with it another archive.
-        return archive(account.token() if account else github.token)
+    return lambda: archive(account.token() if account else github.token)
 
-    cloud = _cloud(inputs.environment)
-    logs = LogFolder(Path(inputs.log_folder), lambda paths: runner.outputs({"log-files": paths})) if inputs.log_folder else None
-    return World(
-        forge=forge,
-        archive=current_archive,
-        compiler=compiler or CompilerProcess(),
-        connect=lambda profile: open_cluster(profile, inputs, local_job_dir, cloud, current_archive),
-        cloud=cloud,
-        read_config=read,
-        list_config=names,
-        clock=SystemClock(),
-        say=runner.say,
-        show_log=runner.log_bytes,
-        keep=logs.open if logs else None,
-        settings=Settings(
-            repository=repository,
-            voice=Voice(inputs.word, github.server_url, github.run_url, at_terminal=forge is None),
-            wait=inputs.wait,
-            run_attempt=int(github.run_attempt) if github.run_attempt.isdigit() else 1,
-            rerun_by=github.rerun_by,
-            env_file=env_file,
-            environment=inputs.environment,
-            to_hide=inputs.to_hide,
-            local_job_dir=local_job_dir,
-            guards_key=github.in_actions and (inputs.ssh.key is not None or bool(github.app_private_key)),
-            python=sys.executable,
-            rendering=edition(),
-            app_slug=account.app_slug if account else github.app_slug,
-        ),
+
+def _settings(inputs: Inputs, repository: str, at_terminal: bool, account: Account | None, local_job_dir: str, env_file: str) -> Settings:
+    """What of the inputs the flow itself asks for."""
+    github = inputs.github
+    return Settings(
+        repository=repository,
+        voice=Voice(inputs.word, github.server_url, github.run_url, at_terminal=at_terminal),
+        wait=inputs.wait,
+        run_attempt=int(github.run_attempt) if github.run_attempt.isdigit() else 1,
+        rerun_by=github.rerun_by,
+        env_file=env_file,
+        environment=inputs.environment,
+        to_hide=inputs.to_hide,
+        local_job_dir=local_job_dir,
+        guards_key=github.in_actions and (inputs.ssh.key is not None or bool(github.app_private_key)),
+        python=sys.executable,
+        rendering=edition(),
+        app_slug=account.app_slug if account else github.app_slug,
     )
 
 
@@ -280,18 +250,3 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise InputError("input.missing", "There is no `git` on PATH.", "Install git.") from None
-    return done.stdout.strip() if done.returncode == 0 else ""

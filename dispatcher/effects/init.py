@@ -15,7 +15,8 @@ from pathlib import Path
 
 from dispatcher.action import blank_outputs
 from dispatcher.chores import Place, Steps, next_steps, wanted_labels
-from dispatcher.effects.assembly import default_branch, for_terminal, origin_url, top_folder, with_forge
+from dispatcher.effects.assembly import for_terminal, with_forge
+from dispatcher.effects.checkout import default_branch, origin_url, top_folder
 from dispatcher.effects.hostkeys import scan
 from dispatcher.effects.origin import installed_action, repository_on_github
 from dispatcher.effects.questions import LATER, NO, YES, Interview, change

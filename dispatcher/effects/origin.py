@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from dispatcher import __version__
-from dispatcher.effects.assembly import commit_at, origin_url
+from dispatcher.effects.checkout import commit_at, origin_url
 from dispatcher.errors import InputError
 from dispatcher.workflows import ActionRef
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher import __version__
-from dispatcher.effects.assembly import default_branch, origin_url
+from dispatcher.effects.checkout import default_branch, origin_url
 from dispatcher.effects.origin import checkout_action
 from dispatcher.effects.writing import write_all
 from dispatcher.errors import InputError

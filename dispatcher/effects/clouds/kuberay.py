@@ -95,15 +95,6 @@ class KubeRayApi(KubernetesJob):
                 return 1
 
         volumes, mounts = volumes_of(name_of(run_key), run_key, given)
-        groups: list[tuple[Mapping[str, Any], list[Object], list[Object]]]
-        if given["reuse_volumes_in_worker_groups"]:
-            groups = [(group, [], []) for group in given["worker_groups"]]
-        else:
-            own = {**given, "volumes": (), "volume_mounts": ()}
-            ours, where = volumes_of(name_of(run_key), run_key, own)
-            groups = [(group, [*group["volumes"], *ours], [*group["volume_mounts"], *where]) for group in given["worker_groups"]]
-        if not groups:
-            groups = [({"group_name": "workers", "replicas": given["nodes"], "gpus_per_worker": given["gpus_per_node"]}, volumes, mounts)]
         container = copy.deepcopy(dict(given["container_kwargs"]))
         container["envFrom"] = [*container.get("envFrom", []), {"secretRef": {"name": name_of(run_key) + ENV}}]
         return OnTheHead(
@@ -116,7 +107,7 @@ class KubeRayApi(KubernetesJob):
                     annotations=dict(group.get("annotations") or {}),
                     **{name: group[name] for name in _GROUP if group.get(name) is not None},
                 )
-                for group, more, there in groups
+                for group, more, there in self._worker_groups(run_key, volumes, mounts)
             ],
             labels=dict(given["labels"]),
             ray_head_start_params=dict(given["ray_head_start_params"]),
@@ -131,6 +122,18 @@ class KubeRayApi(KubernetesJob):
             packager=run.Packager(),
             **{name: given[name] for name in _AS_THEY_ARE},
         )
+
+    def _worker_groups(
+        self, run_key: str, volumes: list[Object], mounts: list[Object]
+    ) -> list[tuple[Mapping[str, Any], list[Object], list[Object]]]:
+        """Each group of workers with its volumes and where they are mounted; `volumes` and `mounts` are the head's."""
+        given = self.profile
+        if not given["worker_groups"]:
+            return [({"group_name": "workers", "replicas": given["nodes"], "gpus_per_worker": given["gpus_per_node"]}, volumes, mounts)]
+        if given["reuse_volumes_in_worker_groups"]:
+            return [(group, [], []) for group in given["worker_groups"]]
+        ours, where = volumes_of(name_of(run_key), run_key, {**given, "volumes": (), "volume_mounts": ()})
+        return [(group, [*group["volumes"], *ours], [*group["volume_mounts"], *where]) for group in given["worker_groups"]]
 
     def _pod(self, packs: bool) -> dict[str, Any]:
         """More of every pod: what the profile says, and where the code lies in the Secret, a container that unpacks it first."""
