@@ -93,12 +93,12 @@ def _fill(world: World, cluster: Cluster, record: RunRecord, part: int | None, k
     """Everything up to `size`, where it stood when the run had ended; of more than `most` the two ends."""
     half = most // 2
     end = size if size <= most else min(half, size)
-    offset, _ = show_new_lines(world, cluster, record.run_key, kept.offset, True, part, kept.reached, until=end, mark=kept.mark)
+    offset, _ = show_new_lines(world, cluster, record.run_key, kept.offset, True, part, kept.reached, until=end, mark=kept.mark, exact=True)
     if size <= most:
         return
     goes_on = _next_line(cluster, record.run_key, max(size - half, offset), part)
     _mark(kept, f"{goes_on - offset:,} of {size:,} bytes are left out here. {_another_way(record, part)}")
-    show_new_lines(world, cluster, record.run_key, goes_on, True, part, until=size)
+    show_new_lines(world, cluster, record.run_key, goes_on, True, part, until=size, exact=True)
 
 
 def _next_line(cluster: Cluster, run_key: str, offset: int, part: int | None) -> int:

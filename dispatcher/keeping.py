@@ -34,7 +34,7 @@ def keep_log(world: World, policy: Policy, run_key: str, follow: bool, task: int
             newer = newer_log(cluster, record) if task is None else None
             last = over or newer is not None
             offset, _ = show_new_lines(
-                quiet, cluster, record.run_key, kept.offset, last=last, part=part, reached=kept.reached, mark=kept.mark
+                quiet, cluster, record.run_key, kept.offset, last=last, part=part, reached=kept.reached, mark=kept.mark, exact=True
             )
             if last or not follow:
                 break

@@ -45,7 +45,8 @@ def with_series(
     measured = _clean(found_in_files, to_hide)
     if recipe is not None and recipe.log_metrics is not None:
         in_lines = in_log(_whole_end(record, tail, files, cluster, to_hide), recipe.log_metrics)
-        notes += () if in_lines.series else ("no line of the log has what log_metrics looks for",)
+        whole = "the log" if files.log_size <= LOG_BYTES else "the log's last megabyte"
+        notes += () if in_lines.series else (f"no line of {whole} has what log_metrics looks for",)
         measured = _both(measured, _resumed(in_lines, record))
     preferred = tuple(recipe.metrics) if recipe is not None else ()
     progress = progress_of(measured, record.steps, preferred) or record.progress

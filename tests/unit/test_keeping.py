@@ -12,6 +12,7 @@ from dispatcher.configuration import read_policy
 from dispatcher.effects.logfile import LogFile
 from dispatcher.errors import InputError
 from dispatcher.keeping import keep_log
+from dispatcher.loglines import CHUNK
 from dispatcher.record import Resources
 from dispatcher.world import Outcome
 from tests.fakes import POLICY, Fakes, run_record
@@ -43,6 +44,14 @@ def test_the_whole_log_and_then_only_what_has_come(tmp_path: Path) -> None:
     assert path.read_bytes() == LINES + b"half a line\nlast\n"
     assert "16 bytes more. The run has ended." in ended.summary
     assert len(fakes.trace.of("cluster.fetch")) - before <= 4, "what is here is not fetched again"
+
+
+@pytest.mark.parametrize("unit", ["é漢🙂", "x", "no spaces,no end", "token=abcdefgh123 "])
+def test_a_line_longer_than_a_piece_stays_one_line_of_whole_characters(tmp_path: Path, unit: str) -> None:
+    log = f"before\n{unit * (CHUNK * 2 // len(unit.encode()))}{unit}\nafter\n"
+    fakes, path = running(log.encode()), tmp_path / "train.log"
+    kept(fakes, path)
+    assert path.read_text() == log.replace("=abcdefgh123", "=***")
 
 
 def test_what_was_cut_while_it_was_written_is_not_there_twice(tmp_path: Path) -> None:
