@@ -28,7 +28,7 @@ from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
 from dispatcher.publish import publish_run
 from dispatcher.record import GIVEN_UP, RunRecord, advance, parse_record, readable
 from dispatcher.report import Report, run_report
-from dispatcher.results import MAX_BYTES, BrokenResults, NoResults, Results, parse_results
+from dispatcher.results import MAX_BYTES, NO_RESULTS, BrokenResults, NoResults, Results, parse_results
 from dispatcher.sightings import Sightings
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
 from dispatcher.squash import import_failure
@@ -269,7 +269,7 @@ def _with_results(record: RunRecord, files: RunFiles, to_hide: Collection[str]) 
             return record.model_copy(update={"results_problem": redact(why, to_hide)})
         case NoResults():
             missing = record.results_required and record.state is State.SUCCEEDED
-            return record.model_copy(update={"results_problem": "it left no results file"}) if missing else record
+            return record.model_copy(update={"results_problem": NO_RESULTS}) if missing else record
 
 
 def report(

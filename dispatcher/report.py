@@ -21,10 +21,11 @@ from dispatcher.phrases import WITH_CHANGES, clock, duration, number, plural
 from dispatcher.pipeline import When
 from dispatcher.ports import Button, Check, Conclusion, Reaction
 from dispatcher.record import Resources, RunRecord
-from dispatcher.results import Value
+from dispatcher.results import NO_RESULTS, Value
 from dispatcher.slurm import State
 from dispatcher.untrusted import cap, code, fence, neutralise
 from dispatcher.verdictreport import verdict_lines
+from dispatcher.wandbsummary import OF_SUMMARY
 
 SET_ASIDE = "cluster.set-aside"
 """Stands in the results' problem of a run that could not be looked at: its end is told without what it left behind."""
@@ -138,7 +139,7 @@ def next_step(record: RunRecord, voice: Voice) -> str:
         case State.SUCCEEDED if SET_ASIDE in record.results_problem:
             return f"Look at `{record.run_dir}`: one of its files is not what this version can deal with. {again}"
         case State.SUCCEEDED if record.results_problem:
-            return f"Write the results file that the recipe `{record.recipe}` promises. {again}"
+            return f"{_results_step(record)} {again}"
         case State.TIMEOUT:
             limit = duration(record.resources.seconds)
             if record.not_continued == NOTHING_SAVED:
@@ -157,6 +158,14 @@ def next_step(record: RunRecord, voice: Voice) -> str:
             return f"Its end is unknown, so it does not count as passed. Look at the log on the cluster (`{record.run_dir}/logs`). {again}"
         case _:
             return ""
+
+
+def _results_step(record: RunRecord) -> str:
+    """What to do about results that are not there, or cannot be used."""
+    if record.results_problem == NO_RESULTS:
+        return f"Write {code(record.results_path.removeprefix('code/'))}, the results file that the recipe `{record.recipe}` promises."
+    path = record.wandb_summary_path if record.results_problem.startswith(OF_SUMMARY) else record.results_path
+    return f"Mend what the job writes into {code(path.removeprefix('code/'))}: [what it may hold]({DOCS}/profiles.md#results)."
 
 
 def run_report(record: RunRecord, tail: str, now: datetime, voice: Voice) -> Report:

@@ -18,6 +18,8 @@ MAX_METRICS = 200
 METRIC_NAME = r"[A-Za-z0-9_][A-Za-z0-9_./:@,()%+ -]{0,99}"
 """What a metric's name may be: nothing in it can end a word of Markdown's tables or of a chart's."""
 _NAME = re.compile(METRIC_NAME)
+NO_RESULTS = "it left no results file"
+"""Stands in the results' problem of a run whose recipe promises one."""
 
 Value = float | int | str | None
 

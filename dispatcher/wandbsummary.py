@@ -17,6 +17,8 @@ from dispatcher.series import MOST_STEPS
 
 SUMMARY_BYTES = 256 * 1024
 """A longer one is not read."""
+OF_SUMMARY = "the W&B summary"
+"""How a problem with it begins."""
 _DEEPEST = 5
 # Strict JSON has no numbers for these; its client writes them as texts.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -35,15 +37,15 @@ class Summary:
 def parse_summary(content: bytes | None, too_big: bool = False) -> Summary:
     """Bytes of the file (None where there is none) → its numbers; never raises. What is no number, or has no metric's name, is left out."""
     if too_big:
-        return Summary(problem=f"the W&B summary is larger than {SUMMARY_BYTES // 1024} KiB")
+        return Summary(problem=f"{OF_SUMMARY} is larger than {SUMMARY_BYTES // 1024} KiB")
     if content is None:
         return Summary()
     try:
         document = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        return Summary(problem=f"the W&B summary is {not_json(content, error)}")
+        return Summary(problem=f"{OF_SUMMARY} is {not_json(content, error)}")
     if not isinstance(document, dict):
-        return Summary(problem="the W&B summary is not one JSON object")
+        return Summary(problem=f"{OF_SUMMARY} is not one JSON object")
     metrics: dict[str, float | int] = {}
     for name, value in _numbers(document, "", _DEEPEST):
         if is_metric(name) and len(metrics) < MAX_METRICS:

@@ -112,7 +112,18 @@ def test_only_success_is_green() -> None:
         ({"state": State.NODE_FAIL}, "the machine, not the change"),
         ({"state": State.LOST}, "does not count as passed"),
         ({"state": State.CANCELLED}, "once more"),
-        ({"state": State.SUCCEEDED, "results_problem": "x"}, "Write the results file that the recipe `default` promises"),
+        (
+            {"state": State.SUCCEEDED, "results_problem": "it left no results file", "results_path": "code/out/r.json"},
+            "Write `out/r.json`, the results file that the recipe `default` promises",
+        ),
+        (
+            {"state": State.SUCCEEDED, "results_problem": "the results file is empty", "results_path": "code/out/r.json"},
+            "Mend what the job writes into `out/r.json`: [what it may hold](",
+        ),
+        (
+            {"state": State.SUCCEEDED, "results_problem": "the W&B summary is empty", "wandb_summary_path": "code/wandb/s.json"},
+            "Mend what the job writes into `wandb/s.json`",
+        ),
         ({"state": State.SUCCEEDED}, ""),
         ({"state": State.RUNNING}, ""),
     ],
