@@ -46,6 +46,7 @@ STEP = "step"
 _NUMBER = r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][+-]?\d{1,4})?|[+-]?(?:nan|inf(?:inity)?)(?:\.0{0,9})?"
 """Lightning pads all numbers, and so writes `nan.0`."""
 _VALUE = re.compile(_NUMBER, re.IGNORECASE | re.ASCII)
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3}){1,6}(?:\.\d{0,20})?", re.ASCII)
 # AMD's Primus writes an average behind it: `elapsed time per iteration (ms): 5361.6/5300.1`.
 _PAIR = re.compile(rf"({METRIC_NAME}): {{1,40}}({_NUMBER})(?:/{_NUMBER})?", re.IGNORECASE | re.ASCII)
 _MEGATRON = re.compile(r"\biteration {1,20}(\d{1,15})/ {0,20}(\d{1,15}) \|(.*)", re.ASCII)
@@ -244,7 +245,8 @@ def _own(lines: list[str], patterns: dict[str, str], collector: Collector) -> No
 
 
 def _number_in(pattern: re.Pattern[str], line: str) -> float | None:
-    """The group as a number; what it caught and is none is no value."""
+    """The group as a number, `7,282` too (torchtitan's `tps`); what it caught and is none is no value."""
     found = pattern.search(line)
     text = (found[1] or "").strip() if found else ""
+    text = text.replace(",", "") if _THOUSANDS.fullmatch(text) else text
     return _as_float(text) if _VALUE.fullmatch(text) else None

@@ -196,6 +196,8 @@ def test_no_bytes_break_it(content: bytes) -> None:
         (f"\x1b[32m{NEMO.format(epoch=0, step=97, overall=97)}\x1b[0m", "nemo", {"tokens_per_sec_per_gpu": (97, 10730.0)}, 100),
         ("\x1b[1mloss\x1b[0m: \x1b[36m1.5\x1b[0m", {"loss": r"loss: (\S+)"}, {"loss": (1, 1.5)}, None),
         ("step 3 loss 1.8\nnoise\nstep 4 loss 1.7\n", {"step": r"step (\d+)", "loss": r"loss (\S+)"}, {"loss": (4, 1.7)}, None),
+        ("step: 14  tps: 1,007,282  mfu: 0.17%\n", {"step": r"step: +(\d+)", "tps": r"tps: +([0-9,]+)"}, {"tps": (14, 1_007_282.0)}, None),
+        ("tps: 1,2\ntps: 12,34\ntps: 5\n", {"tps": r"tps: +([0-9,]+)"}, {"tps": (1, 5.0)}, None),
         ("loss=2\nloss=high\nloss=1\n", {"loss": r"loss=(\S+)"}, {"loss": (2, 1.0)}, None),
         ("step 9\nloss 1\n", {"step": r"step (\d+)", "loss": r"loss (\S+)"}, {"loss": (9, 1.0)}, None),
     ],
