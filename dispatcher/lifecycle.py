@@ -8,7 +8,7 @@ from dataclasses import replace
 from dispatcher.answering import answer
 from dispatcher.asking import run
 from dispatcher.command import parse_command
-from dispatcher.configuration import guarded
+from dispatcher.configuration import guarded, read_profile
 from dispatcher.connections import one_connection_each
 from dispatcher.dependents import last_first
 from dispatcher.errors import DispatchError, Exit
@@ -16,11 +16,16 @@ from dispatcher.event import CheckEvent, ClosedEvent, DraftEvent, Event, LabelEv
 from dispatcher.gate import NotStarted, Requirement
 from dispatcher.gatekeeper import evaluate_gate, evaluate_merge_group, required_for_queue
 from dispatcher.grammar import Run
+from dispatcher.packing import package_spec
 from dispatcher.policy import Policy
 from dispatcher.ports import PullRequest
+from dispatcher.profile import UnknownProfile
+from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord
 from dispatcher.refusals import broken
 from dispatcher.running import end_run, runs_of_pull
+from dispatcher.runprofile import with_recipe
+from dispatcher.slurm import State
 from dispatcher.untrusted import code
 from dispatcher.world import Outcome, World, outcome
 
@@ -41,13 +46,31 @@ def head_moved(event: Event, policy: Policy, world: World) -> Outcome:
     ):
 
         def older(record: RunRecord) -> bool:
-            return record.sha != event.head_sha
+            return record.sha != event.head_sha and not _packs_the_same(record, event.head_sha, policy, world)
 
         pages += _end(world, policy, event.repository, event.number, older, "a newer commit was pushed")
     started = _standing(event, policy, world)
     worst = max([judged, *started], key=lambda item: item.exit)
     chosen = worst if started and worst.exit != Exit.OK else judged
     return replace(chosen, summary="\n\n".join([*pages, *(item.summary for item in started)]))
+
+
+def _packs_the_same(record: RunRecord, sha: str, policy: Policy, world: World) -> bool:
+    """Whether a run's job is the new head's, too: it packs the same files, so whoever asks for that joins this one (`reuse.py`)."""
+    recipe = policy.recipe(record.recipe)
+    if not policy.reuse.runs or record.state not in (State.PENDING, State.RUNNING) or record.stage or not isinstance(recipe, Recipe):
+        return False
+    try:
+        resolved = read_profile(world, policy, record.profile)
+        if isinstance(resolved, UnknownProfile):
+            return False
+        same = world.archive().describe(sha, package_spec(recipe, with_recipe(resolved.profile, recipe))).digest == record.digest
+    except DispatchError as error:
+        world.say(f"Whether {sha[:12]} packs the same as run {record.run_key} could not be found out: {error.cause}")
+        return False
+    if same:
+        world.say(f"Run {record.run_key} goes on: {sha[:12]} packs the same files.")
+    return same
 
 
 def pull_closed(event: Event, policy: Policy, world: World) -> Outcome:

@@ -119,7 +119,9 @@ class Watch(Model):
 class Pulls(Model):
     """What becomes of runs when something happens to their pull request, and what a label means."""
 
-    superseded: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a commit that is no longer the head.")
+    superseded: Literal["leave", "cancel"] = Field(
+        default="leave", description="Runs of a commit that is no longer the head; a job that packs the same files as the new head goes on."
+    )
     closed: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a pull request that was closed.")
     draft: Literal["leave", "cancel"] = Field(default="leave", description="Runs of a pull request that was converted to a draft.")
     labels: Literal["once", "standing"] = Field(

@@ -12,7 +12,7 @@ from dispatcher.errors import Exit
 from dispatcher.event import CheckEvent, ClosedEvent, DraftEvent, Event, LabelEvent, MergeGroupEvent, PushEvent
 from dispatcher.flow import handle
 from dispatcher.keys import commit_tag, pull_tag
-from dispatcher.ports import CommandOutput
+from dispatcher.ports import CommandOutput, FileEntry
 from dispatcher.record import RunRecord, Target, parse_record
 from dispatcher.slurm import State
 from dispatcher.watching import watch
@@ -23,7 +23,7 @@ PUSH = PushEvent(REPOSITORY, 7, HEAD, OTHER, "main", "synchronize", "main", REPO
 CLOSED = ClosedEvent(REPOSITORY, 7, False, HEAD, "main", "alice", "main")
 DRAFT = DraftEvent(REPOSITORY, 7, HEAD, "main", "alice", "main")
 LABEL = LabelEvent(REPOSITORY, 7, "train:cluster", HEAD, REPOSITORY, "main", "alice", "t1", False, "main", "pull_request_target")
-QUEUED = "d" * 40
+QUEUED, NEW = "d" * 40, "e" * 40
 MERGE = MergeGroupEvent(REPOSITORY, QUEUED, f"refs/heads/gh-readonly-queue/main/pr-7-{BASE}", "refs/heads/main", BASE, "main")
 KEY = "1111" + "0" * 12
 
@@ -256,6 +256,37 @@ def test_a_push_starts_what_stands_after_it_has_ended_what_is_older() -> None:
     handle(PUSH, fakes.world)
     order = [step.split()[0] for step in fakes.trace.of("cluster.cancel", "cluster.submit")]
     assert order == ["cluster.cancel", "cluster.submit"]
+
+
+@pytest.mark.parametrize(
+    ("files", "policy", "state", "ended"),
+    [
+        (FILES, "", State.RUNNING, False),
+        (FILES, "", State.PENDING, False),
+        (FILES, "", State.QUEUED, True),
+        (FILES, "reuse: { runs: false }\n", State.RUNNING, True),
+        ((*FILES[:1], replace(FILES[1], blob="9" * 40)), "", State.RUNNING, True),
+        (None, "", State.RUNNING, True),
+    ],
+)
+def test_a_push_that_changes_nothing_packed_ends_no_job_and_its_label_joins_it(
+    files: tuple[FileEntry, ...] | None, policy: str, state: State, ended: bool
+) -> None:
+    """Else the same training began anew."""
+    policy = policy or "reuse: { max_age: 10d }\n"
+    fakes = Fakes(POLICY + policy + "pulls: { labels: standing, superseded: cancel }\n")
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], labels=("train:cluster",))
+    handle(comment_event("/train"), fakes.world)
+    [first] = records(fakes)
+    fakes.cluster.runs[first.run_key].record = first.model_copy(update={"state": state}).to_json()
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], head_sha=NEW)
+    fakes.archive.commits.update({NEW: files} if files is not None else {})
+    fakes.trace.steps.clear()
+    handle(replace(PUSH, head_sha=NEW, before=HEAD), fakes.world)
+    assert bool(fakes.trace.of("cluster.cancel", "cluster.drop")) is ended
+    joined = [record for record in records(fakes) if record.same_as == first.run_key]
+    assert [record.sha for record in joined] == ([] if ended else [NEW])
+    assert not (joined and fakes.trace.of("cluster.submit"))
 
 
 # --------------------------------------------------------------------------- the merge queue
