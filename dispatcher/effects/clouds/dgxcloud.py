@@ -18,10 +18,11 @@ from typing import Any
 
 from dispatcher.clouds.freetable import laid_over
 from dispatcher.effects.clouds.api import ApiError, RefusedError, Rendered, name_of
+from dispatcher.effects.clouds.dgx_project import DgxProject
 from dispatcher.effects.clouds.movers import Mover, move
 from dispatcher.effects.clouds.parcel import Parcel, laying, packed, unpacking
 from dispatcher.effects.clouds.program import command_of, launch_script
-from dispatcher.effects.clouds.runai import NotThereError, PassingError, RunAi, SaysNoError, TakenError
+from dispatcher.effects.clouds.runai import NotThereError, SaysNoError, TakenError
 from dispatcher.effects.nemorun import import_nemo_run
 from dispatcher.ports import JobView
 
@@ -32,7 +33,6 @@ MOST_CODE = 1 << 20
 MOST_LOG = 8 << 20
 PODS = 8
 """Pods whose log is read; the last that is read is the one with rank 0."""
-_KINDS = ("trainings", "distributed")
 _OVER = {"Completed": True, "Failed": False, "Stopped": False}
 
 
@@ -41,8 +41,7 @@ class DgxCloudApi:
 
     def __init__(self, profile: Mapping[str, Any]) -> None:
         self._profile = profile
-        self._client: RunAi | None = None
-        self._found_project: dict[str, Any] | None = None
+        self._project = DgxProject(profile)
 
     def render(self, job: Mapping[str, Any], work: Path) -> Rendered:
         """The script, and the workload as YAML without its variables, ids and packed files."""
@@ -51,71 +50,72 @@ class DgxCloudApi:
         script = self._script(job, work)
         project = {"id": "(the project's)", "clusterId": "(the project's)"}
         body = self._workload(job, "'(the script and the code, packed)'", {}, project)
-        return Rendered(script, {f"configs/{self._kind}.yaml": yaml.safe_dump(body, sort_keys=False)})
+        return Rendered(script, {f"configs/{self._project.kind}.yaml": yaml.safe_dump(body, sort_keys=False)})
 
     def launch(self, job: Mapping[str, Any], code: Path | None, environment: Mapping[str, str], work: Path) -> str:
         """Moves the code where it is needed, then creates the workload, unless there is one of this name."""
         name = name_of(str(job["run_key"]))
         try:
-            existing = self._named(name)
+            existing = self._project.named(name)
             if existing is not None:
                 return existing
-            self._may_read_logs()
+            self._project.may_read_logs()
             parcel = packed(self._script(job, work), code)
             args = f"'{self._opening(parcel, str(job['run_key']))}'"
-            body = self._workload(job, args, environment, self._project())
-            return str(self._created(self._kind, body))
+            body = self._workload(job, args, environment, self._project.described())
+            return str(self._project.created(self._project.kind, body))
         except (SaysNoError, TakenError, NotThereError) as refused:
             raise RefusedError(str(refused)) from None
 
     def find(self, run_key: str) -> str | None:
         """By its name in the project."""
-        return self._named(name_of(run_key))
+        return self._project.named(name_of(run_key))
 
     def look(self, job_ids: Sequence[str]) -> list[JobView]:
         """One list of all our workloads; who is not in it is asked for by id, because absence has to be certain."""
-        listed = {str(item.get("id")): item for item in self._listed("name=^dispatch-")}
+        listed = {str(item.get("id")): item for item in self._project.listed("name=^dispatch-")}
         found: list[JobView] = []
         for job_id in job_ids:
             item = listed.get(job_id)
             if item is None:
-                item = self._by_id(job_id)
+                item = self._project.by_id(job_id)
             if item is not None and not item.get("deletedAt"):
                 found.append(_state(job_id, item))
         return found
 
     def log(self, job_id: str) -> str:
         """What the pods printed, rank 0 last: from the storage when the runner mounts it, else from the cluster's Kubernetes API."""
-        item = self._by_id(job_id)
+        item = self._project.by_id(job_id)
         if item is None:
             return ""
         if self._profile["launched_from_cluster"]:
             return _joined(self._log_files(str(item.get("name") or "").removeprefix("dispatch-")))
         if self._profile["kube_apiserver_url"] is None:
             return ""
-        pods = self._api.pages(f"workloads/{job_id}/pods", "pods", {})
+        pods = self._project.api.pages(f"workloads/{job_id}/pods", "pods", {})
         try:
-            namespace = self._namespace()
+            namespace = self._project.namespace()
         except RefusedError as error:
             raise ApiError("cloud.failed", str(error)) from None
         parts: list[tuple[str, str]] = []
         for pod in sorted(pods, key=lambda pod: _rank(str(pod.get("name"))))[:PODS]:
-            url = f"{self._kubernetes}/api/v1/namespaces/{namespace}/pods/{pod.get('name')}/log"
+            url = f"{self._project.kubernetes}/api/v1/namespaces/{namespace}/pods/{pod.get('name')}/log"
             containers = [c.get("name") for c in pod.get("containers") or [] if isinstance(c, dict)]
             which = {"container": containers[0]} if len(containers) > 1 else {}
             try:
-                parts.append((str(pod.get("name")), self._api.text(url, {"tailLines": 100_000, **which}, MOST_LOG // min(PODS, len(pods)))))
+                text = self._project.api.text(url, {"tailLines": 100_000, **which}, MOST_LOG // min(PODS, len(pods)))
+                parts.append((str(pod.get("name")), text))
             except (NotThereError, SaysNoError, TakenError):  # its container has not started, or the pod is gone
                 continue
         return _joined(parts)
 
     def cancel(self, job_id: str) -> str:
         """Suspends it: its pods end and its state can still be seen; `forget` deletes it."""
-        item = self._by_id(job_id)
+        item = self._project.by_id(job_id)
         if item is None or item.get("phase") in _OVER:
             return ""
         try:
-            self._write("POST", f"workloads/{item['kind']}/{job_id}/suspend")
+            self._project.write("POST", f"workloads/{item['kind']}/{job_id}/suspend")
         except NotThereError:
             return ""
         except (SaysNoError, TakenError) as refused:
@@ -124,12 +124,12 @@ class DgxCloudApi:
 
     def forget(self, job_id: str) -> None:
         """Deletes the workload, so that nobody resumes it. One whose log only Run:ai's own page shows stays, unless it was cancelled."""
-        item = self._by_id(job_id)
+        item = self._project.by_id(job_id)
         returns_log = self._profile["launched_from_cluster"] or self._profile["kube_apiserver_url"] is not None
         if item is None or not (returns_log or item.get("phase") == "Stopped"):
             return
         try:
-            self._write("DELETE", f"workloads/{item['kind']}/{job_id}")
+            self._project.write("DELETE", f"workloads/{item['kind']}/{job_id}")
         except NotThereError:
             return
         except (SaysNoError, TakenError) as refused:
@@ -139,7 +139,7 @@ class DgxCloudApi:
         """The application's token, the project, and whether logs can be read."""
         found = [("login", 0, f"application {os.environ.get('DGXCLOUD_CLIENT_ID')}")]
         try:
-            project = self._project()
+            project = self._project.described()
         except RefusedError as error:
             return [*found, ("project", 1, str(error))]
         found.append(("project", 0, f"{project['name']} on cluster {project['clusterId']}"))
@@ -150,120 +150,10 @@ class DgxCloudApi:
         if self._profile["kube_apiserver_url"] is None:
             return [*found, ("logs", 0, "none: the profile has no kube_apiserver_url, so no log and no results come back")]
         try:
-            self._may_read_logs()
+            self._project.may_read_logs()
         except (RefusedError, ApiError) as error:
             return [*found, ("logs", 1, str(error))]
         return [*found, ("logs", 0, "can be read")]
-
-    # ------------------------------------------------------------------ requests
-
-    @property
-    def _api(self) -> RunAi:
-        if self._client is None:
-            client_id, secret = os.environ.get("DGXCLOUD_CLIENT_ID", ""), os.environ.get("DGXCLOUD_CLIENT_SECRET", "")
-            if not client_id or not secret:
-                raise ApiError("cloud.credentials", "DGXCLOUD_CLIENT_ID and DGXCLOUD_CLIENT_SECRET are not both set")
-            self._client = RunAi(str(self._profile["base_url"]), client_id, secret)
-        return self._client
-
-    @property
-    def _kubernetes(self) -> str:
-        return str(self._profile["kube_apiserver_url"]).rstrip("/")
-
-    @property
-    def _kind(self) -> str:
-        return "distributed" if self._profile["nodes"] > 1 else "trainings"
-
-    def _project(self) -> dict[str, Any]:
-        """The project of exactly this name; NeMo-Run would go on with whatever the API lists first."""
-        if self._found_project is None:
-            name, cluster = self._profile["project_name"], self._profile["cluster_id"]
-            listed = self._api.pages("org-unit/projects", "projects", {"filterBy": f"name=={name}"})
-            found = [item for item in listed if item.get("name") == name and cluster in (None, item.get("clusterId"))]
-            if len(found) > 1:
-                ids = ", ".join(sorted(str(item.get("clusterId")) for item in found))
-                raise RefusedError(f"there are {len(found)} projects {name}: say which with `cluster_id`, one of {ids}")
-            if not found or not found[0].get("id") or not found[0].get("clusterId"):
-                raise RefusedError(f"this application sees no project {name}")
-            self._found_project = found[0]
-        return self._found_project
-
-    def _namespace(self) -> str:
-        """The project's in Kubernetes: https://docs.nvidia.com/run-ai/self-hosted/platform-management/aiinitiatives/organization/projects."""
-        status = self._project().get("status")
-        return str((status.get("namespace") if isinstance(status, dict) else None) or f"runai-{self._profile['project_name']}")
-
-    def _may_read_logs(self) -> None:
-        """Asks Kubernetes before anything costs money: without its logs a run would end without results.
-
-        https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/self-subject-access-review-v1/
-        """
-        if self._profile["kube_apiserver_url"] is None or self._profile["launched_from_cluster"]:
-            return
-        wanted = {"namespace": self._namespace(), "verb": "get", "resource": "pods", "subresource": "log"}
-        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": wanted}}
-        try:
-            given = self._api.ask(f"{self._kubernetes}/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-        except (NotThereError, SaysNoError, TakenError) as error:
-            raise ApiError("cloud.failed", f"{self._kubernetes} is no Kubernetes API: {error}") from None
-        if not (isinstance(given, dict) and (given.get("status") or {}).get("allowed") is True):
-            raise RefusedError(
-                f"this application may not read the logs of pods in {wanted['namespace']} at {self._kubernetes}; without"
-                " `kube_apiserver_url` the profile does without logs and results"
-            )
-
-    def _listed(self, condition: str) -> list[dict[str, Any]]:
-        """Workloads of this project by name, without those that were deleted."""
-        name, cluster = self._profile["project_name"], self._profile["cluster_id"]
-        items = self._api.pages("workloads", "workloads", {"filterBy": condition})
-        return [item for item in items if item.get("projectName") == name and cluster in (None, item.get("clusterId"))]
-
-    def _named(self, name: str) -> str | None:
-        found = [item for item in self._listed(f"name=={name}") if item.get("name") == name and not item.get("deletedAt")]
-        return str(found[0]["id"]) if found else None
-
-    def _by_id(self, job_id: str) -> dict[str, Any] | None:
-        """A workload, whichever of the two kinds it is, for a profile may have changed since; `kind` is put in, and `phase`."""
-        for kind in sorted(_KINDS, key=lambda kind: kind != self._kind):
-            try:
-                item = self._api.get(f"workloads/{kind}/{job_id}")
-            except NotThereError:
-                continue
-            if isinstance(item, dict):
-                return {**item, "kind": kind, "phase": item.get("actualPhase") or item.get("phase") or "Unknown"}
-        return None
-
-    def _created(self, kind: str, body: Mapping[str, Any]) -> Any:
-        """The id of the workload of this name: a request whose answer was lost is not repeated before a look."""
-        for attempt in (1, 2):
-            try:
-                given = self._api.write("POST", f"workloads/{kind}", body)
-            except PassingError as passing:
-                existing = self._named(str(body["name"]))
-                if existing is not None:
-                    return existing
-                if attempt == 2:
-                    raise passing.error from None
-            except TakenError:
-                existing = self._named(str(body["name"]))
-                if existing is None:
-                    raise
-                return existing
-            else:
-                if isinstance(given, dict) and given.get("workloadId"):
-                    return given["workloadId"]
-                raise ApiError("cloud.failed", "the API names no id for the workload that it has created")
-        raise AssertionError("unreachable")
-
-    def _write(self, method: str, path: str) -> None:
-        """A write that may be done twice."""
-        try:
-            self._api.write(method, path)
-        except PassingError:
-            try:
-                self._api.write(method, path)
-            except PassingError as passing:
-                raise passing.error from None
 
     # ------------------------------------------------------------------ what is sent
 
@@ -340,7 +230,7 @@ class DgxCloudApi:
 
     def _move(self, parcel: Parcel, storage: str) -> None:
         """One small workspace for each piece, as NeMo-Run's data mover has them."""
-        project = self._project()
+        project = self._project.described()
         length = MOST_ARGS - len(laying(parcel, storage, 0, "")) - 2
         storage_of = {"pvc": [_without_none(pvc) for pvc in self._profile["pvcs"]]}
 
@@ -350,8 +240,8 @@ class DgxCloudApi:
             return Mover(name, self._body(name, project, {**spec, "storage": storage_of}))
 
         movers = [mover(number, piece) for number, piece in enumerate(parcel.pieces(length))]
-        there = {str(item["name"]): str(item["id"]) for item in self._listed(f"name=^dispatch-{parcel.digest[:16]}-")}
-        move(movers, _Workspaces(self, there))
+        there = {str(item["name"]): str(item["id"]) for item in self._project.listed(f"name=^dispatch-{parcel.digest[:16]}-")}
+        move(movers, _Workspaces(self._project, there))
 
     def _log_files(self, run_key: str) -> list[tuple[str, str]]:
         """The pods' logs on the storage that the runner mounts; not a file that somebody has put there as a link to another."""
@@ -363,15 +253,15 @@ class DgxCloudApi:
 class _Workspaces:
     """Movers as workspaces (`movers.Carrier`)."""
 
-    def __init__(self, api: DgxCloudApi, there: Mapping[str, str]) -> None:
-        self._api, self._there = api, there
+    def __init__(self, project: DgxProject, there: Mapping[str, str]) -> None:
+        self._project, self._there = project, there
 
     def begin(self, mover: Mover) -> str:
-        return self._there.get(mover.name) or str(self._api._created("workspaces", mover.body))
+        return self._there.get(mover.name) or str(self._project.created("workspaces", mover.body))
 
     def ended(self, job_id: str) -> bool | None:
         try:
-            given = self._api._api.get(f"workloads/workspaces/{job_id}")
+            given = self._project.api.get(f"workloads/workspaces/{job_id}")
         except NotThereError:
             return False
         phase = str(given.get("actualPhase") or given.get("phase")) if isinstance(given, dict) else ""
@@ -379,7 +269,7 @@ class _Workspaces:
 
     def remove(self, job_id: str) -> None:
         with suppress(NotThereError):
-            self._api._write("DELETE", f"workloads/workspaces/{job_id}")
+            self._project.write("DELETE", f"workloads/workspaces/{job_id}")
 
 
 # The training operator names rank and master for PyTorch itself; torchrun reads them under names of its own.
