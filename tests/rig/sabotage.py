@@ -13,7 +13,9 @@ TOOLS = (
 STEP = r"""#!/bin/sh
 [ -e "@@/pid" ] || exec "TOOL" "$@"
 step=1
-until (set -C; : >"@@/step.$step") 2>/dev/null; do step=$((step + 1)); done
+set -C
+until true >"@@/step.$step"; do step=$((step + 1)); done 2>/dev/null
+set +C
 read -r at when pid <"@@/pid"
 [ "$step" = "$at" ] || exec "TOOL" "$@"
 echo "$0 $*" >"@@/killed"
