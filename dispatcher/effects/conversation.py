@@ -42,7 +42,7 @@ def command() -> str:
     A shell that reads its script from standard input may read ahead into our data, so the program is read to the byte, then evaluated:
     dd reads once what is there, and no more than is missing. Its bytes are characters in every locale.
     """
-    read = f'p=; n={len(program())}; while [ ${{#p}} -lt $n ]; do q=$(dd bs=$((n-${{#p}})) count=1 2>/dev/null; echo .)'
+    read = f"p=; n={len(program())}; while [ ${{#p}} -lt $n ]; do q=$(dd bs=$((n-${{#p}})) count=1 2>/dev/null; echo .)"
     return f"exec sh -c '{read}; case $q in .) exit ;; esac; p=$p${{q%.}}; done; eval \"$p\"'"
 
 

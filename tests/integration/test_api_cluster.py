@@ -36,7 +36,7 @@ from dispatcher.ports import (
 from dispatcher.slurm import Observation, State
 from tests.fakes import FakeArchive, FakeCloud, Trace, cloud_plan
 from tests.integration.clusters import environment
-from tests.rig.sabotage import Sabotage
+from tests.rig.sabotage import Sabotage, at_every_step
 
 JOB = cloud_plan()
 KEY = JOB.run_key
@@ -364,12 +364,13 @@ STEPS = 70
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("when", "target"), [("before", "shell"), ("after", "group")])
 def test_the_far_side_is_killed_at_every_step(when: str, target: str, tmp_path: Path) -> None:
-    killed = 0
-    for step in range(1, STEPS):
+    killed: list[str] = []
+
+    def killed_at(step: int) -> bool:
         place = Place(tmp_path / str(step))
         sabotage = Sabotage(place.folder / "sabotage", place.path)
 
-        def arm(channel: Channel, sabotage: Sabotage = sabotage, step: int = step) -> None:
+        def arm(channel: Channel) -> None:
             assert isinstance(channel, LocalShell)
             if (sabotage.folder / "pid").exists():
                 channel.close()
@@ -383,14 +384,17 @@ def test_the_far_side_is_killed_at_every_step(when: str, target: str, tmp_path: 
         with contextlib.suppress(DispatchError):
             first.close()
         if not sabotage.killed:
-            break
-        killed += 1
+            return False
+        killed.append(sabotage.killed)
         try:
             job_id = place.deliver()
             one_job(replaced(place), job_id)
         except (DispatchError, AssertionError) as error:
             raise AssertionError(f"step {step}, {when} `{sabotage.killed.strip()}`: {error}") from error
-    assert killed > 10
+        return True
+
+    at_every_step(killed_at, STEPS)
+    assert len(killed) > 10, killed
 
 
 def replaced(place: Place) -> Place:

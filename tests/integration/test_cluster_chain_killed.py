@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from dispatcher.errors import DispatchError
 from dispatcher.ports import AlreadySubmitted, InProgress, NothingSaved, Refused, Submitted
 from tests.integration.clusters import KEY, claim_request, local, submit
 from tests.integration.test_cluster_queue_killed import RECORD, Scene
+from tests.rig.sabotage import at_every_step
 
 SAVED = "code/ckpt/step 4"
 STEPS = 60
@@ -45,7 +45,7 @@ def go_on(cluster: LedgerCluster, job: str) -> object:
 
 def settled(scene: Scene, first: str) -> str:
     """What sweeps do until the run has its next job, which is returned."""
-    for _ in range(50):
+    for _ in range(20):
         with scene.talk() as cluster:
             (run,) = cluster.sweep().runs
             if not run.job_id:  # as the sweep does with an interrupted submission
@@ -55,7 +55,7 @@ def settled(scene: Scene, first: str) -> str:
                 go_on(cluster, first)
             else:
                 return run.job_id
-        time.sleep(0.2)
+        time.sleep(0.5)
     raise AssertionError(f"{scene.where}: it never goes on")
 
 
@@ -71,23 +71,20 @@ def check(scene: Scene, first: str, second: str) -> None:
     assert os.listdir(scene.job_dir / "runs") == [KEY], scene.where
 
 
-def every_step(tmp_path: Path, when: str, target: str) -> Iterator[tuple[Scene, str]]:
-    count = 0
-    for step in range(1, STEPS):
-        scene, job = begun(tmp_path / str(step))
-        if not scene.killed(step, when, target, lambda cluster, job=job: go_on(cluster, job)):  # type: ignore[misc]
-            break
-        count += 1
-        yield scene, job
-    assert count >= 4, "hardly anything was killed"
-
-
 @pytest.mark.parametrize(("when", "target"), [("before", "shell"), ("after", "group")])
 def test_killed_at_every_step(when: str, target: str, tmp_path: Path) -> None:
-    lines = []
-    for scene, first in every_step(tmp_path, when, target):
+    lines: list[str] = []
+
+    def killed(step: int) -> bool:
+        scene, first = begun(tmp_path / str(step))
+        if not scene.killed(step, when, target, lambda cluster: go_on(cluster, first)):
+            return False
         lines.append(scene.where)
         check(scene, first, settled(scene, first))
+        return True
+
+    at_every_step(killed, STEPS)
+    assert len(lines) >= 4, "hardly anything was killed"
     assert any("sbatch --parsable" in line for line in lines), lines
 
 

@@ -18,10 +18,10 @@ from dispatcher.errors import ClusterError, DispatchError
 from dispatcher.ports import AlreadySubmitted, Claimed, InProgress, Submitted
 from tests.integration.clusters import KEY, TREE, claim_request, environment, local, submission, submit
 from tests.rig.pretend_slurm import PretendSlurm
-from tests.rig.sabotage import Sabotage
+from tests.rig.sabotage import Sabotage, at_every_step
 
 STEPS = 90
-"""More than a submission has; steps beyond its end prove nothing and end the test."""
+"""More than a submission has."""
 
 
 def deliver_again(job_dir: Path, scheduler: str, env: dict[str, str]) -> str:
@@ -57,18 +57,20 @@ def test_the_far_side_is_killed_at_every_step(scheduler: str, when: str, target:
     """`shell`: only the program dies, its children finish what they do. `group`: all of them die, as when the node does."""
     killed: list[str] = []
     channels: list[LocalShell] = []
-    for step in range(1, STEPS):
+
+    def killed_at(step: int) -> bool:
         folder = tmp_path / str(step)
         job_dir, slurm_like = folder / "job", PretendSlurm(folder / "slurm")
         env = environment(slurm_like.bin)
         sabotage = Sabotage(folder / "sabotage", env["PATH"])
+        ours: list[LocalShell] = []
 
-        def arm(channel: Channel, sabotage: Sabotage = sabotage, step: int = step) -> None:
+        def arm(channel: Channel) -> None:
             assert isinstance(channel, LocalShell)
             if (sabotage.folder / "pid").exists():
                 channel.close()
                 raise ClusterError("cluster.cut", "the client is gone too: it does not come back by itself")
-            channels.append(channel)
+            ours.append(channel)
             sabotage.arm(step, when, channel.pid if target == "shell" else -channel.pid)
 
         first = local(job_dir, scheduler, {**env, "PATH": f"{sabotage.bin}:{env['PATH']}"}, arm)
@@ -77,9 +79,10 @@ def test_the_far_side_is_killed_at_every_step(scheduler: str, when: str, target:
         with contextlib.suppress(DispatchError):
             first.close()
         if not sabotage.killed:
-            break
+            return False
         killed.append(sabotage.killed)
-        assert channels[-1]._process.returncode in (-signal.SIGKILL, 0), sabotage.killed
+        channels.extend(ours)
+        assert ours[-1]._process.returncode in (-signal.SIGKILL, 0), sabotage.killed
         where = f"step {step}, {when} `{sabotage.killed.strip()}`"
         if "/sbatch --parsable" in sabotage.killed:
             assert (job_dir / "active" / KEY).exists(), "the next sweep sees it, even if the command never comes again"
@@ -93,6 +96,9 @@ def test_the_far_side_is_killed_at_every_step(scheduler: str, when: str, target:
             time.sleep(0.05)
             assert not (folder / "ran").exists() or (folder / "ran").read_text() == "ran\n", where
         check_ledger(job_dir, job_id, where)
+        return True
+
+    at_every_step(killed_at, STEPS)
     assert sum(channel._process.returncode == -signal.SIGKILL for channel in channels) > 15, killed
     if scheduler == "slurm":
         assert any("/sbatch --parsable" in line for line in killed), killed

@@ -18,10 +18,10 @@ from dispatcher.errors import ClusterError, DispatchError
 from dispatcher.ports import AlreadySubmitted, Claimed, Held, InProgress, Submitted
 from tests.integration.clusters import KEY, TREE, claim_request, environment, local, submission
 from tests.rig.pretend_slurm import PretendSlurm
-from tests.rig.sabotage import Sabotage
+from tests.rig.sabotage import Sabotage, at_every_step
 
 STEPS = 90
-"""More than any of these has; steps beyond the end prove nothing and end the test."""
+"""More than any of these has."""
 RECORD = f'{{"key": "{KEY}"}}'
 USAGE = f"2026-11 {KEY} org/repo alice 7 cluster default 16.0000"
 
@@ -116,48 +116,62 @@ class Scene:
         assert set(cluster.usage("2026-11").splitlines()) == {USAGE}, self.where
 
 
-def every_step(
-    tmp_path: Path, scheduler: str, when: str, target: str, act: Callable[[Scene, LedgerCluster], object], held: bool = True
-) -> Iterator[Scene]:
-    """A scene for each step at which `act` can be killed."""
-    count = 0
-    for step in range(1, STEPS):
+def killed_at_every_step(
+    tmp_path: Path,
+    how: tuple[str, str, str],
+    act: Callable[[Scene, LedgerCluster], object],
+    check: Callable[[Scene], None],
+    held: bool = True,
+) -> list[str]:
+    """Checks a scene for each step at which `act` can be killed; where those were. `how` is the scheduler, when, and whom."""
+    scheduler, when, target = how
+    scenes: list[Scene] = []
+
+    def killed(step: int) -> bool:
         scene = Scene(tmp_path / str(step), scheduler)
         if held:
             with scene.talk() as cluster:
                 assert scene.hold(cluster) == Held()
-        if not scene.killed(step, when, target, lambda cluster, scene=scene: act(scene, cluster)):  # type: ignore[misc]
-            break
-        count += scene.channels[-1]._process.returncode == -signal.SIGKILL
+        if not scene.killed(step, when, target, lambda cluster: act(scene, cluster)):
+            return False
+        scenes.append(scene)
         try:
-            yield scene
+            check(scene)
         except DispatchError as error:
             raise AssertionError(f"{scene.where}: {error.code} {error}") from error
+        return True
+
+    at_every_step(killed, STEPS)
+    count = sum(scene.channels[-1]._process.returncode == -signal.SIGKILL for scene in scenes)
     assert count >= 4, "hardly anything was killed"
+    return [scene.where for scene in scenes]
+
+
+def held_or_nothing(scene: Scene) -> None:
+    """The next delivery lays it ready, or finds that it is; it has one place and then one job."""
+    with scene.talk() as cluster:
+        sweep = cluster.sweep()
+        folder = scene.job_dir / "runs" / KEY
+        if (folder / "held").exists():
+            assert (sweep.runs, sweep.queued) == ((), (KEY,)), f"{scene.where}: a sweep knows it without another delivery"
+        elif list((scene.job_dir / "queue").iterdir()):
+            assert ([run.run_key for run in sweep.runs], sweep.queued) == ([KEY], ()), f"{scene.where}: a sweep can call it off"
+        answer = InProgress(0)
+        while isinstance(answer, InProgress):
+            answer = scene.hold(cluster)  # type: ignore[assignment]
+        assert answer in (Held(), AlreadySubmitted("", RECORD)), (scene.where, answer)
+        sweep = cluster.sweep()
+        assert (sweep.runs, sweep.queued) == ((), (KEY,)), scene.where
+        assert len(os.listdir(scene.job_dir / "queue")) == 1, scene.where
+        assert scene.slurm_like.jobs == [], scene.where
+        assert not (scene.folder / "ran").exists(), scene.where
+        assert isinstance(cluster.release(KEY), Submitted), scene.where
+        scene.check_one_job(cluster)
 
 
 @all_kills
 def test_while_it_is_held(scheduler: str, when: str, target: str, tmp_path: Path) -> None:
-    """The next delivery lays it ready, or finds that it is; it has one place and then one job."""
-    for scene in every_step(tmp_path, scheduler, when, target, Scene.hold, held=False):
-        with scene.talk() as cluster:
-            sweep = cluster.sweep()
-            folder = scene.job_dir / "runs" / KEY
-            if (folder / "held").exists():
-                assert (sweep.runs, sweep.queued) == ((), (KEY,)), f"{scene.where}: a sweep knows it without another delivery"
-            elif list((scene.job_dir / "queue").iterdir()):
-                assert ([run.run_key for run in sweep.runs], sweep.queued) == ([KEY], ()), f"{scene.where}: a sweep can call it off"
-            answer = InProgress(0)
-            while isinstance(answer, InProgress):
-                answer = scene.hold(cluster)  # type: ignore[assignment]
-            assert answer in (Held(), AlreadySubmitted("", RECORD)), (scene.where, answer)
-            sweep = cluster.sweep()
-            assert (sweep.runs, sweep.queued) == ((), (KEY,)), scene.where
-            assert len(os.listdir(scene.job_dir / "queue")) == 1, scene.where
-            assert scene.slurm_like.jobs == [], scene.where
-            assert not (scene.folder / "ran").exists(), scene.where
-            assert isinstance(cluster.release(KEY), Submitted), scene.where
-            scene.check_one_job(cluster)
+    killed_at_every_step(tmp_path, (scheduler, when, target), Scene.hold, held_or_nothing, held=False)
 
 
 def admit(scene: Scene, cluster: LedgerCluster) -> object:
@@ -169,56 +183,63 @@ def admit(scene: Scene, cluster: LedgerCluster) -> object:
     return outcome
 
 
+def swept_to_its_job(scene: Scene) -> None:
+    """Sweeps alone, without another delivery, bring it to its one job."""
+    with scene.talk() as cluster:
+        sweep = cluster.sweep()
+        known = [run.run_key for run in sweep.runs] + list(sweep.queued)
+        assert known == [KEY], f"{scene.where}: {known}"
+        scene.take_turns(cluster)
+        scene.check_one_job(cluster)
+
+
 @all_kills
 def test_while_its_turn_is_taken(scheduler: str, when: str, target: str, tmp_path: Path) -> None:
-    """Sweeps alone, without another delivery, bring it to its one job."""
-    lines = []
-    for scene in every_step(tmp_path, scheduler, when, target, admit):
-        lines.append(scene.where)
-        with scene.talk() as cluster:
-            sweep = cluster.sweep()
-            known = [run.run_key for run in sweep.runs] + list(sweep.queued)
-            assert known == [KEY], f"{scene.where}: {known}"
-            scene.take_turns(cluster)
-            scene.check_one_job(cluster)
+    lines = killed_at_every_step(tmp_path, (scheduler, when, target), admit, swept_to_its_job)
     if scheduler == "slurm":
         assert any("sbatch --parsable" in line for line in lines), lines
 
 
-def test_redelivered_while_its_turn_is_taken(tmp_path: Path) -> None:
+def delivered_again(scene: Scene) -> None:
     """A delivery of the same command that comes right after finds its place or its job, and wipes nothing away."""
-    for scene in every_step(tmp_path, "slurm", "before", "group", admit):
-        with scene.talk() as cluster:
-            answer = InProgress(0)
-            while isinstance(answer, InProgress):
-                answer = cluster.claim(claim_request())  # type: ignore[assignment]
-            assert isinstance(answer, AlreadySubmitted), (scene.where, answer)
-            assert answer.record == RECORD, scene.where
-            if not answer.job_id:
-                assert cluster.sweep().queued == (KEY,), scene.where
-                scene.take_turns(cluster)
-            scene.check_one_job(cluster)
+    with scene.talk() as cluster:
+        answer = InProgress(0)
+        while isinstance(answer, InProgress):
+            answer = cluster.claim(claim_request())  # type: ignore[assignment]
+        assert isinstance(answer, AlreadySubmitted), (scene.where, answer)
+        assert answer.record == RECORD, scene.where
+        if not answer.job_id:
+            assert cluster.sweep().queued == (KEY,), scene.where
+            scene.take_turns(cluster)
+        scene.check_one_job(cluster)
+
+
+def test_redelivered_while_its_turn_is_taken(tmp_path: Path) -> None:
+    killed_at_every_step(tmp_path, ("slurm", "before", "group"), admit, delivered_again)
+
+
+def waits_or_dropped(scene: Scene) -> None:
+    """It waits as before, or is dropped; both are whole."""
+    with scene.talk() as cluster:
+        waits = (scene.job_dir / "runs" / KEY / "held").exists()
+        assert waits is not (scene.job_dir / "runs" / KEY / "dropped").exists(), scene.where
+        assert cluster.sweep().queued == ((KEY,) if waits else ()), scene.where
+        assert cluster.drop(KEY) is waits, scene.where
+        assert cluster.claim(claim_request()) == AlreadySubmitted("", RECORD), scene.where
+        standing, sweep = cluster.standing(), cluster.sweep()
+        # It is active, without a job, until somebody has said its end.
+        assert (standing.active, standing.queued, sweep.queued) == ((RECORD,), (), ()), scene.where
+        assert [(run.run_key, run.job_id) for run in sweep.runs] == [(KEY, "")], scene.where
+        assert os.listdir(scene.job_dir / "queue") == [], scene.where
+        assert cluster.release(KEY) is None, scene.where
+        cluster.retire(KEY)
+        assert cluster.sweep().runs == (), scene.where
+        assert scene.slurm_like.jobs == [], scene.where
 
 
 @kills
 def test_while_it_is_dropped(when: str, target: str, tmp_path: Path) -> None:
-    """It waits as before, or is dropped; both are whole."""
-    for scene in every_step(tmp_path, "slurm", when, target, lambda _, cluster: cluster.drop(KEY)):
-        with scene.talk() as cluster:
-            waits = (scene.job_dir / "runs" / KEY / "held").exists()
-            assert waits is not (scene.job_dir / "runs" / KEY / "dropped").exists(), scene.where
-            assert cluster.sweep().queued == ((KEY,) if waits else ()), scene.where
-            assert cluster.drop(KEY) is waits, scene.where
-            assert cluster.claim(claim_request()) == AlreadySubmitted("", RECORD), scene.where
-            standing, sweep = cluster.standing(), cluster.sweep()
-            # It is active, without a job, until somebody has said its end.
-            assert (standing.active, standing.queued, sweep.queued) == ((RECORD,), (), ()), scene.where
-            assert [(run.run_key, run.job_id) for run in sweep.runs] == [(KEY, "")], scene.where
-            assert os.listdir(scene.job_dir / "queue") == [], scene.where
-            assert cluster.release(KEY) is None, scene.where
-            cluster.retire(KEY)
-            assert cluster.sweep().runs == (), scene.where
-            assert scene.slurm_like.jobs == [], scene.where
+    killed_at_every_step(tmp_path, ("slurm", when, target), lambda _, cluster: cluster.drop(KEY), waits_or_dropped)
 
 
 def lock_twice(scene: Scene, cluster: LedgerCluster) -> None:
@@ -227,18 +248,21 @@ def lock_twice(scene: Scene, cluster: LedgerCluster) -> None:
         cluster.unlock()
 
 
+def locked_at_once(scene: Scene) -> None:
+    """Whoever comes next has the lock at once, and alone."""
+    with scene.talk() as cluster, scene.talk() as other:
+        begun = time.monotonic()
+        assert cluster.lock(), scene.where
+        assert time.monotonic() - begun < 3, scene.where
+        (name,) = os.listdir(scene.job_dir / "lock")
+        assert name.startswith("held."), scene.where
+        other.sweep()
+        other.unlock()
+        assert os.listdir(scene.job_dir / "lock") == [name], scene.where
+        cluster.unlock()
+        assert other.lock(), scene.where
+
+
 @kills
 def test_while_it_is_locked(when: str, target: str, tmp_path: Path) -> None:
-    """Whoever comes next has the lock at once, and alone."""
-    for scene in every_step(tmp_path, "slurm", when, target, lock_twice, held=False):
-        with scene.talk() as cluster, scene.talk() as other:
-            begun = time.monotonic()
-            assert cluster.lock(), scene.where
-            assert time.monotonic() - begun < 3, scene.where
-            (name,) = os.listdir(scene.job_dir / "lock")
-            assert name.startswith("held."), scene.where
-            other.sweep()
-            other.unlock()
-            assert os.listdir(scene.job_dir / "lock") == [name], scene.where
-            cluster.unlock()
-            assert other.lock(), scene.where
+    killed_at_every_step(tmp_path, ("slurm", when, target), lock_twice, locked_at_once, held=False)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TOOLS = (
@@ -47,3 +51,24 @@ class Sabotage:
         """The tool's command line at which it happened; empty when the program ended before that step."""
         file = self.folder / "killed"
         return file.read_text() if file.exists() else ""
+
+
+AT_ONCE = 6
+"""Whoever finds a submission that was killed waits for seconds before it goes on; others are killed meanwhile."""
+
+
+def at_every_step(killed: Callable[[int], bool], most: int) -> None:
+    """Calls `killed` with 1, 2, 3, …, several at a time, until it says that nobody was killed: there is no such step any more."""
+    steps, over = itertools.count(1), threading.Event()
+
+    def one_after_another() -> None:
+        try:
+            while not over.is_set() and killed(step := next(steps)):
+                assert step < most, f"there are more than {most} steps"
+        finally:
+            over.set()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        workers = [pool.submit(one_after_another) for _ in range(AT_ONCE)]
+    for worker in workers:
+        worker.result()
