@@ -15,6 +15,7 @@ from tests.fakes import asking_again
 from tests.github_model import Pull, Repository
 from tests.github_server import GitHubServer
 from tests.rig.sshd import Sshd
+from tests.rig.warm import WarmStart
 
 TRAIN = """\
 import json, os, sys, time
@@ -29,6 +30,7 @@ json.dump({"loss": 1.875, "sha": os.environ["DISPATCH_SHA"][:7]}, open("results.
 """
 
 ROOT = Path(__file__).parents[1]
+WARM = WarmStart()
 POLICY = """\
 default_profile: cluster
 forks: sha
@@ -121,16 +123,17 @@ class Stage:
 
     def handle(self, name: str, payload: Mapping[str, Any], **environment: str) -> Ended:
         """One delivery."""
-        process = self.start_event(name, payload, **environment)
-        stdout, stderr = process.communicate(timeout=120)
-        return self.ended(process, stdout, stderr)
+        return self.run("handle", GITHUB_EVENT_NAME=name, GITHUB_EVENT_PATH=str(self._event(payload)), **environment)
 
     def start_event(self, name: str, payload: Mapping[str, Any], **environment: str) -> subprocess.Popen[str]:
         """One delivery, running; `ended` tells how it went."""
+        return self.start("handle", GITHUB_EVENT_NAME=name, GITHUB_EVENT_PATH=str(self._event(payload)), **environment)
+
+    def _event(self, payload: Mapping[str, Any]) -> Path:
         self._deliveries += 1
         event = self.folder / f"event-{self._deliveries}.json"
         event.write_text(json.dumps(payload))
-        return self.start("handle", GITHUB_EVENT_NAME=name, GITHUB_EVENT_PATH=str(event), **environment)
+        return event
 
     def point_to(self, port: int) -> None:
         """The profile names another port for the login node (a proxy in front of it)."""
@@ -143,15 +146,10 @@ class Stage:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """The command line, running."""
-        self._deliveries += 1
-        files = {name: self.folder / f"{name}-{self._deliveries}" for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
-        for file in files.values():
-            file.write_text("")
+        files = self._output_files()
         process = subprocess.Popen(
             [self.python, "-m", "dispatcher.cli", *arguments],
-            env=self.environment(
-                **{name: str(file) for name, file in files.items()}, PYTHONSAFEPATH="1", PYTHONPATH=str(ROOT), **environment
-            ),
+            env=self._given(files, environment),
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -160,13 +158,28 @@ class Stage:
         self._files[process.pid] = files
         return process
 
+    def _output_files(self) -> dict[str, Path]:
+        self._deliveries += 1
+        files = {name: self.folder / f"{name}-{self._deliveries}" for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+        for file in files.values():
+            file.write_text("")
+        return files
+
+    def _given(self, files: Mapping[str, Path], environment: Mapping[str, str]) -> dict[str, str]:
+        named = {name: str(file) for name, file in files.items()}
+        return self.environment(**named, PYTHONSAFEPATH="1", PYTHONPATH=str(ROOT), **environment)
+
     def ended(self, process: subprocess.Popen[str], stdout: str = "", stderr: str = "") -> Ended:
         """How a process that has ended did."""
-        files = self._files[process.pid]
-        return Ended(process.returncode, stdout, stderr, read_outputs(files["GITHUB_OUTPUT"]), files["GITHUB_STEP_SUMMARY"].read_text())
+        return _ended(process.returncode, stdout, stderr, self._files[process.pid])
 
     def run(self, *arguments: str, **environment: str) -> Ended:
         """The command line, to its end."""
+        if self.python == sys.executable:
+            files = self._output_files()
+            ended = WARM.run(arguments, self._given(files, environment), self.folder, timeout=120)
+            if ended is not None:
+                return _ended(*ended, files)
         process = self.start(*arguments, **environment)
         stdout, stderr = process.communicate(timeout=120)
         return self.ended(process, stdout, stderr)
@@ -175,6 +188,10 @@ class Stage:
     def answers(self) -> list[str]:
         """The bodies of our own comments."""
         return [comment.body for comment in self.pull.comments if comment.author == "github-actions[bot]"]
+
+
+def _ended(code: int, stdout: str, stderr: str, files: Mapping[str, Path]) -> Ended:
+    return Ended(code, stdout, stderr, read_outputs(files["GITHUB_OUTPUT"]), files["GITHUB_STEP_SUMMARY"].read_text())
 
 
 def read_outputs(file: Path) -> dict[str, str]:
