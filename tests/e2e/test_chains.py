@@ -13,9 +13,12 @@ from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
 from tests.stage import Stage
 
-# Ten steps, of which each job manages four; 85 says that it has saved its state and wants to go on.
+# Ten steps, of which each job manages four; 85 says that it has saved its state and wants to go on. None ends before it may.
 TRAIN = """\
-import json, os, pathlib, sys
+import json, os, pathlib, sys, time
+may = pathlib.Path(os.environ["DISPATCH_RUN_DIR"]).parents[2] / ("may-" + os.environ["DISPATCH_JOB_NUMBER"])
+while not may.exists():
+    time.sleep(0.05)
 saved = pathlib.Path(os.environ["DISPATCH_CHECKPOINTS"]) / "last"
 step = int(saved.read_text()) if saved.exists() else 0
 print("job", os.environ["DISPATCH_JOB_NUMBER"], "begins at", step, flush=True)
@@ -62,6 +65,7 @@ def test_one_run_of_several_jobs(stage: Stage, slurm: SlurmRig) -> None:
     stays = stage.comment("/train forgets=1").outputs
     key = begun["run-key"]
     jobs = [begun["job-id"]]
+    (stage.folder / "may-1").touch()
     slurm.wait_for_state(stays["job-id"], "FAILED")
     for number in (2, 3):
         slurm.wait_for_state(jobs[-1], "FAILED")
@@ -79,6 +83,7 @@ def test_one_run_of_several_jobs(stage: Stage, slurm: SlurmRig) -> None:
         assert check.status != "completed"
         [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
         assert gate.conclusion != "success"
+        (stage.folder / f"may-{number}").touch()
     slurm.wait_for_state(jobs[-1], "COMPLETED")
     swept = stage.run("watch")
     assert swept.code == 0, swept
