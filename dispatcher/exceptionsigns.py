@@ -75,8 +75,8 @@ _EXCEPTIONS: tuple[tuple[str, Rank, str], ...] = (
     ("quota", _S, r".{0,200}(?:\[Errno 122\]|Disk quota exceeded|os error 122)"),
     ("disk-full", _S, r".{0,300}(?:\[Errno 28\]|No space left on device|StorageFull|os error 28)"),
     # The machine is blamed by what the system says itself: at the beginning, or passed on at the end. In between it is only quoted.
-    ("file-system", _S, r"\[Errno (?:5|108|116)\] "),
-    ("file-system", _S, r"(?:.{1,300}: |\[\('.{1,600}, \")\[Errno (?:5|108|116)\] [A-Z][a-z /]{1,50}(?:: ['b/].{0,1000}|\"\)\])?$"),
+    ("file-system", _S, r"\[Errno (?:5|108|116)\] (?:Error \w|Unable to )"),
+    ("file-system", _S, r"(?:.{1,300}: |\[\('.{1,600}, \")?\[Errno (?:5|108|116)\] [A-Z][a-z /]{1,50}(?:: ['b/].{0,1000}|\"\)\])?$"),
     ("file-system", _S, r"\[Errno 107\] Transport endpoint is not connected: ['b/]"),
     ("file-system", _S, r"Unable to \w+ .{0,80}errno = (?:5|116),"),
     ("file-system", _S, r"Error while (?:de)?serializing.{0,40}(?:\(os error (?:5|116)\)|code: (?:5|116), )"),
@@ -162,7 +162,7 @@ _EXCEPTIONS: tuple[tuple[str, Rank, str], ...] = (
     (
         "access",
         _S,
-        r".{0,200}(?:40[13] Client Error|Client error '40[13] |401 Unauthorized|"
+        r".{0,200}(?:40[13] Client Error|Client error '40[13] |HTTP Error 40[13]: |401 Unauthorized|"
         r"gated repo|Access to model \S+ is restricted|API key must be)",
     ),
 )

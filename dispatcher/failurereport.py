@@ -36,7 +36,7 @@ def failure_lines(record: RunRecord, voice: Voice) -> list[str]:
     if failure.evidence and not (record.reason and record.reason in failure.evidence):
         where = f" in {_link(record, failure.places[-1], voice)}" if failure.places else ""
         rank = f", on rank {failure.rank}" if failure.rank is not None else ""
-        lines += [f"{code(failure.evidence, 300)}{where}{rank}", ""]
+        lines += [f"{code(failure.evidence, 300, in_table=False)}{where}{rank}", ""]
     if (failure.kind not in _NOBODY or failure.words.blames != "unclear") and failure.kind is not Kind.UNEXPLAINED:
         lines += [BLAME_WORDS[failure.words.blames], ""]
     return [*lines, *_no_further_job(record), *_next_attempt(record)]

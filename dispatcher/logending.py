@@ -171,7 +171,11 @@ def _sign_of(one: Traceback, lines: Sequence[Line]) -> Sign | None:
 
 def _went_on(one: Traceback, course: _Course) -> bool:
     """Whether it is certain that the program was not ended by it: nobody heard of the exception, or it was one thread's."""
-    return one.ignored or (one.in_thread and course.went_on(one))
+    return one.ignored or (one.in_thread and (course.went_on(one) or _AT_EXIT.match(one.message) is not None))
+
+
+# What a thread says that outlives the interpreter.
+_AT_EXIT = re.compile(r"cannot schedule new futures after (?:interpreter )?shutdown|can't create new thread at interpreter shutdown")
 
 
 def _counts_alone(line: Line, lines: Sequence[Line], exit_code: int | None) -> bool:
@@ -204,7 +208,8 @@ def _burst(all_of_them: Sequence[Traceback], lines: Sequence[Line]) -> list[Trac
 # C++ frames, torchrun's and Slurm's own words, tables of a failure: they belong to the end of a program.
 _AFTERMATH = re.compile(
     r"\s|frame #\d+:|[WEI]\d{3,4} |\[[WEI]\d{3,4} |\[[WE] |(?:WARNING|ERROR|INFO):torch|slurmstepd|srun:|[=-]{5,}|.{0,200} FAILED$|"
-    r"wandb: |During handling of the above|The above exception was the|\S+:\d+: \w{0,40}Warning: |Exception ignored in|Exception in thread|"
+    r"wandb:|\++ |During handling of the above|"
+    r"The above exception was the|\S+:\d+: \w{0,40}Warning: |Exception ignored in|Exception in thread|"
     r"Set the environment variable HYDRA_FULL_ERROR|Search for `cuda|nccl\w+: |Last error:|Cuda failure |"
     r"We had to rate limit your IP|For more information check: |"
     r"You have exceeded |Internal Error - We're working|The request is taking longer|"

@@ -33,6 +33,8 @@ _LINES: tuple[tuple[str, Rank, str], ...] = (
     ("node-failed-step", _D, _SLURM + r"Node failure on \S{1,200}$"),
     # https://github.com/NVIDIA/libnvidia-container; an image that asks for a newer CUDA than the driver's is refused on every node
     ("gpu-missing", _D, r"(?:" + _PYXIS + r")?(?:\[ERROR\] )?nvidia-container-cli: requirement error"),
+    # What is wrong with the container, its mounts or the devices that were asked for is not the runtime's.
+    ("container", _D, r"(?:" + _PYXIS + r")?(?:\[ERROR\] )?nvidia-container-cli: (?:container|mount|device|input) error: "),
     ("gpu-runtime", _D, r"(?:" + _PYXIS + r")?(?:\[ERROR\] )?(?:nvidia-container-cli: |/etc/enroot/hooks\.d/98-nvidia\.sh exited with)"),
     ("disk-full", _D, r"(?:" + _PYXIS + r"|\[ERROR\] |enroot-\S{1,20}: |Write failed because ).{0,200}No space left on device"),
     ("quota", _D, r"(?:" + _PYXIS + r"|\[ERROR\] |enroot-\S{1,20}: |Write failed because ).{0,200}Disk quota exceeded"),

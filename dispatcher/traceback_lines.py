@@ -149,7 +149,7 @@ def _in_stream(lines: Sequence[Line]) -> Iterator[Traceback]:
                 yield begun.closed(*begun.perhaps, after)
                 after = False
             own = text.lstrip()
-            begun = _Open(line.number, len(text) - len(own) if own.startswith("T") else 0)
+            begun = _Open(line.number, len(text) - len(own) if own.startswith(("T", "traceback : T")) else 0)
             begun.ignored, begun.in_thread = _IGNORED.match(above) is not None, _THREAD.match(above) is not None
             continue
         above = text or above
@@ -189,8 +189,10 @@ def _out_of_group(text: str) -> str:
 
 def _is_class(name: str) -> bool:
     """Whether it is written as classes are: what a script itself defines need not be named like an exception."""
-    own = name.rpartition(".")[2]
-    return re.match(r"[A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)?$", own) is not None and own not in _NO_CLASS
+    modules, _, own = name.rpartition(".")
+    return (modules != "" and own[0].isupper()) or (
+        re.match(r"[A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)?$", own) is not None and own not in _NO_CLASS
+    )
 
 
 def _is_exception(name: str) -> bool:

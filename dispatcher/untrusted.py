@@ -91,13 +91,14 @@ def neutralise(text: str, limit: int = 2000) -> str:
     return _ACTIVE.sub(lambda found: _ZERO_WIDTH_SPACE + "." if found[0] == "." else found[0] + _ZERO_WIDTH_SPACE, line)
 
 
-def code(text: str, limit: int = 200) -> str:
+def code(text: str, limit: int = 200, in_table: bool = True) -> str:
     """Text → an inline Markdown code span, in which neither mentions nor markup act; empty text becomes a visible pair of quotes."""
     line = " ".join(printable(strip_ansi(text)).split()) or '""'
     if len(line) > limit:
         line = line[: max(limit - 1, 0)] + "…"
-    # A pipe would end a table's cell even inside a code span; GitHub's escape for it is a backslash.
-    line = line.replace("|", "\\|")
+    # A pipe would end a table's cell even inside a code span; GitHub's escape for it is a backslash, which is seen anywhere else.
+    if in_table:
+        line = line.replace("|", "\\|")
     ticks = "`" * (max((len(run) for run in re.findall(r"`+", line)), default=0) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{ticks}{pad}{line}{pad}{ticks}"

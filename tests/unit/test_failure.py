@@ -234,6 +234,8 @@ def test_nothing_around_a_kept_log_of_the_codes_makes_it_the_machines(data: st.D
         ("code-rich-locals", "TypeError: foo() takes 0 positional arguments but 1 was given", ("/nemo_run/code/a.py", 8, "main")),
         ("code-pytest-short", "KeyError: 'a'", ("test_x.py", 2, "inner")),
         ("import-pytest-collect", "ModuleNotFoundError: No module named 'modle'", ("test_c.py", 1, "<module>")),
+        ("code-record-table", "ValueError: x", ("/nemo_run/code/train.py", 41, "main")),
+        ("code-upper-class", "src.flow.OOM: no slots | left", ("/nemo_run/code/src/run.py", 12, "main")),
         ("code-loguru", "KeyError: 'k'", ("/nemo_run/code/src/run.py", 12, "main")),
         ("code-sky-multi", "KeyError: 'x'", ("/nemo_run/code/src/run.py", 12, "main")),
         ("code-kube-prefix", "KeyError: 'x'", ("/nemo_run/code/src/run.py", 12, "main")),
@@ -300,7 +302,9 @@ def test_what_a_program_said_at_last_counts_only_where_nothing_else_does() -> No
 
 
 @pytest.mark.parametrize("words", ["[Errno 5] Input/output error", "[Errno 116] Stale file handle", "Temporary failure in name resolution"])
-@pytest.mark.parametrize("text", ['src.errors.ConfigError: no "{}" in retry_on', "RuntimeError: expected '{}', got none", "src.E: {}? no"])
+@pytest.mark.parametrize(
+    "text", ['src.errors.ConfigError: no "{}" in retry_on', "RuntimeError: expected '{}', got none", "src.Odd: {}? no"]
+)
 def test_who_only_quotes_the_system_is_no_machine(words: str, text: str) -> None:
     found = diagnose(End(State.FAILED, 1), printed(text.format(words)))
     assert found is not None
@@ -512,6 +516,10 @@ def test_a_traceback_behind_what_nemo_run_writes_before_each_line() -> None:
 
 def said(record: RunRecord, tail: str = "", voice: Voice = Voice()) -> str:  # noqa: B008 - it is frozen
     return run_report(record, tail, NOON + timedelta(minutes=20), voice).comment
+
+
+def test_a_pipe_in_the_evidence_is_shown_as_it_is() -> None:
+    assert "`src.flow.OOM: no slots | left` in" in said(failed(case("code-upper-class").log, texts={"src/run.py": TRAIN}))
 
 
 def test_the_comment_says_what_where_whom_and_what_next() -> None:
