@@ -61,20 +61,24 @@ def in_log(lines: Sequence[Line], scheduler_is_silent: bool, exit_code: int | No
     begin = max(0, burst[0].first - _LEAD) if burst else max(0, len(lines) - _WINDOW)
     signs = [_sign_of(one, lines) for one in burst]
     raised = list(_raised(burst, signs, lines, course))
-    program = any(item.sign.rank is Rank.PROGRAM for item in raised)
-    found = list(raised)
+    program = any(item.sign.rank <= Rank.PROGRAM for item in raised)
+    found, ended = list(raised), list[Sign]()
     for line in lines[begin:]:
         sign = of_line(line.text, scheduler_is_silent) if line.number not in inside else None
         if sign is None or not (burst or _counts_alone(line, lines, exit_code)):
             continue
         # What a shell or a library said before the program stopped of itself did not stop it; who can end processes did, perhaps.
-        early = program and line.number < burst[0].first and _BY_OTHERS.match(line.text) is None
-        found.append(Found(Sign(sign.cause, max(sign.rank, Rank.CONSEQUENCE)) if early else sign, line))
+        early = bool(raised) and line.number < burst[0].first and _BY_OTHERS.match(line.text) is None
+        if not (early and of_shell(line.text)):
+            ended.append(sign)
+            found.append(Found(Sign(sign.cause, max(sign.rank, Rank.CONSEQUENCE)) if early and program else sign, line))
     if mistake := next((item for item in raised if item.traceback and is_mistake(item.traceback.name)), None):
         # The interpreter says whose it is: nothing that was written before it made the program's mistake.
         found = [item for item in found if item.traceback is not None or item.line.number > mistake.line.number]
     best = min(found, key=lambda item: (item.sign.rank, item.line.number), default=None)
-    if best is not None and blames_machine(best.sign.cause) and _is_disputed(best, burst, signs):
+    if best is None or not blames_machine(best.sign.cause):
+        return best
+    if any(_is_programs(sign, best.sign) for sign in ended) or _is_disputed(best, burst, signs):
         return Found(Sign("disputed", Rank.WEAK), best.line, best.traceback)
     return best
 

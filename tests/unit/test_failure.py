@@ -211,6 +211,31 @@ def test_the_machine_is_to_blame_only_if_nothing_speaks_against_it(text: str) ->
     assert (found.failure.cause, found.failure.evidence) == ("disputed", text)
 
 
+OTHERS = (
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+    "OSError: [Errno 28] No space left on device",
+    "socket.gaierror: [Errno -2] Name or service not known",
+    "ModuleNotFoundError: No module named 'x'",
+)
+
+
+@pytest.mark.parametrize("before", HARMLESS)
+def test_what_a_shell_or_a_library_says_at_the_start_ends_no_program(before: str) -> None:
+    for text in (*MACHINES_OWN, *OTHERS):
+        alone, found = diagnose(End(State.FAILED, 1), printed(text)), diagnose(End(State.FAILED, 1), f"{before}\nstep 1\n{printed(text)}")
+        assert alone is not None
+        assert found is not None
+        assert found.failure == alone.failure, text
+
+
+@pytest.mark.parametrize("own", ["train.py: error: unrecognized arguments: --lrr 3", "Loss is nan, stopping training"])
+def test_a_program_that_has_said_that_it_stops_did_not_stop_by_the_machine(own: str) -> None:
+    for log in (f"{own}\n{printed(MACHINES_OWN[0])}", f"{printed(MACHINES_OWN[0])}{own}\n"):
+        found = diagnose(End(State.FAILED, 1), log)
+        assert found is not None
+        assert not blames_machine(found.failure.cause), log
+
+
 OF_THE_CODE = [one for one in CASES if one.kind is Kind.CODE and one.diagnosed().failure.error]
 
 
