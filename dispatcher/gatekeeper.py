@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from dispatcher.configuration import read_profile
@@ -33,7 +33,24 @@ def evaluate_gate(world: World, policy: Policy, number: int, known: Iterable[Run
     pull = world.forge.pull(number)
     if pull is None:
         return outcome("refused", "pull-gone", Exit.GITHUB, f"There is no pull request #{number}.")
-    return _judged(world, policy, _required_for(world, policy, pull), pull.head_sha, known, _waiver(world, policy, pull.head_sha))
+    waiver, requirements = _waiver(world, policy, pull.head_sha), _required_for(world, policy, pull)
+    return _judged(world, policy, requirements, pull.head_sha, known, waiver, pull=pull)
+
+
+def _with_others(world: World, policy: Policy, pull: PullRequest, own: tuple[Requirement, ...]) -> tuple[Requirement, ...]:
+    """What all open pull requests with this very head need. A check is the commit's: what passes for one of them is green for all.
+
+    A pull request that goes elsewhere by now, or bears other labels, counts as another one.
+    """
+    assert world.forge is not None
+    found = {(requirement.profile, requirement.recipe): requirement for requirement in own}
+    for other in world.forge.open_pulls_at(pull.head_sha):
+        if (other.number, other.base_ref, other.labels) == (pull.number, pull.base_ref, pull.labels):
+            continue
+        for requirement in _required_for(world, policy, other):
+            because = f"#{other.number} into {other.base_ref}: {requirement.because}"
+            found.setdefault((requirement.profile, requirement.recipe), replace(requirement, because=because))
+    return tuple(found.values())
 
 
 def _required_for(world: World, policy: Policy, pull: PullRequest) -> tuple[Requirement, ...]:
@@ -146,10 +163,18 @@ def _judged(
     known: Iterable[RunRecord],
     waiver: WaiverRecord | None,
     queued: _Queued | None = None,
+    pull: PullRequest | None = None,
 ) -> Outcome:
+    """The verdict, written into the check. Of a pull request's head: before that is green, whatever else needs the check counts, too."""
     assert world.forge is not None
+    known = tuple(known)
     records, silent = _records(world, policy, requirements, sha, known)
     verdict = judge(requirements, records, sha, waiver)
+    if pull is not None and policy.gate.required and isinstance(verdict, Pass):
+        every = _with_others(world, policy, pull, requirements)
+        if every != requirements:
+            records, silent = _records(world, policy, every, sha, known)
+            verdict = judge(every, records, sha, waiver)
     by_head = queued is not None and queued.judged_by_head
     if by_head and isinstance(verdict, Pending):
         verdict = Fail(verdict.lines)

@@ -219,6 +219,10 @@ class FakeForge:
         self.trace.add("forge.changed_files", number)
         return self.changed.get(number, ())
 
+    def open_pulls_at(self, sha: str) -> tuple[PullRequest, ...]:
+        self.trace.add("forge.open_pulls_at", sha[:7])
+        return tuple(pull for pull in self.pulls.values() if pull.state == "open" and pull.head_sha == sha)
+
     def react(self, comment_id: int, content: Reaction) -> bool:
         self.trace.add("forge.react", content)
         new = (comment_id, content) not in self.reactions

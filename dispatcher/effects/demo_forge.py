@@ -62,6 +62,10 @@ class DemoForge:
         """As git has it."""
         return tuple(self._git("diff", "--name-only", f"{self.base}...{self.pull_request.head_sha}").splitlines())
 
+    def open_pulls_at(self, sha: str) -> tuple[PullRequest, ...]:
+        """The one there is."""
+        return (self.pull_request,) if sha == self.pull_request.head_sha else ()
+
     def react(self, comment_id: int, content: Reaction) -> bool:
         """Nobody sees it here."""
         return True

@@ -157,6 +157,14 @@ class GitHubForge:
             names = {file.filename for file in files}
             return tuple(sorted(names | {file.previous_filename for file in files if file.status == "renamed"}))
 
+    def open_pulls_at(self, sha: str) -> tuple[PullRequest, ...]:
+        """https://docs.github.com/rest/pulls/pulls#list-pull-requests, one request for each 100 that are open.
+
+        The list of a commit's pull requests (`/commits/{sha}/pulls`) would be shorter, but leaves out those of forks.
+        """
+        with answer_of("the open pull requests"):
+            return tuple(pull_request(one) for one in self._repository.get_pulls(state="open") if one.head.sha == sha)
+
     # ------------------------------------------------------------------- what we say
 
     def react(self, comment_id: int, content: Reaction) -> bool:

@@ -147,6 +147,9 @@ class Forge(Protocol):
     def changed_files(self, number: int) -> tuple[str, ...]:
         """Every path that the pull request touches (GitHub lists at most 3,000)."""
 
+    def open_pulls_at(self, sha: str) -> tuple[PullRequest, ...]:
+        """The open pull requests whose head is exactly this commit, forks' too, all pages."""
+
     def react(self, comment_id: int, content: Reaction) -> bool:
         """Adds our reaction to a comment → whether it was not there yet; adding the same one again changes nothing."""
 

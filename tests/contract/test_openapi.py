@@ -64,6 +64,7 @@ def _call_everything(github: GitHubServer, repo: Repository) -> None:
     forge.read_text("a.py", "feature")
     forge.list_files("", "main")
     forge.changed_files(1)
+    forge.open_pulls_at(pull.head_sha)
     forge.react(pull.comment("/train").id, "eyes")
     forge.find_comment(1, "marker")
     forge.update_comment(forge.create_comment(1, "marker", "marker").id, "marker")

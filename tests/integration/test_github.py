@@ -350,6 +350,21 @@ def test_labelled_on_every_page_and_only_open_pull_requests(world: World) -> Non
     assert world.forge.labelled("none") == ()
 
 
+def test_open_pull_requests_with_a_head_also_those_of_forks(world: World) -> None:
+    fork = world.server.fork(world.repo, "bob/repo")
+    fork.set_branch("theirs", fork.sha("main"))
+    world.repo.set_branch("feature", fork.sha("main"))
+    world.repo.set_branch("scratch", fork.sha("main"))
+    world.repo.commit("other", {"b": "x"})
+    same, gone = world.repo.open_pull("theirs", "bob", "bob/repo", base="scratch"), world.repo.open_pull("scratch")
+    world.repo.open_pull("other")
+    gone.close()
+    found = world.forge.open_pulls_at(world.pull.head_sha)
+    assert sorted((one.number, one.base_ref) for one in found) == [(world.pull.number, "main"), (same.number, "scratch")]
+    assert world.forge.requests == 1, "the list has everything that a pull request itself would say"
+    assert world.forge.pull(same.number) in found
+
+
 # --------------------------------------------------------------------------- checks
 
 
@@ -510,6 +525,7 @@ CASES = [
     Case("add_label", "POST", r"/issues/1/labels$", lambda world: world.forge.add_label(1, "more")),
     Case("create_label", "POST", r"/repo/labels$", lambda world: world.forge.create_label(Label("new", "ffffff", "d"))),
     Case("labelled", "GET", r"/pulls$", lambda world: world.forge.labelled("bug")),
+    Case("open_pulls_at", "GET", r"/pulls$", lambda world: world.forge.open_pulls_at(world.pull.head_sha)),
     Case("remove_label", "DELETE", r"/labels/bug$", lambda world: world.forge.remove_label(1, "bug"), None),
 ]
 every_call = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

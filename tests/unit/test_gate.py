@@ -19,7 +19,7 @@ from dispatcher.keys import commit_tag
 from dispatcher.policy import load_policy
 from dispatcher.record import RunRecord, Target
 from dispatcher.slurm import State
-from tests.fakes import HEAD, NOON, OTHER, POLICY, PROFILE, REPOSITORY, FakeCluster, Fakes, run_record
+from tests.fakes import HEAD, NOON, OTHER, POLICY, PROFILE, REPOSITORY, FakeCluster, FakeForge, Fakes, run_record
 
 TRAIN = Requirement("cluster", "default", "train.py")
 EVAL = Requirement("cluster", "eval", "eval.py")
@@ -298,6 +298,56 @@ def test_a_pull_request_that_is_gone() -> None:
     fakes = Fakes()
     ended = evaluate_gate(fakes.world, read_policy(fakes.world), 8)
     assert (ended.exit, ended.outputs["reason-code"], fakes.forge.checks) == (Exit.GITHUB, "pull-gone", {})
+
+
+def beside(fakes: Fakes, **fields: object) -> None:
+    """Pull request 9 from the same head, into `scratch` unless it is said otherwise."""
+    fakes.forge.pulls[9] = replace(fakes.forge.pulls[7], **{"number": 9, "base_ref": "scratch", **fields})  # type: ignore[arg-type]
+    fakes.forge.changed[9] = ("train.py",)
+
+
+INTO_MAIN = POLICY.replace("required: [{", "required: [{ branches: main,")
+
+
+def test_a_second_pull_request_from_the_same_commit_makes_nothing_green() -> None:
+    """The check is the commit's: into `scratch` nothing is required, but green there would be green for the one into `main`, too."""
+    fakes = Fakes(INTO_MAIN)
+    policy = read_policy(fakes.world)
+    beside(fakes)
+    for number in (9, 7, 9):
+        assert evaluate_gate(fakes.world, policy, number).outputs["reason-code"] == "pending"
+    assert "| `#7 into main: train.py` | not started |" in fakes.forge.check("dispatch/gate").summary
+    on_head(fakes, state=State.FAILED)
+    assert evaluate_gate(fakes.world, policy, 9).outputs["reason-code"] == "failed"
+    on_head(fakes, state=State.SUCCEEDED, run_key="f" * 16, asked_at=NOON + timedelta(hours=1))
+    assert evaluate_gate(fakes.world, policy, 9).outputs["reason-code"] == "passed"
+
+
+@pytest.mark.parametrize("fields", [{"state": "closed"}, {"head_sha": OTHER}])
+def test_a_pull_request_that_is_over_or_elsewhere_asks_for_nothing(fields: dict[str, object]) -> None:
+    fakes = Fakes(INTO_MAIN)
+    beside(fakes)
+    fakes.forge.pulls[7] = replace(fakes.forge.pulls[7], **fields)  # type: ignore[arg-type]
+    assert evaluate_gate(fakes.world, read_policy(fakes.world), 9).outputs["reason-code"] == "passed"
+
+
+def test_a_pull_request_that_changed_its_base_while_it_was_judged_is_not_green() -> None:
+    class Moving(FakeForge):
+        def changed_files(self, number: int) -> tuple[str, ...]:
+            self.pulls[7] = replace(self.pulls[7], base_ref="main")
+            return super().changed_files(number)
+
+    fakes = Fakes(INTO_MAIN)
+    forge = Moving(fakes.trace)
+    forge.pulls[7] = replace(forge.pulls[7], base_ref="scratch")
+    assert evaluate_gate(replace(fakes.world, forge=forge), read_policy(fakes.world), 7).outputs["reason-code"] == "pending"
+
+
+@pytest.mark.parametrize("policy", [POLICY, POLICY.split("gate:")[0]], ids=["pending", "no gate"])
+def test_other_pull_requests_are_looked_for_only_before_it_is_green(policy: str) -> None:
+    fakes = Fakes(policy)
+    evaluate_gate(fakes.world, read_policy(fakes.world), 7)
+    assert not fakes.trace.of("forge.open_pulls_at")
 
 
 def test_a_merge_group_needs_runs_on_its_own_commit() -> None:
