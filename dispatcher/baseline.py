@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -26,6 +26,8 @@ from dispatcher.untrusted import printable
 
 LINE_LIMIT = 32_000
 """Characters of a line; of a run with more than fits first its curves are forgotten, then metrics."""
+# Characters that are read of a history at least, where it is longer (`history` in effects/cluster.sh; the bytes may be more).
+_READ = 1_048_576 // 4
 # What trains computes with no more digits (float32 has seven), and every comparison reads all lines.
 _DIGITS = 8
 SETTLED = 3
@@ -74,9 +76,10 @@ class Remembered(BaseModel):
 
 @dataclass(frozen=True)
 class History:
-    """All lines that can be read, oldest first, each run once."""
+    """All lines that can be read, oldest first, each run once; and how many cannot be."""
 
     entries: tuple[Remembered, ...] = ()
+    unreadable: int = 0
 
     @property
     def accepted(self) -> Remembered | None:
@@ -172,21 +175,22 @@ def history_name(repository: str, profile: str, recipe: str) -> str:
 
 def parse_history(text: str) -> History:
     """The ledger's lines; others can write there, so what cannot be read is left out, and of one run the last line counts."""
+    lines = text.split("\n")  # and at nothing else that Unicode takes for the end of a line: a name may have that in it
     found: dict[tuple[str, str], Remembered] = {}
-    for entry in _readable(text):
+    unreadable = 0
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            entry = Remembered.model_validate_json(line)
+        except ValidationError:
+            # Of a long history the end is read, which may begin within a line.
+            unreadable += number > 0 or len(text) < _READ
+            continue
+        finite = {name: value for name, value in entry.metrics.items() if math.isfinite(value)}
         found.pop((entry.kind, entry.run_key), None)
-        found[entry.kind, entry.run_key] = entry
-    return History(tuple(found.values()))
-
-
-def _readable(text: str) -> Iterator[Remembered]:
-    for line in text.splitlines():
-        if line.strip():
-            try:
-                entry = Remembered.model_validate_json(line)
-            except ValidationError:
-                continue
-            yield entry.model_copy(update={"metrics": {name: value for name, value in entry.metrics.items() if math.isfinite(value)}})
+        found[entry.kind, entry.run_key] = entry.model_copy(update={"metrics": finite})
+    return History(tuple(found.values()), unreadable)
 
 
 def line_of(record: RunRecord, at: datetime) -> str:

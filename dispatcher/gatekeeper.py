@@ -18,7 +18,7 @@ from dispatcher.policy import Policy
 from dispatcher.ports import Check, PullRequest
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.publish import publish_check
-from dispatcher.record import RunRecord, readable
+from dispatcher.record import RunRecord, readable, unclear
 from dispatcher.waiver import WAIVER_NAME, WaiverRecord, waiver_on
 from dispatcher.world import Outcome, World, bug_words, outcome
 
@@ -214,12 +214,17 @@ def _records(
 
 
 def _of_commit(world: World, profile: Profile, sha: str) -> tuple[list[RunRecord], str]:
-    """The commit's records, and what is wrong with one that cannot be read: it hides nothing of the others."""
+    """The commit's records, and what is wrong with one that cannot be read: it hides nothing of the others.
+
+    Where it still says which run it is, that run is one of unknown state: an older one must not pass in its place.
+    """
     cluster = world.connect(profile)
     try:
-        return readable(cluster.find(commit_tag(sha)))
+        texts = cluster.find(commit_tag(sha))
     finally:
         cluster.close()
+    records, problem = readable(texts)
+    return [*records, *(unclear(texts) if problem else ())], problem
 
 
 def _outcome(verdict: Verdict, summary: str, url: str) -> Outcome:

@@ -12,12 +12,13 @@ from dispatcher.attempts import PATIENCE
 from dispatcher.baseline import History, history_name, line_of, parse_history
 from dispatcher.errors import ForgeError
 from dispatcher.facts import short_ref
+from dispatcher.phrases import plural
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.recipe import Recipe
 from dispatcher.record import RunRecord
 from dispatcher.slurm import State
-from dispatcher.thresholds import Compared, MetricRule, NotFound, Sources, judge, worst
+from dispatcher.thresholds import NAMED, Compared, MetricRule, NotFound, Sources, judge, worst
 from dispatcher.world import World
 
 
@@ -75,6 +76,10 @@ def _sources(record: RunRecord, rules: Mapping[str, MetricRule], history: Histor
     rolling = {name: found for name, rule in rules.items() if (found := history.rolling(name, rule.window)) is not None}
     named = {reference for rule in rules.values() for reference in rule.references}
     base = _merge_base(record, world) if "merge-base" in named else None
+    if history.unreadable and not history.entries:
+        # That nobody can read it is not that there is none.
+        lost = NotFound(f"none of the {plural(history.unreadable, 'line')} that the ledger remembers can be read")
+        return dict.fromkeys(NAMED, dict.fromkeys(rules, lost))
     if isinstance(base, NotFound):
         return {"baseline": _drawn_with(record, rolling), "merge-base": dict.fromkeys(rules, base)}
     windows = {name: rule.window for name, rule in rules.items()}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dispatcher.baseline import History, Remembered, history_name, parse_history
+from dispatcher.baseline import WINDOW, History, Remembered, history_name, parse_history
 from dispatcher.curvereport import sparkline
 from dispatcher.errors import Exit, InputError
 from dispatcher.phrases import clock, number, plural
@@ -21,18 +21,19 @@ from dispatcher.world import Outcome, World, outcome
 
 # A terminal's width has no more columns of numbers.
 MOST_METRICS = 4
-_WINDOW = 10
 
 
 @dataclass(frozen=True)
 class Trail:
-    """The remembered runs that are shown, oldest first, and of which metrics; `baselines` has what runs are compared with now."""
+    """The remembered runs that are shown, oldest first, and of which metrics; `baselines` has what a rule compares the next run with."""
 
     profile: str
     recipe: str
     entries: tuple[Remembered, ...]
     metrics: tuple[str, ...]
     baselines: dict[str, Compared]
+    unreadable: int = 0
+    """How many of the ledger's lines cannot be read."""
 
     def values(self, metric: str) -> list[float]:
         """A metric's values, of the runs that have it."""
@@ -64,9 +65,10 @@ def recall(world: World, policy: Policy, profile: str | None, recipe: str | None
     if metric is not None and history.entries and metric not in names:
         raise _unknown("metric", metric, names)
     metrics = (metric,) if metric is not None else tuple(chosen(names, tuple(rules))[:MOST_METRICS])
-    windows = {key: rules[key].window if key in rules else _WINDOW for key in metrics}
+    windows = {key: rules[key].window if key in rules else WINDOW for key in metrics}
     baselines = {key: compared for key in metrics if (compared := history.rolling(key, windows[key])) is not None}
-    return Trail(name, wanted, _having(history, metrics)[-lines:], metrics, baselines)
+    shown = _having(history, metrics)[-lines:]
+    return Trail(name, wanted, shown, metrics, baselines, history.unreadable)
 
 
 def _having(history: History, metrics: Sequence[str]) -> tuple[Remembered, ...]:
@@ -88,19 +90,26 @@ def _lines(trail: Trail, world: World) -> list[str]:
     title = f"### {neutralise(trail.recipe)} on {neutralise(trail.profile)}: "
     if not trail.entries:
         step = "Scheduled, merged and manual runs of the default branch are remembered when they have ended well (`docs/gates.md`)."
-        return [f"{title}nothing remembered yet", "", step]
+        nothing = "nothing that can be read" if trail.unreadable else "nothing remembered yet"
+        return [f"{title}{nothing}", "", *_unreadable(trail), step]
     accepted = sum(entry.kind == "accepted" for entry in trail.entries)
     others = f", {plural(accepted, 'accepted run')}" if accepted else ""
-    lines = [f"{title}{plural(len(trail.entries) - accepted, 'run')} of the default branch{others}", ""]
+    lines = [f"{title}{plural(len(trail.entries) - accepted, 'run')} of the default branch{others}", "", *_unreadable(trail)]
     for name in trail.metrics:
         values = trail.values(name)
         if values:
             compared = trail.baselines.get(name)
-            now = f", now compared with {number(compared.value)}" if compared else ""
+            now = f", baseline {number(compared.value)}" if compared else ""
             lines.append(f"- {neutralise(name)} {sparkline(values)} {number(min(values))} to {number(max(values))}{now}")
     head = ["when", "commit", "run", *(neutralise(name) for name in trail.metrics), ""]
     lines += ["", f"| {' | '.join(head)} |", f"|---|---|---|{'---:|' * len(trail.metrics)}---|"]
     return lines + [_row(entry, trail, world) for entry in reversed(trail.entries)]
+
+
+def _unreadable(trail: Trail) -> list[str]:
+    """What could not be read is said: else a ledger that was damaged looks like one that never remembered anything."""
+    lines = plural(trail.unreadable, "line")
+    return [f"⚠️ {lines} in the ledger's `history/` cannot be read, and count for nothing.", ""] if trail.unreadable else []
 
 
 def _row(entry: Remembered, trail: Trail, world: World) -> str:

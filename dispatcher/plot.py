@@ -89,7 +89,7 @@ def drawing(trail: Trail, metric: str) -> Drawing:
     for place in range(0, len(runs), every):
         shapes.append(Words(x_of(place), HEIGHT - _BOTTOM + 18, runs[place].sha[:7], "middle", 11))
         shapes.append(Words(x_of(place), HEIGHT - _BOTTOM + 32, runs[place].at.strftime("%Y-%m-%d"), "middle", 10, GREY))
-    legend = f"grey: {number(baseline.value)}, what runs are compared with" if baseline else ""
+    legend = f"grey: the baseline, {number(baseline.value)}" if baseline else ""
     accepted_words = "orange: accepted as the baseline" if any(entry.kind == "accepted" for entry in runs) else ""
     shapes.append(Words(_LEFT, HEIGHT - 10, " · ".join(words for words in (legend, accepted_words) if words), size=11, colour=GREY))
     return tuple(shapes)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import assert_never
 
 from dispatcher.attempts import Repeats
@@ -171,15 +171,15 @@ class RunRecord(_Frozen):
     """The tasks of an array job, as Slurm gets them: `0-7`, `1,3,5`."""
     task_seconds: int | None = None
     """How long an array's tasks ran, all together."""
-    asked_at: datetime
-    submitted_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    estimated_start: datetime | None = None
+    asked_at: AwareDatetime
+    submitted_at: AwareDatetime | None = None
+    started_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+    estimated_start: AwareDatetime | None = None
     queue_place: int | None = Field(default=None, ge=1)
     """While it waits: its place in its partition's queue, and how many wait there."""
     queue_length: int | None = Field(default=None, ge=1)
-    absent_since: datetime | None = None
+    absent_since: AwareDatetime | None = None
     job_id: str = Field(default="", pattern=r"^[0-9A-Za-z_+.-]{0,64}$")
     earlier_jobs: tuple[EarlierJob, ...] = Field(default=(), max_length=MOST_JOBS)
     """Jobs that this one continues, the first one first."""
@@ -327,6 +327,18 @@ def salvaged(text: str) -> RunRecord | None:
                 return None
             fields = {name: value for name, value in fields.items() if name not in wrong}
     return None
+
+
+def unclear(texts: Iterable[str]) -> list[RunRecord]:
+    """Of those that cannot be read, those that still say which run they are (a newer version may have written them): of unknown state."""
+    found = []
+    for text in texts:
+        try:
+            parse_record(text)
+        except ClusterError:
+            record = salvaged(text)
+            found += [record.model_copy(update={"state": State.UNKNOWN, "reason": "its record cannot be read"})] if record else []
+    return found
 
 
 def repository_named(text: str) -> str | None:

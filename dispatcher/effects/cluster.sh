@@ -931,6 +931,8 @@ remember() { # name length line -> the line is added, in one write
     IFS= read -r name <&3 && IFS= read -r length <&3 && is_hex "$name" && is_number "$length" || gone
     store "tmp/line.$token"
     IFS= read -r go <&3 && [ "$go" = go ] || gone
+    # where a disk was full the last line may have no end: this one is none of it
+    [ ! -s "history/$name" ] || [ -z "$(tail -c 1 "history/$name")" ] || echo >>"history/$name"
     [ -n "$words" ] || words=$({ cat "tmp/line.$token" >>"history/$name"; } 2>&1)
     rm -f "tmp/line.$token"
     if [ -z "$words" ]; then say done; else failed "$words"; fi

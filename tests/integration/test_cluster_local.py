@@ -937,6 +937,10 @@ def test_what_is_remembered_under_every_shell(shell: str, job_dir: Path, slurm_l
         cluster.remember(name, line)
     assert cluster.history(name).splitlines() == lines
     assert cluster.history("cd" * 16) == ""
+    with (job_dir / "history" / name).open("a") as torn:
+        torn.write('{"loss": 1.')
+    cluster.remember(name, lines[0])
+    assert cluster.history(name).splitlines() == [*lines, '{"loss": 1.', lines[0]], "a line that was cut takes no other with it"
     for bad in ("two\nlines", "x" * 65_536):
         with pytest.raises(ValueError, match="one short line"):
             cluster.remember(name, bad)

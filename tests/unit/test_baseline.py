@@ -150,6 +150,19 @@ def test_what_others_wrote_there_is_left_out() -> None:
     assert len(parse_history("\n".join([*bad, line(1, 2.0), *bad])).entries) == 1
 
 
+def test_a_name_with_what_unicode_takes_for_the_end_of_a_line_breaks_no_line() -> None:
+    record = run_record(state=State.SUCCEEDED, results={"loss\u2028": 1.0, "loss": 2.0})
+    accepted = acceptance_of(record, "alice", "because\x85of\u2029it", NOON)
+    found = parse_history(f"{line_of(record, NOON)}\n{accepted}\n")
+    assert (len(found.entries), found.unreadable) == (2, 0)
+
+
+def test_of_a_long_history_the_first_line_may_be_cut() -> None:
+    text = f'x"}}\n{line(1, 2.0)}\n'
+    assert parse_history(text).unreadable == 1
+    assert parse_history(text + "\n" * (1 << 20)).unreadable == 0
+
+
 def test_a_line_is_short_whatever_was_measured() -> None:
     many = {f"{'m' * 90}{number}": float(number) for number in range(2000)}
     text = line_of(run_record(results=many, state=State.SUCCEEDED), NOON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -264,6 +265,28 @@ def test_a_record_that_cannot_be_read_hides_no_other_and_is_named() -> None:
     assert "What a ledger does not tell does not count: of profile cluster one cannot be read: A record in the ledger" in summary
     fakes.cluster.runs.pop(run_record().run_key)
     assert evaluate_gate(fakes.world, read_policy(fakes.world), 7).outputs["reason-code"] == "pending"
+
+
+@pytest.mark.parametrize(
+    ("hours", "fields", "reason"),
+    [
+        (1, {"new_field": 1}, "pending"),
+        (1, {"new_field": 1, "recipe": "eval"}, "passed"),
+        (-1, {"new_field": 1}, "passed"),
+        (1, {"started_at": "2024-05-06T14:02:00"}, "pending"),
+        (1, {"new_field": 1, "target": {"repository": "other/repo"}}, "passed"),
+    ],
+)
+def test_a_newer_run_whose_record_cannot_be_read_is_not_passed_over(hours: int, fields: dict[str, object], reason: str) -> None:
+    """A newer version of the dispatcher may have written it, with a field that this one does not know."""
+    fakes = Fakes()
+    on_head(fakes, state=State.SUCCEEDED)
+    newer = run_record(run_key="b" * 16, state=State.SUCCEEDED, asked_at=NOON + timedelta(hours=hours))
+    text = json.dumps({**json.loads(newer.to_json()), **fields})
+    fakes.cluster.add(newer, tags=(commit_tag(HEAD),)).record = text
+    assert evaluate_gate(fakes.world, read_policy(fakes.world), 7).outputs["reason-code"] == reason
+    summary = fakes.forge.check("dispatch/gate").summary
+    assert ("| unknown | run `bbbbbbbbbbbbbbbb` · its record cannot be read |" in summary) == (reason == "pending")
 
 
 @pytest.mark.parametrize("profile", [None, "executor: slurm\nacount: x\n"])

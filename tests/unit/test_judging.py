@@ -78,6 +78,16 @@ def test_against_the_merge_base() -> None:
     assert found.results_problem == f"throughput 400 is 20 % below the merge base's run ({OTHER[:7]}), 500 (limit −5 %)"
 
 
+def test_a_history_that_nobody_can_read_is_not_one_that_is_empty() -> None:
+    fakes = Fakes(WITH_RULES)
+    assert not decided(fakes, ended()).results_problem, "nothing to compare with is a warning"
+    fakes.cluster.remembered[NAME] = ["{torn", "\x00"]
+    found = decided(fakes, ended())
+    assert found.results_problem == (
+        "loss could not be compared with the baseline: none of the 2 lines that the ledger remembers can be read"
+    )
+
+
 def of_the_queue(**fields: object) -> RunRecord:
     entry = Queued(head_ref="refs/heads/gh-readonly-queue/main/pr-7-x", base_ref="refs/heads/main", **fields)  # type: ignore[arg-type]
     return ended(1.87, target=Target(repository="org/repo", merge_queue=entry))

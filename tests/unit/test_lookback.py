@@ -47,7 +47,7 @@ def test_runs_newest_first_with_a_block_for_each() -> None:
     assert (ended.exit, ended.outputs["decision"], ended.outputs["reason-code"]) == (Exit.OK, "answered", "history")
     lines = ended.summary.splitlines()
     assert lines[0] == "### default on cluster: 3 runs of the default branch, 1 accepted run"
-    assert lines[2] == "- loss █▅▁▇ 1 to 2, now compared with 1.75"
+    assert lines[2] == "- loss █▅▁▇ 1 to 2, baseline 1.75"
     rows = [line for line in lines if line.startswith("| ")]
     assert rows[0] == "| when | commit | run | loss | lr |  |"
     assert rows[1] == "| 14:02 UTC | `fffffff` | `ffffffff` | 1.75 | – | accepted by `dana\\|`: the data is \\*harder\\* |"
@@ -88,6 +88,16 @@ def test_a_metric_with_a_rule_comes_first() -> None:
 def test_nothing_remembered_says_where_it_comes_from() -> None:
     fakes = remembering()
     assert "nothing remembered yet" in told(trail(fakes, metric="loss"), fakes.world).summary
+
+
+def test_what_cannot_be_read_is_said() -> None:
+    fakes = remembering(2.0)
+    fakes.cluster.remembered[NAME] += ['{"kind":"run","run_', "\x00\ufffd"]
+    summary = told(trail(fakes), fakes.world).summary
+    assert "1 run of the default branch" in summary
+    assert "⚠️ 2 lines in the ledger's `history/` cannot be read" in summary
+    del fakes.cluster.remembered[NAME][0]
+    assert "nothing that can be read" in told(trail(fakes), fakes.world).summary
 
 
 @pytest.mark.parametrize(
