@@ -53,11 +53,11 @@ def number(value: float | int | str | None) -> str:
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.1f}".removesuffix(".0") if abs(value) < 10_000 else f"{value:,.0f}"
 
 
-def percent(share: float, sign: bool = False) -> str:
+def percent(share: float, sign: bool = False, digits: int = 3) -> str:
     """0.2014 → `20.1 %`, 61.1 → `6,110 %`; with `sign`, a plus or a minus sign before it."""
     value = share * 100
     plus = "+" if sign and value >= 0 else ""
-    shown = f"{float(f'{value:.3g}'):,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+    shown = f"{float(f'{value:.{digits}g}'):,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.{digits}g}"
     return f"{plus}{shown} %".replace("-", "−") if sign else f"{shown} %"
 
 
@@ -67,3 +67,20 @@ def numbers_apart(one: float, other: float) -> tuple[str, str]:
         return number(one), number(other)
     digits = next((digits for digits in range(5, 17) if f"{one:.{digits}g}" != f"{other:.{digits}g}"), 17)
     return f"{one:.{digits}g}", f"{other:.{digits}g}"
+
+
+def change_words(value: float, reference: float, limit: float = math.inf, worse: bool = False) -> str:
+    """`12 % above`, `0.4 % below`, `the same as`; where there is no share of it, the amount.
+
+    With so many digits that the words, too, are beyond the `limit` (as it is shown, in per cent) where the value is, and only there.
+    """
+    difference = value - reference
+    if difference == 0:
+        return "the same as"
+    way = "above" if difference > 0 else "below"
+    share = abs(difference / reference) if reference else math.inf
+    if not math.isfinite(share):
+        return f"{number(abs(difference)) if math.isfinite(difference) else 'far'} {way}"
+    shown = (percent(share, digits=digits) for digits in range(3, 17))
+    fitting = (words for words in shown if (float(words.removesuffix(" %").replace(",", "")) > limit) == worse)
+    return f"{next(fitting, percent(share))} {way}"

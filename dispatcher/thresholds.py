@@ -19,7 +19,7 @@ from typing_extensions import Self
 from dispatcher.document import Loc, ProblemsError
 from dispatcher.noise import DEVIATIONS
 from dispatcher.overlay import RunCurve
-from dispatcher.phrases import number, numbers_apart, percent
+from dispatcher.phrases import change_words, number, numbers_apart, percent
 from dispatcher.results import Value
 from dispatcher.values import Between, Model
 
@@ -313,7 +313,8 @@ def _compared(
     limit = f"{sign}{shown}" if known else ""
     told = f"limit {limit}" if known else "only a warning: too few runs to know how much is noise, and the rule has no `tolerance`"
     ours, theirs = numbers_apart(value, found.value)
-    words = f"{name} {ours} is {change_words(value, found.value)} {found.words}, {theirs}"
+    change = change_words(value, found.value, float(shown.removesuffix(" %").replace(",", "")) if shown.endswith("%") else math.inf, worse)
+    words = f"{name} {ours} is {change} {found.words}, {theirs}"
     return MetricVerdict(
         name=name,
         value=value,
@@ -329,12 +330,3 @@ def _compared(
 
 def _missed(rule: MetricRule) -> Level:
     return "fail" if rule.level == "block" else "warn"
-
-
-def change_words(value: float, reference: float) -> str:
-    """`12 % above`, `0.4 % below`, `the same as`; where there is no share of it, the amount."""
-    difference = value - reference
-    if difference == 0:
-        return "the same as"
-    amount = percent(abs(difference / reference)) if reference else number(abs(difference))
-    return f"{amount} {'above' if difference > 0 else 'below'}"

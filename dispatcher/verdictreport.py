@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from dispatcher.phrases import number, percent
 from dispatcher.record import RunRecord
 from dispatcher.thresholds import Level, MetricVerdict
@@ -23,17 +25,28 @@ def verdict_lines(record: RunRecord) -> list[str]:
 
 
 def _row(verdict: MetricVerdict) -> str:
-    value = number(verdict.value) if verdict.value is not None else "–"
+    value = _apart(verdict) if verdict.value is not None else "–"
     baseline = number(verdict.baseline) if verdict.baseline is not None else "–"
     return (
         f"| {_ICONS[verdict.outcome]} | {neutralise(verdict.name)} | {value} | {baseline} | {_change(verdict)} | {verdict.limit or '–'} |"
     )
 
 
+def _apart(verdict: MetricVerdict) -> str:
+    """The value; where it is beyond a bound that would read the same, with more digits."""
+    assert verdict.value is not None
+    words = number(verdict.value)
+    same = verdict.outcome != "pass" and words in verdict.limit.split()
+    return f"{verdict.value:.12g}" if same else words
+
+
 def _change(verdict: MetricVerdict) -> str:
     if verdict.value is None or verdict.baseline is None:
         return "–"
     difference = verdict.value - verdict.baseline
-    if verdict.baseline:
-        return percent(difference / abs(verdict.baseline), sign=True)
-    return f"{difference:+.4g}".replace("-", "−")
+    share = difference / abs(verdict.baseline) if verdict.baseline else math.inf
+    if not math.isfinite(share):
+        return f"{difference:+.4g}".replace("-", "−")
+    words = percent(share, sign=True)
+    same = verdict.outcome != "pass" and words in verdict.limit.split(" · ")
+    return percent(share, sign=True, digits=8) if same else words

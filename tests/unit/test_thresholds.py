@@ -58,6 +58,13 @@ def verdict(value: Value, sources: Any = SOURCES, /, **rule: Any) -> MetricVerdi
         (2.0, {"no_worse_than": "merge-base", "tolerance": "10%"}, "pass", None),
         (2.2, {"max": 3, "max_increase": "2%"}, "fail", None),
         (3.5, {"max": 3, "max_increase": "200%"}, "fail", "loss 3.5 is above 3"),
+        # The words are beyond the limit where the value is, and only there.
+        (2.0401, {"max_increase": "2%"}, "fail", "loss 2.04 is 2.005 % above the median of 10 runs, 2 (limit +2 %)"),
+        (2.03991, {"max_increase": "1.996%"}, "pass", "loss 2.04 is 1.995 % above the median of 10 runs, 2 (limit +1.996 %)"),
+        # Training that diverged.
+        (300_000.0, {"max_increase": "2%"}, "fail", "loss 300,000 is 15,000,000 % above the median of 10 runs, 2 (limit +2 %)"),
+        (-300.0, {"max_decrease": "2%"}, "fail", "loss -300 is 15,100 % below the median of 10 runs, 2 (limit −2 %)"),
+        (1e308, {"max_increase": "2%", "against": "-1e308"}, "fail", "loss 1e+308 is far above the policy's number, -1e+308 (limit +2 %)"),
         # What is no number is never good.
         ("absent", {"max": 2}, "fail", "loss was not reported"),
         ("absent", {"max": 2, "missing": "warn"}, "warn", "loss was not reported"),
@@ -218,3 +225,18 @@ def test_each_metric_that_fails_says_why_and_none_twice() -> None:
     record = run_record(state=State.SUCCEEDED, verdicts=verdicts, results_problem=verdicts[0].why)
     assert verdicts[0].why == "loss 1.00001 is above 1"
     assert verdict_lines(record)[-3:] == ["", "- ❌ acc 0.5 is below 0.9", "- ⚠️ lr 0.1 is above 0"]
+
+
+@pytest.mark.parametrize(
+    ("value", "rule", "row"),
+    [
+        (2.00001, {"max": 2}, "| ❌ | loss | 2.00001 | – | – | ≤ 2 |"),
+        (1.99999, {"max": 2}, "| ✅ | loss | 2 | – | – | ≤ 2 |"),
+        (2.0401, {"max_increase": "2%"}, "| ❌ | loss | 2.04 | 2 | +2.005 % | +2 % |"),
+        (2.04, {"max_increase": "2%"}, "| ✅ | loss | 2.04 | 2 | +2 % | +2 % |"),
+        (300_000.0, {"max_increase": "2%"}, "| ❌ | loss | 300,000 | 2 | +15,000,000 % | +2 % |"),
+        (1.5, {"max_decrease": "2%"}, "| ❌ | loss | 1.5 | 2 | −25 % | −2 % |"),
+    ],
+)
+def test_a_row_of_the_table_says_itself_that_it_is_beyond_its_limit(value: float, rule: dict[str, Any], row: str) -> None:
+    assert verdict_lines(run_record(verdicts=(verdict(value, **rule),)))[2] == row
