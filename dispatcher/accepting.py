@@ -31,8 +31,11 @@ def accept(command: AcceptBaseline, grant: Grant, facts: Facts, runs: Sequence[F
     named = [item for item in runs if item.record.run_key.startswith(command.run or "")]
     if command.run and len(named) != 1:
         return which([item.record for item in named], command.run, grant.trigger, world, "baseline accept")
-    # The newest that is compared at all, and no older one in its place: what holds for everybody is not guessed.
+    # The newest that is compared at all, and no older one in its place, nor one of two recipes: what holds for everybody is not guessed.
     meant = [item for item in named if item.record.state is State.SUCCEEDED and _compared(item.record, policy)]
+    newest = {(item.record.profile, item.record.name): item.record for item in sorted(meant, key=lambda found: found.record.asked_at)}
+    if len(newest) > 1 and not command.run:
+        return which(list(newest.values()), None, grant.trigger, world, "baseline accept")
     item = max(meant or named, key=lambda found: found.record.asked_at, default=None)
     unusable = _unusable(item.record, policy) if item is not None else ""
     if item is None or unusable:

@@ -169,7 +169,8 @@ def goes_on_for(others: Sequence[str]) -> str:
 def which(found: Sequence[RunRecord], wanted: str | None, trigger: str, world: World, verb: str, of: str = "") -> Answer:
     """There is no such run, or more than one. `of` says in Markdown whose runs were looked through, where it was not all."""
     word = world.settings.voice.word
-    title, words = f"{len(found)} runs {'begin with ' + code(wanted) if wanted else 'are active'}", ""
+    all_of_them = "could be meant" if verb == "baseline accept" else "are active"
+    title, words = f"{len(found)} runs {'begin with ' + code(wanted) if wanted else all_of_them}", ""
     step = f"Name one{f', or end them all: `{word} cancel all`' if verb == 'cancel' and not wanted else ''}."
     if found:
         words = "\n".join(f"- `{word} {verb} {record.run_key[:8]}` ({record.profile} / {record.name})" for record in found[:20])

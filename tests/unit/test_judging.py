@@ -325,6 +325,21 @@ def test_the_newest_is_accepted_whatever_has_failed_since() -> None:
     assert parse_history("\n".join(fakes.cluster.remembered[NAME])).accepted.run_key == meant.run_key  # type: ignore[union-attr]
 
 
+def test_of_two_recipes_none_is_accepted_that_nobody_has_named() -> None:
+    fakes = Fakes(WITH_RULES.replace("eval: { script: eval.py", "eval: { metrics: { loss: { no_worse_than: baseline } }, script: eval.py"))
+    meant = ended(2.0, run_key="b" * 16)
+    later = {"asked_at": meant.asked_at + timedelta(hours=2)}
+    for record in (ended(1.0, run_key="a" * 16, asked_at=NOON - timedelta(days=1)), meant, ended(run_key="e" * 16, recipe="eval", **later)):
+        fakes.cluster.add(record, tags=(pull_tag("org/repo", 7),))
+    assert accepted(fakes) == "no-such-run"
+    answer = fakes.forge.bodies[-1]
+    assert "2 runs could be meant" in answer
+    assert "- `/train baseline accept bbbbbbbb` (cluster / default)" in answer
+    assert "- `/train baseline accept eeeeeeee` (cluster / eval)" in answer
+    assert fakes.cluster.remembered == {}
+    assert accepted(fakes, "/train baseline accept bbbb") == "accepted"
+
+
 def test_a_metric_that_may_be_missing_keeps_its_baseline() -> None:
     optional = WITH_RULES.replace("max_increase: 2%, window: 5 }", "max_increase: 2% }\n      extra: { max_increase: 2%, missing: pass }")
     fakes = Fakes(optional)
