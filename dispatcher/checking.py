@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from dispatcher.steps import Explained, Step, one_line, place_of, rendered, verd
 from dispatcher.trainconfig import compose
 from dispatcher.untrusted import code, fence
 from dispatcher.world import Outcome, World, outcome
+
+_WORKFLOWS = ".github/workflows"
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def check_files(world: World) -> Outcome:
             steps.append(Step("profile", True, f"{code(name)}: {found.profile.executor}{based}"))
     steps += _configurations(policy, document, world)
     steps += _unknown_names(policy, document, names)
+    steps += _unheard_labels(policy, document, world)
     problems = sum(step.passed is False for step in steps)
     warnings = sum(step.passed is None for step in steps)
     marks = {True: "✓", False: "✗", None: "!"}
@@ -160,6 +164,20 @@ def _unknown_names(policy: Policy, document: Document, names: Sequence[str]) -> 
             yield Step("rule", None, words, where, "unknown-profile", place=place)
         else:
             yield Step("name", False, words, where, "unknown-profile", Exit.CONFIG, place)
+
+
+def _unheard_labels(policy: Policy, document: Document, world: World) -> Iterable[Step]:
+    """A rule with labels, and no workflow that hears of labels: one that is put on after the gate is green would change nothing."""
+    places = [place for place, rule in enumerate(policy.gate.required) if rule.labels]
+    if not places:
+        return
+    names = [name for name in world.list_config(_WORKFLOWS) if name.endswith((".yml", ".yaml"))]
+    texts = [world.read_config(f"{_WORKFLOWS}/{name}") or "" for name in names]
+    if any(all(re.search(rf"\b{word}\b", text) for word in ("labeled", "unlabeled")) for text in texts):
+        return
+    where = f"gate.required.{places[0]}.labels"
+    words = f"{code(where)}: no workflow in {code(_WORKFLOWS)} names `labeled` and `unlabeled`, so a new label leaves the gate as it was"
+    yield Step("labels", None, words, where, "labels-unheard", place=place_of(document, where))
 
 
 # --------------------------------------------------------------------------- facts

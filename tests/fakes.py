@@ -724,7 +724,7 @@ class Fakes:
             compiler=self.compiler,
             connect=self._connect,
             read_config=self.files.get,
-            list_config=lambda folder: tuple(sorted(path.split("/")[1] for path in self.files if path.startswith(f"{folder}/"))),
+            list_config=lambda folder: tuple(sorted(path.rsplit("/", 1)[1] for path in self.files if path.rsplit("/", 1)[0] == folder)),
             clock=self.clock,
             say=self.said.append,
             show_log=self._show,

@@ -274,6 +274,22 @@ def test_a_rule_for_a_profile_that_does_not_exist_is_warned_of() -> None:
     assert "0 problems, 1 warning." in told.summary
 
 
+@pytest.mark.parametrize(
+    ("types", "warned"),
+    [("opened, labeled, unlabeled", False), ("opened, unlabeled", True), ("labeled", True), (None, True)],
+)
+def test_a_rule_with_labels_of_which_no_workflow_hears_is_warned_of(types: str | None, warned: bool) -> None:
+    """A label that is put on after the gate is green would ask for a run, and nobody would look."""
+    policy = "default_profile: cluster\nrecipes: { default: { script: a } }\ngate: { required: [{ recipe: default }, { labels: slow }] }\n"
+    fakes = Fakes(policy, {"cluster": PROFILE})
+    if types is not None:
+        fakes.files[".github/workflows/gate.yml"] = f"on: {{ pull_request_target: {{ types: [{types}] }} }}\n"
+    told = check_files(fakes.world)
+    assert told.exit == Exit.OK
+    assert ("so a new label leaves the gate as it was  → .github/dispatch.yml:3" in told.summary) is warned
+    assert ("0 problems, 1 warning." in told.summary) is warned
+
+
 def test_a_profile_that_is_relied_on_and_does_not_exist_is_a_problem() -> None:
     policy = (
         "default_profile: a1\nrecipes: {default: {script: a}}\nwatch: {profiles: [a2]}\nschedules: [{name: n, cron: x, profile: a3}]\n"

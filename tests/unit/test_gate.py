@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -197,6 +198,42 @@ def test_a_newer_run_that_did_not_pass_never_lets_it_pass(found: list[RunRecord]
     )
     if newer.state is not State.SUCCEEDED or newer.results_problem:
         assert not isinstance(judge([TRAIN], [*found, newer], HEAD), Pass)
+
+
+SEVERAL = """\
+default_profile: cluster
+recipes: { default: { script: train.py }, eval: { script: eval.py } }
+gate:
+  required:
+    - { recipe: default, paths: ["*.py"], branches: main }
+    - { recipe: eval, labels: slow }
+    - { profile: big, paths: "big/**" }
+"""
+pulls = st.fixed_dictionaries(
+    {
+        "base_ref": st.sampled_from(["main", "scratch"]),
+        "labels": st.sampled_from([(), ("Slow",), ("other",)]),
+        "changed": st.sampled_from([(), ("train.py",), ("big/x",), ("README.md",), ("d/x",) * LISTED_FILES]),
+    }
+)
+
+
+@given(st.lists(records, max_size=6), pulls, pulls, st.sampled_from([7, 9]))
+def test_the_check_is_green_only_where_it_is_for_every_open_pull_request_of_that_head(
+    found: list[RunRecord], one: dict[str, Any], other: dict[str, Any], judged: int
+) -> None:
+    fakes = Fakes(SEVERAL, {"cluster": PROFILE, "big": PROFILE + "nodes: 4\n"})
+    for record in found:
+        fakes.cluster.add(record, tags=(commit_tag(record.sha),))
+    for number, fields in ((7, one), (9, other)):
+        known = replace(fakes.forge.pulls[7], number=number, base_ref=fields["base_ref"], labels=fields["labels"])
+        fakes.forge.pulls[number], fakes.forge.changed[number] = known, fields["changed"]
+    policy = read_policy(fakes.world)
+    if evaluate_gate(fakes.world, policy, judged).outputs["reason-code"] == "passed":
+        for fields in (one, other):
+            every = None if len(fields["changed"]) == LISTED_FILES else fields["changed"]
+            for needed in required_runs(policy, fields["base_ref"], every, fields["labels"]):
+                assert any(counts(record, needed) for record in found)
 
 
 # --------------------------------------------------------------------------- asking the ledgers
