@@ -5,7 +5,6 @@ What draws it in another format (`effects/plotting.py`) takes the same drawing.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import escape
@@ -85,8 +84,8 @@ def drawing(trail: Trail, metric: str) -> Drawing:
     for (x, y), entry in zip(places, runs, strict=True):
         accepted = entry.kind == "accepted"
         shapes.append(Dot(x, y, 5 if accepted else 3, ORANGE if accepted else BLUE))
-    every = math.ceil(len(runs) / _LABELS)
-    for place in range(0, len(runs), every):
+    labels = min(len(runs), _LABELS)
+    for place in sorted({round(label * (len(runs) - 1) / max(labels - 1, 1)) for label in range(labels)}):
         shapes.append(Words(x_of(place), HEIGHT - _BOTTOM + 18, runs[place].sha[:7], "middle", 11))
         shapes.append(Words(x_of(place), HEIGHT - _BOTTOM + 32, runs[place].at.strftime("%Y-%m-%d"), "middle", 10, GREY))
     legend = f"grey: the baseline, {number(baseline.value)}" if baseline else ""

@@ -131,6 +131,14 @@ def test_a_plot_of_any_values(losses: tuple[float, ...]) -> None:
     assert png(shapes).startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 15, 16, 100])
+def test_the_oldest_and_the_newest_run_are_labelled_and_no_more_than_fit(count: int) -> None:
+    found = trail(remembering(*map(float, range(count))), metric="loss", lines=500)
+    days = [f"{entry.at:%Y-%m-%d}" for entry in found.entries]
+    shown = [shape.text for shape in drawing(found, "loss") if isinstance(shape, Words) and shape.text in days]
+    assert (shown[0], shown[-1], len(shown)) == (days[0], days[-1], min(count, 8))
+
+
 def test_no_word_of_a_plot_is_markup() -> None:
     found = trail(remembering(1.0))
     hostile = Trail('<script>&"', found.recipe, found.entries, found.metrics, found.baselines)
