@@ -235,10 +235,18 @@ def show_log(world: World, command: Logs, runs: Sequence[Found], trigger: str) -
     of = "" if command.task is None else f"{part_name(record, command.task)} of "
     head = f"### {icon(record)} {world.settings.voice.name} · {record.profile} · log of {of}run `{record.run_key[:8]}`"
     if not shown.strip():
-        nothing = "It has written nothing yet." if command.task is None else no_log_of(record, command.task)
+        nothing = _nothing_of(record) if command.task is None else no_log_of(record, command.task)
         return answered("logs", [head, "", nothing], trigger)
     body = fence(shown)
     return answered("logs", [head, "", f"The last {'line' if count == 1 else f'{count} lines'}{cut}{link}", "", body], trigger)
+
+
+def _nothing_of(record: RunRecord) -> str:
+    """Why there is no log to show."""
+    if not record.state.ended:
+        return "It has written nothing yet."
+    of = f" (they are those of run `{record.same_as[:8]}`)" if record.same_as else ""
+    return f"It wrote nothing, or its files are no longer on the cluster{of}."
 
 
 def part_name(record: RunRecord, number: int) -> str:

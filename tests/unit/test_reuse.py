@@ -388,6 +388,16 @@ def test_who_gave_it_up_is_said_and_the_scheduler_says_how_it_ended(word: str, w
     assert (len(fakes.cluster.runs), record.followed_by) == (1, "")
 
 
+def test_a_log_that_went_with_the_run_that_wrote_it_is_not_said_to_be_still_to_come() -> None:
+    fakes = Fakes(REUSING)
+    first = ended(fakes, **DONE)
+    record = asked(fakes)
+    assert record is not None
+    fakes.cluster.runs[record.run_key].log = b""
+    handle(comment_event(f"/train logs {record.run_key[:8]}", comment_id=70), fakes.world)
+    assert f"its files are no longer on the cluster (they are those of run `{first.run_key[:8]}`)." in fakes.forge.bodies[-1]
+
+
 def test_a_run_that_is_tried_again_is_run() -> None:
     fakes = Fakes(REUSING)
     ended(fakes, **DONE)
