@@ -226,9 +226,14 @@ def _why(record: RunRecord, failed: bool) -> str:
 
 
 def last_lines(tail: str) -> str:
-    """The part of a log's end that a comment shows."""
-    lines = (line if len(line) <= TAIL_WIDTH else f"{line[: TAIL_WIDTH - 1]}…" for line in tail.rstrip().splitlines()[-TAIL_LINES:])
+    """The part of a log's end that a comment shows. Of a bar that was drawn again and again on one line the last one, as on a terminal."""
+    shown = (_last_drawn(line) for line in tail.rstrip().replace("\r\n", "\n").split("\n")[-TAIL_LINES:])
+    lines = (line if len(line) <= TAIL_WIDTH else f"{line[: TAIL_WIDTH - 1]}…" for line in shown)
     return cap("\n".join(lines), TAIL_BYTES, keep="tail")
+
+
+def _last_drawn(line: str) -> str:
+    return next((part for part in reversed(line.split("\r")) if part.strip()), "")
 
 
 def _log(tail: str) -> str:

@@ -18,7 +18,7 @@ from dispatcher.grammar import Malformed
 from dispatcher.profile import UnknownProfile
 from dispatcher.record import RunRecord
 from dispatcher.refusals import broken, denied, headed, malformed, rejected, told, unknown_profile
-from dispatcher.report import TAIL_BYTES, TAIL_LINES, Report, headline, run_report
+from dispatcher.report import TAIL_BYTES, TAIL_LINES, Report, headline, last_lines, run_report
 from dispatcher.running import runs_table
 from dispatcher.slurm import State
 from tests.fakes import HEAD, NOON, Fakes, run_record
@@ -415,3 +415,8 @@ def test_runs_newest_first() -> None:
     rows = [line for line in runs_table(runs, Fakes().world) if "| `0000" in line]
     assert [row.split("`")[1] for row in rows] == ["00000000"] * 3
     assert [re.findall(r"\d\d:\d\d", row)[-1] for row in rows] == ["17:02", "16:02", "15:02"]
+
+
+def test_of_a_bar_that_is_drawn_again_and_again_the_last_one_is_shown() -> None:
+    bar = "".join(f"\rEpoch 0: {step}/500 [train_loss=2.0]" for step in range(100))
+    assert last_lines(f"loading\r\n{bar}\r   \nsaved\r\n") == "loading\nEpoch 0: 99/500 [train_loss=2.0]\nsaved"
