@@ -40,6 +40,8 @@ class Repeats(BaseModel):
     """Where it failed, if it ran on one node alone."""
     wait: int = Field(default=0, ge=0)
     """How long Slurm lets the job wait, from its submission on."""
+    of: str = Field(default="", pattern=r"^([0-9a-f]{16})?$")
+    """Of a pipeline's stage that is run again with another one: the run of that one, whose failure it was."""
     without: tuple[Annotated[str, Field(pattern=rf"^{_NODE}$")], ...] = Field(default=(), max_length=MOST_RETRIES)
     """Nodes on which it must not run."""
 
@@ -63,14 +65,14 @@ class Exhausted:
 def next_attempt(record: RunRecord, retries: Retries) -> Repeats | Exhausted | None:
     """The retry that an ended run gets. None where it gets none whatever number it is: nothing need be said about that.
 
-    A stage of a pipeline has others that wait for it.
+    What becomes of a stage depends on the others of its pipeline, too (`tails.py`).
     """
     failure = record.failure
     if not retries.infrastructure or failure is None or not blames_machine(failure.cause):
         return None
     if record.given_up:
         return None
-    if record.origin != "github" or not _can_be_asked_about(record) or record.stage:
+    if record.origin != "github" or not _can_be_asked_about(record):
         return None
     before = record.repeats
     number = (before.number if before else 0) + 1

@@ -39,7 +39,8 @@ def failure_lines(record: RunRecord, voice: Voice) -> list[str]:
         lines += [f"{code(failure.evidence, 300, in_table=False)}{where}{rank}", ""]
     if (failure.kind not in _NOBODY or failure.words.blames != "unclear") and failure.kind is not Kind.UNEXPLAINED:
         lines += [BLAME_WORDS[failure.words.blames], ""]
-    return [*lines, *_no_further_job(record), *_next_attempt(record)]
+    again = next_attempt_words(record)
+    return [*lines, *_no_further_job(record), *([again, ""] if again else [])]
 
 
 def _no_further_job(record: RunRecord) -> list[str]:
@@ -49,18 +50,19 @@ def _no_further_job(record: RunRecord) -> list[str]:
     return [f"No further job continues it ({code(record.not_continued)}). {REASONS.get(record.not_continued, '')}".rstrip(), ""]
 
 
-def _next_attempt(record: RunRecord) -> list[str]:
-    """What comes after a failure of the machine by itself."""
+def next_attempt_words(record: RunRecord) -> str:
+    """What comes after a failure of the machine by itself, in Markdown; empty where there is nothing to say about that."""
     if record.followed_by:
         number = (record.repeats.number if record.repeats else 0) + 2
-        return [f"It is run again by itself: attempt {number} is run {code(record.followed_by[:8])}.", ""]
+        behind = ", and with it the stages that come after it" if record.stage else ""
+        return f"It is run again by itself: attempt {number} is run {code(record.followed_by[:8])}{behind}."
     if record.retry_owed:
-        return ["It is run again by itself as soon as that can be submitted.", ""]
+        return f"It is run again by itself as soon as {'its pipeline has ended and ' if record.stage else ''}that can be submitted."
     if record.not_repeated == "attempts-used" and record.repeats:
-        return [f"It was {record.repeats.words}, and is not run again by itself.", ""]
+        return f"It was {record.repeats.words}, and is not run again by itself."
     if not record.not_repeated:
-        return []
-    return [f"It is not run again by itself ({code(record.not_repeated)}). {REASONS.get(record.not_repeated, '')}".rstrip(), ""]
+        return ""
+    return f"It is not run again by itself ({code(record.not_repeated)}). {REASONS.get(record.not_repeated, '')}".rstrip()
 
 
 def excerpt_title(record: RunRecord) -> str:

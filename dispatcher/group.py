@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
+from dispatcher.failurereport import next_attempt_words
 from dispatcher.phrases import WITH_CHANGES, clock, number, plural
 from dispatcher.record import Member, RunRecord
-from dispatcher.report import headline, icon, links
+from dispatcher.report import attempt_words, headline, icon, links
 from dispatcher.slurm import State
 from dispatcher.stagetable import NOT_BEGUN, UNHEARD, metrics_words, stage_table
 from dispatcher.untrusted import code, neutralise
@@ -59,6 +60,8 @@ def group_lines(
     names = {record.pipeline or record.recipe for record in known}
     recipe = f"`{first.pipeline or first.recipe}` at " if len(names) == 1 else ""
     asked = f"{recipe}{commit} · asked by {code(first.actor)} {clock(first.asked_at, now)}"
+    if first.repeats is not None:
+        asked += f" · {attempt_words(first)}"
     lines = [
         f"### {_icon(known, absent, len(unheard))} {voice.name} · {_count(members, known)} · {_tally(known, absent, len(unheard))}",
         "",
@@ -72,11 +75,20 @@ def group_lines(
         lines += _table(members, records, missing, shared, now, voice, unheard, bool(recipe))
     if shared:
         lines += ["", "All with " + " ".join(code(item) for item in first.overrides if item in shared)]
+    told = [(record, words) for record in own if (words := next_attempt_words(record))]
+    if told:
+        lines += ["", *(f"- run `{voice.key(record.run_key)}`: {words}" for record, words in told)]
     failed = [record for record in known if record.state.ended and not record.ended_well]
     if failed and not unheard and all(record.state.ended for record in known):
-        retry = "" if voice.at_terminal else f"`{voice.word} retry` {_RETRIES[any(member.stage for member in members)]}; "
+        stages = any(member.stage for member in members)
+        retry = f"`{voice.word} retry` {_RETRIES[stages]}; " if _is_for_a_person(failed, stages) and not voice.at_terminal else ""
         lines += ["", f"**Next:** {retry}`{voice.logs(failed[0].run_key)}` shows a log."]
     return lines
+
+
+def _is_for_a_person(failed: Sequence[RunRecord], stages: bool) -> bool:
+    """Whether something failed that is not run again by itself; with a stage, what comes after it is."""
+    return not (any if stages else all)(record.followed_by or record.retry_owed for record in failed)
 
 
 def _own(members: Sequence[Member], records: Mapping[str, RunRecord]) -> list[RunRecord]:

@@ -287,6 +287,11 @@ class RunRecord(_Frozen):
         return sum(self.resources.seconds if job.seconds is None else job.seconds for job in self.earlier_jobs)
 
 
+def not_repeated(record: RunRecord, reason: str) -> RunRecord:
+    """The record of a run that is not run again by itself, though the policy wants that."""
+    return record.model_copy(update={"not_repeated": reason})
+
+
 def parse_record(text: str) -> RunRecord:
     """JSON text → record.
 

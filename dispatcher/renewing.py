@@ -7,6 +7,7 @@ says is believed only as far as its run key and our own check bear it out, and t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher.attempts import Repeats, origin_of, retry_trigger
@@ -14,14 +15,16 @@ from dispatcher.authorise import AskedBy, Denial, Facts, Grant, authorise
 from dispatcher.event import CheckEvent, ManualEvent, MergeGroupEvent, ScheduleEvent
 from dispatcher.facts import profile_name, recipe_name, short_ref
 from dispatcher.gatekeeper import required_for_queue
-from dispatcher.grammar import Malformed, Run
+from dispatcher.grammar import Malformed, Override, Run
 from dispatcher.keys import run_key
 from dispatcher.lookups import gather_facts
 from dispatcher.policy import Policy
 from dispatcher.ports import Forge
 from dispatcher.record import RunRecord
 from dispatcher.report import check_name
-from dispatcher.resuming import run_of
+from dispatcher.resuming import Again, run_of
+from dispatcher.staging import stage_grants
+from dispatcher.tails import Tail
 from dispatcher.world import World
 
 
@@ -30,6 +33,15 @@ class Renewed:
     """Permission as it is today, for the next attempt; `event` is as if the run had just been asked for."""
 
     grant: Grant
+    facts: Facts
+    event: AskedBy
+
+
+@dataclass(frozen=True)
+class RenewedStages:
+    """The same for stages that are run again together, each grant behind those of the stages that it waits for."""
+
+    grants: tuple[Grant, ...]
     facts: Facts
     event: AskedBy
 
@@ -52,25 +64,85 @@ def renewed(record: RunRecord, repeats: Repeats, policy: Policy, world: World) -
     run = run_of(record, record.sha)
     if isinstance(run, Malformed):
         return "malformed"
-    if not _is_as_granted(record, run, world):
+    if not _is_as_granted(record, run.overrides, world):
         return "record-changed"
     anew = _anew(record, run, policy, world)
     if isinstance(anew, str):
         return anew
+    grant = _granted(anew, policy, world)
+    if isinstance(grant, str):
+        return grant
+    return Renewed(_as_the_next(grant, record, repeats), anew.facts, anew.event)
+
+
+def renewed_stages(tail: Tail, before: Mapping[str, RunRecord], policy: Policy, world: World) -> RenewedStages | str:
+    """The same for stages of a pipeline: they are asked for as the whole pipeline was. `before` has the run of every stage, by its name.
+
+    The words that asked for the pipeline are in no run key. So each stage has to be just what those words make of it today.
+    """
+    first = tail.first
+    run = run_of(first, first.sha)
+    if isinstance(run, Malformed):
+        return "malformed"
+    anew = _anew(first, run, policy, world)
+    if isinstance(anew, str):
+        return anew
+    whole = _granted(anew, policy, world)
+    if isinstance(whole, str):
+        return whole
+    stages = stage_grants(whole, 0, anew.facts, policy)
+    if isinstance(stages, Denial):
+        return stages.reason
+    if {grant.stage.stage for grant in stages if grant.stage} != set(before) or not all(_is_still(grant, before) for grant in stages):
+        return "pipeline-changed"
+    if not all(grant.stage and _is_as_granted(before[grant.stage.stage], grant.overrides, world) for grant in stages):
+        return "record-changed"
+    again = Again(run, before, tail.failed).narrowed(stages, 0, policy)
+    if [grant.stage.stage for grant in again if grant.stage] != list(tail.repeats):
+        return "pipeline-changed"
+    trigger = retry_trigger(next(iter(tail.repeats.values())).number, first.run_key, _origin(first))
+    grants = tuple(
+        replace(grant, trigger=trigger, approved_by=before[grant.stage.stage].approved_by, repeats=tail.repeats[grant.stage.stage])
+        for grant in again
+        if grant.stage
+    )
+    return RenewedStages(grants, anew.facts, anew.event)
+
+
+def _is_still(grant: Grant, before: Mapping[str, RunRecord]) -> bool:
+    """Whether the policy makes of a stage what its run was, behind the same stages."""
+    assert grant.stage is not None
+    run = before[grant.stage.stage]
+    ran = (
+        run.sha,
+        run.pipeline,
+        run.profile,
+        run.recipe,
+        run.overrides,
+        run.place.when if run.place else "",
+        {one.stage for one in run.before},
+    )
+    overrides = tuple(override.word for override in grant.overrides)
+    return ran == (grant.sha, grant.stage.pipeline, grant.profile, grant.recipe, overrides, grant.stage.when, set(grant.stage.after))
+
+
+def _granted(anew: _Anew, policy: Policy, world: World) -> Grant | str:
     grant = authorise(anew.run, anew.event, anew.facts, policy, anew.schedule, world.settings.voice.word)
     if isinstance(grant, Denial):
         # It is we who name the run's commit: nobody has mistaken it.
         return "head-moved" if grant.reason == "sha-mismatch" else grant.reason
-    return Renewed(_as_the_next(grant, record, repeats), anew.facts, anew.event)
+    return grant
 
 
-def _is_as_granted(record: RunRecord, run: Run, world: World) -> bool:
+def _is_as_granted(record: RunRecord, overrides: Sequence[Override], world: World) -> bool:
     """Whether the record still says what was granted once.
 
-    The run key is a digest of trigger, profile, recipe, overrides and attempt, and a check of our own identity has it on that commit.
+    The run key is a digest of trigger, profile, recipe, overrides, attempt and stage; a check of our own identity has it on that commit.
     """
-    own = run_key(record.target.repository, record.trigger, record.profile, record.recipe, run.overrides, record.attempt)
-    trigger = retry_trigger(record.repeats.number, record.retry_of, _origin(record)) if record.repeats else ""
+    stage = record.name if record.stage else ""
+    own = run_key(record.target.repository, record.trigger, record.profile, record.recipe, overrides, record.attempt, stage)
+    repeats = record.repeats
+    trigger = retry_trigger(repeats.number, repeats.of or record.retry_of, _origin(record)) if repeats else ""
     if own != record.run_key or (record.trigger.startswith("retry:") and record.trigger != trigger):
         return False
     checks = _forge(world).find_checks(record.sha, check_name(record.profile, record.name))

@@ -10,24 +10,23 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from typing_extensions import assert_never
 
 from dispatcher.answer import Answer
 from dispatcher.attempts import PATIENCE, Exhausted, Repeats, next_attempt
 from dispatcher.chaining import NotYet, go_on
-from dispatcher.errors import DispatchError, Exit, ForgeError
+from dispatcher.errors import DispatchError, ForgeError
 from dispatcher.observe import UNREPORTED, Seen, report, say
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.preparing import prepare
-from dispatcher.record import RunRecord
+from dispatcher.record import RunRecord, not_repeated, parse_record
 from dispatcher.renewing import renewed
+from dispatcher.repeatingstages import FOR_GOOD, pipeline_of, repeated_with_what_follows
 from dispatcher.submitting import Begun, Busy, NotBegun, begin, submitted
 from dispatcher.world import World
-
-# What trying again does not change.
-_FOR_GOOD = (Exit.CONFIG, Exit.COMPILE)
 
 
 def settle(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Seen:
@@ -43,39 +42,47 @@ def settle(world: World, cluster: Cluster, policy: Policy, seen: Seen) -> Seen:
     if repeats is None or world.forge is None or record.followed_by or record.not_repeated:
         return report(world, cluster, policy, seen)
     if isinstance(repeats, Exhausted):
-        return report(world, cluster, policy, replace(seen, record=_not(record, "attempts-used")))
+        return report(world, cluster, policy, replace(seen, record=not_repeated(record, "attempts-used")))
+    # It goes on without anybody who waits, whoever waited for the first.
+    alone = replace(world, settings=replace(world.settings, wait=False))
+    stages = pipeline_of(record, cluster, policy, world) if record.stage else None
     try:
-        decided = _repeated(record, repeats, policy, world)
+        decided = (
+            repeated_with_what_follows(record, stages, cluster, policy, alone) if stages else _repeated(record, repeats, policy, alone)
+        )
     except DispatchError as error:
-        if error.exit in _FOR_GOOD or (_long_ago(record, world) and not error.job_may_exist):
-            return report(world, cluster, policy, replace(seen, record=_not(record, error.code)))
+        if error.exit in FOR_GOOD or (_long_ago(stages.ended_at if stages else record.ended_at, world) and not error.job_may_exist):
+            return report(world, cluster, policy, replace(seen, record=not_repeated(record, error.code)))
         world.say(f"Run {record.run_key} could not be run again yet: {error.cause} The next sweep tries it.")
         decided = None
     if decided is None:
+        if (settled := _settled_meanwhile(record, cluster)) is not None:
+            return replace(seen, record=settled)
         return say(world, cluster, policy, replace(seen, record=record.model_copy(update={"retry_owed": True})))
     return report(world, cluster, policy, replace(seen, record=decided))
 
 
-def _not(record: RunRecord, reason: str) -> RunRecord:
-    return record.model_copy(update={"not_repeated": reason})
+def _settled_meanwhile(record: RunRecord, cluster: Cluster) -> RunRecord | None:
+    """The record as somebody else, who was at it, has settled it since we looked; then everything has been said."""
+    (text,) = cluster.records([record.run_key])
+    known = parse_record(text) if text is not None else record
+    return known if known.followed_by else None
 
 
 def _repeated(record: RunRecord, repeats: Repeats, policy: Policy, world: World) -> RunRecord | None:
     """The ended run's record, with the retry that follows or why none does; None while somebody else is submitting that."""
-    # It goes on without anybody who waits, whoever waited for the first.
-    world = replace(world, settings=replace(world.settings, wait=False))
     again = renewed(record, repeats, policy, world)
     if isinstance(again, str):
-        return _not(record, again)
+        return not_repeated(record, again)
     prepared = prepare(again.grant, again.facts, policy, world)
     if isinstance(prepared, Answer):
-        return _not(record, prepared.reason)
+        return not_repeated(record, prepared.reason)
     if prepared.approval is not None or prepared.plan.profile.dry_run:
-        return _not(record, "approval-needed" if prepared.approval is not None else "dry-run")
+        return not_repeated(record, "approval-needed" if prepared.approval is not None else "dry-run")
     beginning = begin(prepared, (), again.event, policy, world)
     match beginning:
         case NotBegun():
-            return _not(record, beginning.answer.reason)
+            return not_repeated(record, beginning.answer.reason)
         case Busy():
             return None
         case Begun():
@@ -99,5 +106,5 @@ def _first_report(begun: Begun, policy: Policy, world: World) -> None:
             begun.cluster.save(record.run_key, record.to_json(), UNREPORTED)
 
 
-def _long_ago(record: RunRecord, world: World) -> bool:
-    return record.ended_at is not None and world.clock.now() - record.ended_at >= PATIENCE
+def _long_ago(ended_at: datetime | None, world: World) -> bool:
+    return ended_at is not None and world.clock.now() - ended_at >= PATIENCE

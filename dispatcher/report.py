@@ -301,7 +301,7 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     if record.approved_by:
         when.append(f"approved by {code(record.approved_by)}")
     if record.retry_of:
-        when.append(_attempt(record))
+        when.append(attempt_words(record))
     when += _earlier_jobs(record)
     if record.state is State.PENDING and record.queue_place and record.queue_length:
         when.append(f"place {record.queue_place:,} of {record.queue_length:,} in the partition's queue")
@@ -325,11 +325,11 @@ def _table(record: RunRecord, now: datetime, log_url: str | None, voice: Voice) 
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 
-def _attempt(record: RunRecord) -> str:
+def attempt_words(record: RunRecord) -> str:
     """Which attempt it is, in Markdown, and what became of the one before where that is why."""
-    after = f"after run {code(record.retry_of[:8])}"
     if record.repeats is None:
-        return f"attempt {record.attempt}, {after}"
+        return f"attempt {record.attempt}, after run {code(record.retry_of[:8])}"
+    after = f"after run {code((record.repeats.of or record.retry_of)[:8])}"
     node = f" on {code(record.repeats.node)}" if record.repeats.node else ""
     kept_off = f", without {', '.join(code(name) for name in record.repeats.without)}" if record.repeats.without else ""
     return f"{record.repeats.words}, {after} failed: {record.repeats.why}{node}{kept_off}"

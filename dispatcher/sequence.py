@@ -95,7 +95,7 @@ def _begun(item: Prepared, group: tuple[Member, ...], event: AskedBy, policy: Po
     except DispatchError as error:
         if not group:
             raise
-        return NotBegun(item.plan, broken(error, item.plan.grant.trigger))
+        return NotBegun(item.plan, broken(error, item.plan.grant.trigger), error)
 
 
 def _decided(begun: Begun, standing: Sequence[_Before], own: Profile, world: World) -> Beginning:

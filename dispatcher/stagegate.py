@@ -55,13 +55,21 @@ def stages_stand(name: str, stages: Sequence[NeededStage], records: Sequence[Run
     chain = _chain(name, stages, records)
     spare = {stage.name: stage.spare for stage in stages}
     passed = [stage for stage, record in chain.items() if _passed(record)]
-    bad = next((item for item in chain.items() if item[1].state.ended and not _good(item[1], spare[item[0]])), None)
+    early = _early(chain)
+    bad = next(
+        (item for item in chain.items() if item[0] not in early and item[1].state.ended and not _good(item[1], spare[item[0]])), None
+    )
     count = f"{len(passed)} of {len(stages)} stages passed"
     if bad is not None:
         stage, record = bad
         state = State.FAILED if record.state in (State.SUCCEEDED, State.SKIPPED) else record.state
         why = record.results_problem or record.reason
         return StagesStand(state, record, f"stage {stage}" + (f": {why}" if why else "") + f"; {count}")
+    owed = next(((stage, record) for stage, record in chain.items() if record.retry_owed), None)
+    if owed is not None:
+        stage, record = owed
+        # Red would throw the commit out of a merge queue, for something that is tried again.
+        return StagesStand(State.QUEUED, record, f"stage {stage}: the machine ended it; it is about to be run again by itself; {count}")
     missing = [stage.name for stage in stages if stage.name not in chain]
     if missing:
         return StagesStand(None, None, f"stage {missing[0]} has not been started; {count}" if chain else "")
@@ -84,6 +92,22 @@ def _chain(name: str, stages: Sequence[NeededStage], records: Sequence[RunRecord
             # By when it was asked for: every record says that.
             chain[stage.name] = max(runs, key=lambda record: (record.asked_at, record.submitted_at or record.asked_at))
     return chain
+
+
+def _early(chain: Mapping[str, RunRecord]) -> frozenset[str]:
+    """Stages whose end decides nothing yet: those that are run again by themselves, and what comes after one that is, or that goes on.
+
+    A stage that has ended before one that it waits for has ended because of that one, of whose end the ledger has not heard yet.
+    """
+    open_keys: set[str] = set()
+    found: set[str] = set()
+    for stage, record in chain.items():
+        after = any(member.run_key in open_keys for member in record.before)
+        if after or record.retry_owed:
+            found.add(stage)
+        if after or record.retry_owed or not record.state.ended:
+            open_keys.add(record.run_key)
+    return frozenset(found)
 
 
 def _is(record: RunRecord, stage: NeededStage, chain: Mapping[str, RunRecord]) -> bool:

@@ -5,8 +5,7 @@ Everything is prepared before anything is begun: of a command that becomes sever
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
 
 from typing_extensions import assert_never
@@ -16,15 +15,14 @@ from dispatcher.answer import Answer
 from dispatcher.authorise import AskedBy, Denial, Facts, Grant
 from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
-from dispatcher.errors import DispatchError, Exit, ForgeError
+from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import CommentEvent
-from dispatcher.firstrecord import log_path
+from dispatcher.firstreport import first_report, first_reports
 from dispatcher.following import follow
-from dispatcher.gatekeeper import judge_ended
 from dispatcher.group import group_lines
 from dispatcher.jobplan import JobPlan
 from dispatcher.limits import too_many
-from dispatcher.observe import UNREPORTED, Seen, report, tail_of
+from dispatcher.observe import Seen
 from dispatcher.parking import Asked, park
 from dispatcher.policy import Policy
 from dispatcher.preparing import Prepared, prepare
@@ -96,7 +94,7 @@ def _started(prepared: Sequence[Prepared], event: AskedBy, policy: Policy, world
                 return Outcome(Exit.OK, {**outputs_of_plan(only.job), "decision": "duplicate", "reason-code": "in-progress"})
             case Begun():
                 only = replace(only, record=submitted(only.record, world))
-                return _followed(only, *_reported(only, policy, world, True, {}), policy, world)
+                return _followed(only, *first_report(only, policy, world), policy, world)
             case _:
                 assert_never(only)
     return _first_reports(beginnings, policy, world)
@@ -109,17 +107,8 @@ def _first_reports(beginnings: Sequence[Beginning], policy: Policy, world: World
     if not begun:
         busy = Outcome(Exit.OK, {**outputs_of_plan(beginnings[0].job), "decision": "duplicate", "reason-code": "in-progress"})
         return refused[0].answer if refused else busy
-    for item in begun:
-        with suppress(DispatchError):
-            item.cluster.save(item.record.run_key, item.record.to_json(), "")
     missing = {item.job.run_key: item.answer.title for item in refused}
-    # While the others were submitted a sweep may have told of the first: its comment is looked for.
-    reported = [_reported(replace(begun[0], fresh=False), policy, world, True, missing)]
-    comment = reported[0][0].record.target.comment
-    for item in begun[1:]:
-        target = item.record.target.model_copy(update={"comment": item.record.target.comment or comment})
-        told = replace(item, record=item.record.model_copy(update={"target": target}))
-        reported.append(_reported(told, policy, world, not comment, missing))
+    reported = first_reports(begun, missing, policy, world)
     outcomes = [_followed(item, seen, code, policy, world) for item, (seen, code) in zip(begun, reported, strict=True)]
     records = {item.record.run_key: item.record for item in outcomes if item.record is not None}
     summary = "\n".join(group_lines(begun[0].record.group, records, missing, world.clock.now(), world.settings.voice))
@@ -127,37 +116,11 @@ def _first_reports(beginnings: Sequence[Beginning], policy: Policy, world: World
     return Outcome(worst, {**outcomes[0].outputs, "comment-url": reported[0][0].comment_url}, summary, outcomes[0].record)
 
 
-def _reported(begun: Begun, policy: Policy, world: World, with_comment: bool, missing: Mapping[str, str]) -> tuple[Seen, Exit]:
-    """The first report of a run, and what it came to."""
-    cluster, record = begun.cluster, begun.record
-    if record.job_id:
-        one = log_path(record.run_dir, record.run_key, record.job_id, record.executor)
-        path = one if record.parts == 1 else f"{record.run_dir}/logs"
-        world.say(f"Run {record.run_key} is job {record.job_id}; its log is {path}.")
-    elif record.state.ended:
-        world.say(f"Run {record.run_key} does not run: {record.reason}.")
-    else:
-        world.say(f"Run {record.run_key} is queued here: {record.reason}.")
-    seen = Seen(record, tail_of(world, cluster, record) if record.state.ended else "")
-    try:
-        told = report(world, cluster, policy, seen, not begun.fresh, with_comment, missing)
-        if told.record.state.ended:
-            judge_ended(world, policy, (told.record,))  # it was not run again: nobody else will see its end
-        return told, Exit.OK
-    except ForgeError as error:
-        # There is a job: whatever GitHub says now, that is not undone. The ledger knows that nothing was reported yet.
-        what = "The earlier run's end is taken over" if record.state.ended and record.same_as else "The job runs"
-        world.say(f"{what}, but could not be reported: {error.cause} The next `watch` reports it.")
-        with suppress(DispatchError):
-            cluster.save(record.run_key, record.to_json(), UNREPORTED)
-        return seen, error.exit
-
-
 def _followed(begun: Begun, seen: Seen, code: Exit, policy: Policy, world: World) -> Outcome:
     """An attached run is followed to its end; of any other, this is how it stands."""
     if begun.job.attached and (next_one := when_its_turn_comes(begun, policy, world)) is not begun:
         begun = replace(next_one, record=submitted(next_one.record, world))
-        seen, code = _reported(begun, policy, world, True, {})
+        seen, code = first_report(begun, policy, world)
     if begun.job.attached and seen.record.job_id and not seen.record.state.ended:
         try:
             return follow(world, begun.cluster, policy, seen)

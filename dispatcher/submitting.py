@@ -76,6 +76,8 @@ class NotBegun:
 
     job: JobPlan
     answer: Answer
+    error: DispatchError | None = None
+    """What broke, where it was not refused: another try may go better."""
 
 
 Beginning = Begun | Busy | NotBegun

@@ -200,3 +200,75 @@ def wait_for(file: Path) -> None:
     while not file.exists():
         assert time.monotonic() < deadline, file
         time.sleep(0.1)
+
+
+# --------------------------------------------------------------------------- a stage of a pipeline
+
+STAGE = """\
+import json, os, pathlib, time
+stage, folder = os.environ["DISPATCH_STAGE"], pathlib.Path(os.environ["DISPATCH_RUN_DIR"]).parent.parent
+been = folder / f"been-{stage}"
+if stage == "sft" and not been.exists():
+    been.touch()
+    time.sleep(600)
+before = [json.load(open(value + "/code/results.json"))["steps"] for name, value in os.environ.items() if "_STAGE_DIR_" in name]
+json.dump({"steps": sum(before) + 1}, open("results.json", "w"))
+"""
+PIPELINE = """\
+default_profile: cluster
+recipes:
+  default: { script: train.py, entrypoint: python3, results: results.json }
+  chain:
+    stages:
+      pretrain: { recipe: default }
+      sft: { recipe: default }
+      rl: { recipe: default }
+gate:
+  required: [{ recipe: chain }]
+retries: { infrastructure: 1, wait: 2s, exclude_node: true }
+watch: { profiles: [cluster] }
+"""
+
+
+def test_a_stage_that_fails_with_its_node_is_run_again_with_what_comes_after_it(
+    github: GitHubServer, slurm: SlurmRig, cluster_sshd: Sshd, tmp_path: Path
+) -> None:
+    stage = Stage(github, cluster_sshd, tmp_path, policy=PIPELINE, extra={"train.py": STAGE})
+    stage.repo.commit("feature", {"train.py": f"{STAGE}# changed\n"})
+    assert stage.comment("/train recipe=chain").code == 0
+    first = {record["stage"]: record for record in records(stage).values()}
+    wait_for(stage.job_dir / "been-sft")
+    slurm.run("scontrol", "update", f"JobId={first['sft']['job_id']}", "Requeue=0")
+    [failing] = slurm.run("squeue", "-h", "-j", first["sft"]["job_id"], "-o", "%N").split()
+    slurm.set_node(failing, "DOWN")
+    slurm.wait_for_state(first["sft"]["job_id"], "NODE_FAIL")
+    slurm.resume(failing)
+    slurm.wait_for_state(first["rl"]["job_id"], "CANCELLED")
+    # Two settle the same ends at the same moment; a third finds nothing left to do.
+    sweeps = [stage.start("watch") for _ in range(2)]
+    ended = [stage.ended(process, *process.communicate(timeout=120)) for process in sweeps]
+    assert [one.code for one in ended] == [0, 0], ended
+    assert stage.run("watch").code == 0
+    second = {record["stage"]: record for record in records(stage).values() if record["retry_of"]}
+    assert {name: record["retry_of"] for name, record in second.items()} == {name: first[name]["run_key"] for name in ("sft", "rl")}
+    asked = (Path(second["sft"]["run_dir"]) / "job.sbatch").read_text()
+    assert "--begin=now+2" in asked
+    assert f"--exclude={failing}" in asked
+    assert f"--dependency=afterok:{second['sft']['job_id']}" in (Path(second["rl"]["run_dir"]) / "job.sbatch").read_text()
+    slurm.wait_for_state(second["rl"]["job_id"], "COMPLETED")
+    assert stage.run("watch").code == 0
+
+    assert len(records(stage)) == 5
+    assert len({record["job_id"] for record in records(stage).values()}) == 5
+    assert records(stage)[second["sft"]["run_key"]]["nodes"] not in ("", failing)
+    old, new = stage.answers
+    assert "chain · 3 stages · 1 passed, 1 failed, 1 cancelled" in old
+    assert f"It is run again by itself: attempt 2 is run `{second['sft']['run_key'][:8]}`, and with it the stages that come" in old
+    assert "### ✅ train · chain · 3 stages · 3 passed" in new
+    story = f"attempt 2 of 2, after run `{first['sft']['run_key'][:8]}` failed: node failure on `{failing}`, without `{failing}`"
+    assert story in new.splitlines()[2]
+    assert "an earlier run, reused" in new
+    assert "steps 3" in new, "each stage found what the one before it had left"
+    [gate] = stage.repo.checks_on(stage.pull.head_sha, "dispatch/gate")[-1:]
+    assert gate.conclusion == "success"
+    assert "failure" not in [conclusion for _, conclusion in gate.history]

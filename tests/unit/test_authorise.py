@@ -231,7 +231,7 @@ def test_denials(reason: str, words: str, step: str, command: Any, event: Any, f
 # What other decisions than `authorise` say no with; their own tables are below and in the tests of limits and turns.
 ELSEWHERE = {"own-request", "override-off", "unknown-gate", "too-many-nodes", "too-long", "too-many-gpu-hours", "no-time-limit"}
 ELSEWHERE |= {"approval-needed", "image-not-allowed", "too-many-runs", "too-many-commands", "budget-exceeded", "rerun-by-another"}
-ELSEWHERE |= {"repository-not-allowed", "attempts-used", "record-changed"}
+ELSEWHERE |= {"repository-not-allowed", "attempts-used", "record-changed", "stage-failed", "pipeline-changed", "asked-again", "local-stage"}
 ELSEWHERE |= {"jobs-used", "nothing-saved", "chain-given-up", "next-job-refused"}
 ELSEWHERE |= {"not-on-branch", "not-scheduled", "not-required", "queue-entry-gone"}
 

@@ -276,13 +276,3 @@ def test_a_retrys_origin_is_part_of_its_key() -> None:
 def test_who_can_be_asked_without_a_pull_request(trigger: str, again: bool) -> None:
     record = failed(trigger=trigger, target=Target(repository=REPOSITORY))
     assert isinstance(next_attempt(record, Retries(infrastructure=1)), Repeats) == again
-
-
-def test_a_queue_that_asks_for_the_whole_pipeline_is_not_run_again_in_parts() -> None:
-    record = failed(trigger=QUEUE.trigger, target=Target(repository=REPOSITORY), stage="sft", pipeline="full")
-    assert next_attempt(replace_stage(record, "sft"), Retries(infrastructure=1)) is None
-    assert next_attempt(replace_stage(record, ""), Retries(infrastructure=1)) is not None
-
-
-def replace_stage(record: RunRecord, stage: str) -> RunRecord:
-    return record.model_copy(update={"stage": stage})

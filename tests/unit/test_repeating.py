@@ -61,7 +61,6 @@ def test_it_is_off_unless_the_policy_says_so() -> None:
         {"failure": None},
         {"origin": "terminal"},
         {"target": {"repository": "org/repo"}},
-        {"stage": "sft", "pipeline": "full"},
     ],
 )
 def test_runs_that_never_are(fields: dict[str, Any]) -> None:

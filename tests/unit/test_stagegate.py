@@ -74,6 +74,15 @@ def skipped(attempt: int = 1) -> RunRecord:
         ([run("pretrain"), run("sft"), skipped(), run("pretrain", attempt=2)], None, "stage sft has not been started"),
         ([run("pretrain"), run("sft"), skipped(), run("pretrain", attempt=2), run("sft", attempt=2)], None, "stage rescue has not been"),
         ([run("pretrain", State.FAILED, 2), run("pretrain"), run("sft"), skipped()], State.FAILED, "stage pretrain"),
+        # Another attempt is owed: that is no end, and what ended because of it decides nothing.
+        (
+            [run("pretrain", State.NODE_FAIL, retry_owed=True), run("sft", State.CANCELLED), run("rescue", State.FAILED)],
+            State.QUEUED,
+            "stage pretrain: the machine ended it; it is about to be run again by itself; 0 of 3",
+        ),
+        ([run("pretrain"), run("sft", State.NODE_FAIL, retry_owed=True), run("rescue", State.FAILED)], State.FAILED, "stage rescue"),
+        # What the ledger has not heard yet is the end of the stage before.
+        ([run("pretrain", State.RUNNING), run("sft", State.CANCELLED), skipped()], State.RUNNING, "stage pretrain; 0 of 3"),
         # As the default branch has it.
         ([run("pretrain"), run("sft", overrides=()), skipped()], None, "stage sft has not been started"),
         ([run("pretrain"), run("sft", overrides=("lr=3", "x=1")), skipped()], None, "stage sft has not been started"),
@@ -93,6 +102,12 @@ def test_every_end_of_a_stage_passes_or_fails() -> None:
     for state in State:
         stand = stages_stand("full", NEEDED, [run("pretrain"), run("sft", state), skipped()])
         assert (stand.state is State.SUCCEEDED) == (state is State.SUCCEEDED)
+
+
+def test_what_is_owed_never_passes() -> None:
+    for stage in ("pretrain", "sft"):
+        ended = [run("pretrain", retry_owed=stage == "pretrain"), run("sft", retry_owed=stage == "sft"), skipped()]
+        assert stages_stand("full", NEEDED, ended).state is State.QUEUED
 
 
 def test_profiles_of_stages_that_name_none_are_the_requirements() -> None:
