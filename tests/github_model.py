@@ -268,6 +268,7 @@ class Repository:
         self.required_checks: list[str] = []
         self.forks: list[Repository] = []
         self.created_at = now()
+        self._said: dict[tuple[str, ...], bytes] = {}
         self.git_dir.parent.mkdir(parents=True, exist_ok=True)
         git(folder, "init", "-q", "--bare", "--template=", f"--initial-branch={default_branch}", str(self.git_dir))
         # What GitHub allows when fetching: any commit it has, by its SHA, and partial clones.
@@ -347,6 +348,12 @@ class Repository:
     def git(self, *arguments: str) -> str:
         """What git prints about this repository."""
         return git(self.git_dir, *arguments).decode()
+
+    def of_objects(self, *arguments: str, check: bool = True) -> bytes:
+        """What git prints about objects that are named by their SHA: it cannot change, so git is asked once."""
+        if not self._said.get(arguments):
+            self._said[arguments] = git(self.git_dir, *arguments, check=check)
+        return self._said[arguments]
 
     # ------------------------------------------------------------------- people
 

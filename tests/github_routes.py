@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from tests.github_model import CheckRun, Comment, Issue, Pull, Repository, RepositoryLabel, Status, Token, git, now
+from tests.github_model import CheckRun, Comment, Issue, Pull, Repository, RepositoryLabel, Status, Token, now
 from tests.github_openapi import WHEN, description
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def pull(server: GitHubServer, one: Pull) -> dict[str, Any]:
     issues = f"{server.api_url}/repos/{repo.full_name}/issues/{one.number}"
     html = f"{server.url}/{repo.full_name}/pull/{one.number}"
     head_repo = one.head_repository
-    merge_base = repo.git("merge-base", one.base_sha, one.head_sha).strip()
+    merge_base = repo.of_objects("merge-base", one.base_sha, one.head_sha).decode().strip()
     changed = changes(repo, merge_base, one.head_sha)
     statuses = f"{server.api_url}/repos/{repo.full_name}/statuses/{one.head_sha}"
 
@@ -308,7 +308,7 @@ def pull(server: GitHubServer, one: Pull) -> dict[str, Any]:
         "author_association": association(repo, one.author),
         "assignees": [],
         "comments": len(one.comments),
-        "commits": int(repo.git("rev-list", "--count", f"{merge_base}..{one.head_sha}")),
+        "commits": int(repo.of_objects("rev-list", "--count", f"{merge_base}..{one.head_sha}")),
         "additions": sum(entry["additions"] for entry in changed),
         "deletions": sum(entry["deletions"] for entry in changed),
         "changed_files": len(changed),
@@ -319,7 +319,7 @@ def pull(server: GitHubServer, one: Pull) -> dict[str, Any]:
 def changes(repo: Repository, old: str, new: str) -> list[dict[str, Any]]:
     """What differs between two commits: filename, previous_filename, status, sha, additions, deletions."""
     words = {"A": "added", "M": "modified", "D": "removed", "R": "renamed", "C": "copied", "T": "changed"}
-    raw = repo.git("diff", "--raw", "-z", "-M", "--abbrev=40", old, new).split("\0")
+    raw = repo.of_objects("diff", "--raw", "-z", "-M", "--abbrev=40", old, new).decode().split("\0")
     found: list[dict[str, Any]] = []
     while raw and raw[0]:
         _mode, _mode2, _old, blob, letter = raw.pop(0).split()
@@ -328,7 +328,7 @@ def changes(repo: Repository, old: str, new: str) -> list[dict[str, Any]]:
         if letter[0] in "RC":
             entry["previous_filename"], entry["filename"] = path, raw.pop(0)
         found.append(entry)
-    counts = [line.split("\t") for line in repo.git("diff", "--numstat", "-M", old, new).splitlines()]
+    counts = [line.split("\t") for line in repo.of_objects("diff", "--numstat", "-M", old, new).decode().splitlines()]
     for entry, (added, deleted, _path) in zip(found, counts, strict=True):
         entry["additions"], entry["deletions"] = (0, 0) if added == "-" else (int(added), int(deleted))
     return found
@@ -352,7 +352,8 @@ def diff_entries(server: GitHubServer, repo: Repository, sha: str, entries: list
 
 def commit(call: Call, repo: Repository, sha: str) -> dict[str, Any]:
     """A commit, with one page of its files."""
-    tree, parents, author, email, when, message = repo.git("show", "-s", "--format=%T%x00%P%x00%an%x00%ae%x00%ct%x00%B", sha).split("\0", 5)
+    said = repo.of_objects("show", "-s", "--format=%T%x00%P%x00%an%x00%ae%x00%ct%x00%B", sha).decode()
+    tree, parents, author, email, when, message = said.split("\0", 5)
     url = f"{call.server.api_url}/repos/{repo.full_name}/commits/{sha}"
     html = f"{call.server.url}/{repo.full_name}/commit/{sha}"
     person = {"name": author, "email": email, "date": _time(int(when))}
@@ -520,7 +521,7 @@ def _contents(call: Call, sha: str, ref: str, path: str) -> Any:
             raise Refused(404, "Not Found")
         mode, kind, blob, size, _path = entries[0]
         if mode == "120000":
-            target = git(call.repo.git_dir, "cat-file", "blob", blob).decode()
+            target = call.repo.of_objects("cat-file", "blob", blob).decode()
             resolved = "/".join([*path.split("/")[:-1], target])
             behind = _tree(call.repo, sha, resolved) if not target.startswith(("/", "../")) else []
             if behind and behind[0][0].startswith("100"):
@@ -529,7 +530,7 @@ def _contents(call: Call, sha: str, ref: str, path: str) -> Any:
         if mode == "160000":
             return {**_entry(call, ref, mode, kind, blob, size, path), "submodule_git_url": None}
         if kind == "blob":
-            content = git(call.repo.git_dir, "cat-file", "blob", blob) if size <= 1_000_000 else b""
+            content = call.repo.of_objects("cat-file", "blob", blob) if size <= 1_000_000 else b""
             text = base64.encodebytes(content).decode()
             return {
                 **_entry(call, ref, mode, kind, blob, size, path),
@@ -540,7 +541,7 @@ def _contents(call: Call, sha: str, ref: str, path: str) -> Any:
 
 
 def _tree(repo: Repository, sha: str, path: str) -> list[tuple[str, str, str, int, str]]:
-    listed = git(repo.git_dir, "--literal-pathspecs", "ls-tree", "-z", "-l", sha, *(["--", path] if path else []), check=False).decode()
+    listed = repo.of_objects("--literal-pathspecs", "ls-tree", "-z", "-l", sha, *(["--", path] if path else []), check=False).decode()
     found = []
     for line in filter(None, listed.split("\0")):
         facts, name = line.split("\t", 1)
@@ -645,7 +646,7 @@ def get_pull(call: Call) -> Answer:
 def list_pull_files(call: Call) -> Answer:
     """What a pull request changes, at most 3,000 files."""
     one = _pull(call)
-    base = call.repo.git("merge-base", one.base_sha, one.head_sha).strip()
+    base = call.repo.of_objects("merge-base", one.base_sha, one.head_sha).decode().strip()
     return 200, diff_entries(call.server, call.repo, one.head_sha, call.page(changes(call.repo, base, one.head_sha)[:3000]))
 
 

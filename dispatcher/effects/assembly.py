@@ -12,7 +12,7 @@ from dispatcher.answer import Voice
 from dispatcher.effects.checkout import repository_name
 from dispatcher.effects.clock import SystemClock
 from dispatcher.effects.compiler import CompilerProcess
-from dispatcher.effects.edition import edition
+from dispatcher.effects.edition import own_edition
 from dispatcher.effects.logfile import LogFolder
 from dispatcher.effects.runner import Runner
 from dispatcher.errors import InputError
@@ -240,7 +240,7 @@ def _settings(inputs: Inputs, repository: str, at_terminal: bool, account: Accou
         local_job_dir=local_job_dir,
         guards_key=github.in_actions and (inputs.ssh.key is not None or bool(github.app_private_key)),
         python=sys.executable,
-        rendering=edition(),
+        rendering=own_edition(),
         app_slug=account.app_slug if account else github.app_slug,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,3 +21,9 @@ def edition(package: Path = _PACKAGE) -> str:
         name = path.relative_to(package).as_posix()
         digest.update(f"\0{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
     return digest.hexdigest()
+
+
+@cache
+def own_edition() -> str:
+    """Of the installation that this process runs from: it stays what it was when the process began."""
+    return edition()
