@@ -80,7 +80,9 @@ def watch(world: World, policy: Policy, follow: bool = False, interval: float = 
                     world.say(f"The complete log of run {record.run_key} could not be kept: {words}")
         went = f"{tally.active} active, {tally.changed} changed, {tally.ended} ended, {tally.queued} queued"
         world.say(f"{went}, {plural(tally.failed, 'failure')}.")
-        if not follow or (tally.active == tally.ended and not tally.failed and not tally.queued):
+        # An end that is followed by a retry is none: that one was not active yet when this sweep was read.
+        goes_on = any(item.record.followed_by or item.record.retry_owed for item in seen)
+        if not follow or (tally.active == tally.ended and not tally.failed and not tally.queued and not goes_on):
             pages = [run_report(item.record, item.tail, world.clock.now(), world.settings.voice).summary for item in seen]
             reason, code = ("incomplete", Exit.CLUSTER) if tally.failed else ("swept", Exit.OK)
             return outcome("watched", reason, code, "\n\n".join(filter(None, (*pages, kept_words(kept)))), result=json.dumps(asdict(tally)))

@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.attempts import Exhausted, Repeats, next_attempt
 from dispatcher.configuration import read_policy
-from dispatcher.errors import ConfigError
+from dispatcher.errors import ConfigError, Exit
 from dispatcher.failure import CAUSES, Failure
 from dispatcher.flow import handle
 from dispatcher.following import follow
@@ -179,6 +179,24 @@ def test_who_follows_the_job_has_it_run_again_without_waiting_for_that() -> None
     assert old(fakes).followed_by == record.run_key
     sweep(fakes)
     assert len(new(fakes)) == 1
+
+
+@pytest.mark.parametrize("owed", [False, True])
+def test_a_sweep_that_follows_waits_for_the_retry_as_well(owed: bool) -> None:
+    fakes = ended()
+    if owed:
+        fakes.fail("cluster.submit", "cluster.failed")
+
+    def passes() -> None:
+        fakes.trace.fail.clear()
+        fakes.cluster.scheduler.update({record.job_id: "COMPLETED" for record in new(fakes)})
+
+    fakes.cluster.before_sweep = [lambda: None, *[passes] * 2]
+    assert watch(fakes.world, read_policy(fakes.world), follow=True).exit is Exit.OK
+    [record] = new(fakes)
+    assert record.state is State.SUCCEEDED
+    assert not fakes.cluster.active
+    assert fakes.clock.slept == [60.0] * (2 if owed else 1)
 
 
 def _head_moves(fakes: Fakes) -> None:
