@@ -14,6 +14,7 @@ import pytest
 
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.effects.ledger import LedgerCluster
+from dispatcher.firstrecord import first_record
 from dispatcher.jobplan import JobPlan
 from dispatcher.observe import look, sight_of, sightings_of
 from dispatcher.ports import AlreadySubmitted, Claimed, Submission, Submitted
@@ -61,7 +62,7 @@ class Bench:
     def submit(self, program: str, **fields: Any) -> str:
         """`program` is a shell's; the id that sbatch answered."""
         job = self.plan(**fields)
-        self.record = job.record(NOON, "rig", None, None, at_terminal=True)
+        self.record = first_record(job, NOON, "rig", None, None, at_terminal=True)
         described = {**job.for_compiler(), "entrypoint": "sh", "script": "-c", "args": [program]}
         groups = described["groups"]
         assert isinstance(groups, list)
