@@ -16,6 +16,8 @@ from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd
 from tests.stage import Stage
 
+pytestmark = pytest.mark.timeout(600)  # Slurm ends a job at its time limit after a minute or two
+
 MODEL = """\
 def forward(kind):
     raise ValueError(f"@org/everyone {kind} is <b>no</b> shape")

@@ -180,7 +180,7 @@ def test_what_is_given_up_while_its_next_job_is_submitted_has_that_job_ended(tmp
     slow = tmp_path / "slow"
     slow.mkdir()
     real = f"PATH='{scene.env['PATH']}'"
-    waits = f"touch {tmp_path}/begun; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    waits = f"touch {tmp_path}/begun; n=0; while [ ! -e {tmp_path}/go ] && [ $((n += 1)) -lt 1200 ]; do sleep 0.05; done"
     (slow / "sbatch").write_text(f'#!/bin/sh\n{real}\n{waits}\nexec sbatch "$@"\n')
     (slow / "sbatch").chmod(0o755)
     other = local(scene.job_dir, "slurm", {**scene.env, "PATH": f"{slow}:{scene.env['PATH']}"})
