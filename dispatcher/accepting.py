@@ -10,13 +10,14 @@ from dispatcher.authorise import Denial, Facts, Grant
 from dispatcher.baseline import SETTLED, acceptance_of, history_name
 from dispatcher.gatekeeper import evaluate_gate
 from dispatcher.judging import rules_for
-from dispatcher.observe import Seen, say, tail_of
+from dispatcher.observe import Seen, tail_of
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord
 from dispatcher.refusals import answered, denied, nothing_to_compare
 from dispatcher.rights import may_accept
 from dispatcher.running import Found, which
 from dispatcher.slurm import State
+from dispatcher.telling import say
 from dispatcher.thresholds import MetricRule, judge, worst
 from dispatcher.untrusted import code, neutralise
 from dispatcher.verbs import AcceptBaseline

@@ -14,12 +14,13 @@ from typing_extensions import assert_never
 from dispatcher.authorise import Denial
 from dispatcher.awaiting import Never, Standby
 from dispatcher.errors import ClusterError, DispatchError
-from dispatcher.observe import Seen, report
+from dispatcher.observe import Seen
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster, PullRequest, Refused, Submitted
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
 from dispatcher.standby import stages_that_wait
+from dispatcher.telling import report
 from dispatcher.turns import Go, Over, Turn, Wait, take_turns
 from dispatcher.untrusted import redact
 from dispatcher.usage import month_of, reserved, spent

@@ -1,7 +1,7 @@
 """A run that the machine has ended × the policy's `retries` → whether it is run again by itself, as which attempt, when and where.
 
 Nothing but the ended run's record and the policy decides. Failures that look like the change, or of which that cannot be told, never are
-run again by themselves: the table of causes in `failure.py` says whom each blames.
+run again by themselves: the table in `causes.py` says whom each blames.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dispatcher.failure import CAUSES, Kind, blames_machine
+from dispatcher.causes import CAUSES, Kind, blames_machine
 
 if TYPE_CHECKING:
     from dispatcher.record import RunRecord

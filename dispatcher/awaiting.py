@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 
 from typing_extensions import assert_never
 
+from dispatcher.advance import advance
+from dispatcher.headline import headline
 from dispatcher.pipeline import When
-from dispatcher.record import Member, RunRecord, advance
-from dispatcher.report import headline
+from dispatcher.record import Member, RunRecord
 from dispatcher.slurm import CANCELLED_BY, Absent, Observation, Sight, Silent, State
 
 # The controller's word for it: https://slurm.schedmd.com/job_reason_codes.html

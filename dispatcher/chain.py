@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dispatcher.failure import blames_machine
+from dispatcher.causes import blames_machine
 from dispatcher.slurm import State
 from dispatcher.values import Between, Model, RelativePath
 

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dispatcher.batchlog import BatchLog, read_batch_log
+from dispatcher.causes import CAUSES
 from dispatcher.exceptionsigns import Rank, Sign
-from dispatcher.failure import CAUSES, MAX_EVIDENCE, MAX_PLACES, Failure
+from dispatcher.failure import MAX_EVIDENCE, MAX_PLACES, Failure
 from dispatcher.logending import Found, in_log, last_words
 from dispatcher.slurm import CANCELLED_BY, State
 from dispatcher.traceback_lines import MAX_LINE, lines_of

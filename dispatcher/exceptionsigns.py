@@ -25,7 +25,7 @@ class Rank(IntEnum):
 
 
 class Sign(NamedTuple):
-    """A cause (a name of `failure.CAUSES`), and how far it goes before others."""
+    """A cause (a name of `causes.CAUSES`), and how far it goes before others."""
 
     cause: str
     rank: Rank

@@ -9,8 +9,9 @@ import re
 from urllib.parse import quote
 
 from dispatcher.answer import Voice
+from dispatcher.causes import BLAME_WORDS, Kind
 from dispatcher.denial import REASONS
-from dispatcher.failure import BLAME_WORDS, Failure, Kind, Place
+from dispatcher.failure import Failure, Place
 from dispatcher.ports import Annotation
 from dispatcher.record import RunRecord
 from dispatcher.untrusted import code, printable

@@ -13,9 +13,10 @@ from types import MappingProxyType
 from dispatcher.errors import DispatchError, Exit, ForgeError
 from dispatcher.firstrecord import log_path
 from dispatcher.gatekeeper import judge_ended
-from dispatcher.observe import UNREPORTED, Seen, report, tail_of
+from dispatcher.observe import UNREPORTED, Seen, tail_of
 from dispatcher.policy import Policy
 from dispatcher.submitting import Begun
+from dispatcher.telling import report
 from dispatcher.world import World
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})

@@ -7,6 +7,7 @@ from datetime import timedelta
 from dispatcher.endedlogs import keep_ended, kept_words
 from dispatcher.errors import Exit, ForgeError
 from dispatcher.gatekeeper import judge_ended
+from dispatcher.headline import headline
 from dispatcher.judging import unjudged
 from dispatcher.loglines import show_new_lines
 from dispatcher.observe import Around, Seen, changed, look, note_absence, note_no_link, sights_of, tail_of
@@ -14,7 +15,7 @@ from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.repeating import settle
-from dispatcher.report import headline, outputs, run_report
+from dispatcher.report import outputs, run_report
 from dispatcher.world import Outcome, World
 
 # Slow enough for a busy controller, quick enough for somebody who watches.

@@ -18,7 +18,8 @@ from dispatcher.policy import Policy
 from dispatcher.ports import Check, PullRequest
 from dispatcher.profile import Profile, UnknownProfile
 from dispatcher.publish import publish_check
-from dispatcher.record import RunRecord, readable, unclear
+from dispatcher.record import RunRecord
+from dispatcher.salvage import readable, unclear
 from dispatcher.waiver import WAIVER_NAME, WaiverRecord, waiver_on
 from dispatcher.world import Outcome, World, bug_words, outcome
 

@@ -8,9 +8,11 @@ from datetime import datetime
 
 from dispatcher.answer import DOCS, RUN_MARK, Voice, marker
 from dispatcher.failurereport import next_attempt_words
+from dispatcher.headline import headline
 from dispatcher.phrases import WITH_CHANGES, clock, number, plural
 from dispatcher.record import Member, RunRecord
-from dispatcher.report import attempt_words, headline, icon, links
+from dispatcher.report import icon
+from dispatcher.runtable import attempt_words, links
 from dispatcher.slurm import State
 from dispatcher.stagetable import NOT_BEGUN, UNHEARD, metrics_words, stage_table
 from dispatcher.untrusted import code, neutralise

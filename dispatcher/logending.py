@@ -12,8 +12,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
+from dispatcher.causes import CAUSES, Kind, blames_machine
 from dispatcher.exceptionsigns import WRAPPERS, Rank, Sign, is_mistake, of_exception
-from dispatcher.failure import CAUSES, Kind, blames_machine
 from dispatcher.logsigns import of_line, of_shell
 from dispatcher.traceback_lines import tracebacks
 from dispatcher.traceback_parts import Line, Traceback

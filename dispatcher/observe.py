@@ -7,33 +7,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from types import MappingProxyType
 
 from typing_extensions import assert_never
 
+from dispatcher.advance import advance
 from dispatcher.awaiting import as_seen, never_began
 from dispatcher.chain import with_next_job
 from dispatcher.cloudstates import CloudSightings
 from dispatcher.diagnosing import EXPLAIN_READ, explained, wants_explanation
 from dispatcher.errors import ClusterError
-from dispatcher.group import group_comment
 from dispatcher.grouping import group_records
-from dispatcher.judging import judged, remember
-from dispatcher.measuring import follows, with_series
+from dispatcher.measuring import with_series
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, Cluster, RunFiles, Sweep
-from dispatcher.publish import publish_run
-from dispatcher.record import GIVEN_UP, RunRecord, advance, parse_record, readable
-from dispatcher.report import Report, run_report
+from dispatcher.record import GIVEN_UP, RunRecord, parse_record
 from dispatcher.results import MAX_BYTES, NO_RESULTS, BrokenResults, NoResults, Results, parse_results
 from dispatcher.sightings import Sightings
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
 from dispatcher.squash import import_failure
 from dispatcher.untrusted import redact
-from dispatcher.usage import used, used_by
 from dispatcher.wandb import run_link
 from dispatcher.world import World
 
@@ -49,7 +44,6 @@ UNREPORTED = "unreported"
 _LINK_WANTED = f"{State.RUNNING.value}, link wanted"
 # Follows these words where the run's steps were told, and when: the next time they are may be due.
 _TOLD = re.compile(r"(?P<words>.*), told (?P<at>[0-9]{1,12})", re.ASCII)
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # How a local run's script ended: by itself, by `timeout`, by somebody's Ctrl-C or cancel.
 _LOCAL_ENDS = {0: State.SUCCEEDED, 124: State.TIMEOUT, 130: State.CANCELLED, 143: State.CANCELLED}
@@ -270,73 +264,3 @@ def _with_results(record: RunRecord, files: RunFiles, to_hide: Collection[str]) 
         case NoResults():
             missing = record.results_required and record.state is State.SUCCEEDED
             return record.model_copy(update={"results_problem": NO_RESULTS}) if missing else record
-
-
-def report(
-    world: World,
-    cluster: Cluster,
-    policy: Policy,
-    seen: Seen,
-    look_first: bool = True,
-    with_comment: bool = True,
-    missing: Mapping[str, str] = _NOTHING,
-) -> Seen:
-    """Says on GitHub how a run stands, then remembers in the ledger that it was said, then (at its end) takes it out of active/.
-
-    In this order: a process that dies in between says the same thing once more, and never leaves an end unsaid. What was asked for at
-    a terminal is nobody's business on GitHub, which may not even have its commit. `missing`: why other runs of the command have no job.
-    """
-    if seen.record.origin == "github" and world.forge is None:
-        return seen  # A check waits for this one's end: it stays active for whoever can tell GitHub.
-    seen = say(world, cluster, policy, seen, look_first, with_comment, missing)
-    record = seen.record
-    if record.state.ended:
-        remember(record, world, cluster)
-        spent = _spent(record, cluster) if record.resources.gpu_hours else None
-        if spent is not None:
-            cluster.account(spent)
-        cluster.retire(record.run_key)
-    return seen
-
-
-def _spent(record: RunRecord, cluster: Cluster) -> str | None:
-    """What an end adds to the journal. A job that several runs have had is the one's that started it."""
-    if not record.same_as:
-        return used(record)
-    starters = cluster.records([record.same_as]) if record.joined else ()
-    found, _ = readable(text for text in starters if text is not None)
-    return next((used_by(starter, record) for starter in found), None)
-
-
-def say(
-    world: World,
-    cluster: Cluster,
-    policy: Policy,
-    seen: Seen,
-    look_first: bool = True,
-    with_comment: bool = True,
-    missing: Mapping[str, str] = _NOTHING,
-) -> Seen:
-    """Judges what the run measured, if that has not been done; says on GitHub how it stands; remembers in the ledger that it was said."""
-    record, url = judged(seen.record, world, cluster, policy), ""
-    if record.origin == "github" and world.forge is not None:
-        words = run_report(record, seen.tail, world.clock.now(), world.settings.voice)
-        if record.group and with_comment:
-            words = _with_group(words, record, cluster, policy, world, missing)
-        published = publish_run(world.forge, record, words, look_first, with_comment)
-        record, url = published.record, published.comment_url
-    told = f", told {world.clock.now().timestamp():.0f}" if record.state is State.RUNNING and follows(record, policy) else ""
-    cluster.save(record.run_key, record.to_json(), reported_as(record) + told)
-    return Seen(record, seen.tail, url)
-
-
-def _with_group(words: Report, record: RunRecord, cluster: Cluster, policy: Policy, world: World, missing: Mapping[str, str]) -> Report:
-    """The report of one of several runs: its comment tells of all. The reaction is the last one's to end, and the worst one's."""
-    # Before the others are read: of two that report at once, whoever comes second then knows of both.
-    cluster.save(record.run_key, record.to_json(), UNREPORTED)
-    group = group_records(record, cluster, policy, world)
-    known = group.records.values()
-    comment = group_comment(record.group, group.records, missing, world.clock.now(), world.settings.voice, group.unheard)
-    over = not group.unheard and all(item.state.ended for item in known)
-    good = len(known) == len(record.group) and all(item.ended_well for item in known)
-    return replace(words, comment=comment, reaction=("rocket" if good else "confused") if over else None)

@@ -13,7 +13,7 @@ from dispatcher.phrases import WITH_CHANGES, duration, plural, size
 from dispatcher.ports import Compiled
 from dispatcher.profile import CloudProfile, SlurmProfile
 from dispatcher.record import RunRecord
-from dispatcher.report import after_words, longest_words
+from dispatcher.runtable import after_words, longest_words
 from dispatcher.squash import started_from
 from dispatcher.untrusted import cap, code, fence, neutralise
 

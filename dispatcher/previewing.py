@@ -12,7 +12,8 @@ from dispatcher.ports import Claimed, ClaimRequest, Cluster, Compiled
 from dispatcher.preparing import Prepared, compile_job
 from dispatcher.preview import differences, preview
 from dispatcher.profile import SlurmProfile
-from dispatcher.record import RunRecord, readable
+from dispatcher.record import RunRecord
+from dispatcher.salvage import readable
 from dispatcher.slurm import start_estimate
 from dispatcher.untrusted import redact
 from dispatcher.world import World

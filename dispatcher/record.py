@@ -1,4 +1,4 @@
-"""The ledger's memory of one run: JSON text ↔ `RunRecord`, and `advance(record, sight, now)` → the next record.
+"""The ledger's memory of one run: JSON text ↔ `RunRecord`.
 
 A record is written by us and read back from a file system that others can write to: it is parsed strictly, and what it says is
 shown as untrusted text. Times are UTC, ISO 8601.
@@ -6,13 +6,9 @@ shown as untrusted text. Times are UTC, ISO 8601.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from typing_extensions import assert_never
 
 from dispatcher.attempts import Repeats
 from dispatcher.chain import MOST_JOBS, EarlierJob
@@ -20,7 +16,7 @@ from dispatcher.errors import ClusterError
 from dispatcher.failure import Failure
 from dispatcher.pipeline import MOST_STAGES, When
 from dispatcher.series import MOST_CURVES, Curve, Progress
-from dispatcher.slurm import Absent, Observation, Sight, Silent, State
+from dispatcher.slurm import State
 from dispatcher.thresholds import MetricVerdict
 from dispatcher.wandb import RUN_PATTERN, SITE, SITE_PATTERN
 
@@ -304,105 +300,3 @@ def parse_record(text: str) -> RunRecord:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ClusterError("cluster.bad-record", f"A record in the ledger cannot be read ({where}: {first['msg']}).") from None
-
-
-def readable(texts: Iterable[str]) -> tuple[list[RunRecord], str]:
-    """Those records that can be read, and in words what is wrong with one of the others; empty when all could."""
-    found, problem = [], ""
-    for text in texts:
-        try:
-            found.append(parse_record(text))
-        except ClusterError as error:
-            problem = error.cause
-    return found, problem
-
-
-def salvaged(text: str) -> RunRecord | None:
-    """What is left of a record that cannot be read: its fields that can be; None where one is missing that it cannot do without."""
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    while isinstance(fields, dict):
-        try:
-            return RunRecord.model_validate(fields)
-        except ValidationError as error:
-            wrong = fields.keys() & {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
-            if not wrong:
-                return None
-            fields = {name: value for name, value in fields.items() if name not in wrong}
-    return None
-
-
-def unclear(texts: Iterable[str]) -> list[RunRecord]:
-    """Of those that cannot be read, those that still say which run they are (a newer version may have written them): of unknown state."""
-    found = []
-    for text in texts:
-        try:
-            parse_record(text)
-        except ClusterError:
-            record = salvaged(text)
-            found += [record.model_copy(update={"state": State.UNKNOWN, "reason": "its record cannot be read"})] if record else []
-    return found
-
-
-def repository_named(text: str) -> str | None:
-    """The repository that a record names which cannot be read (a newer version may have written it); None where it names none."""
-    try:
-        named = json.loads(text)["target"]["repository"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None
-    return named if isinstance(named, str) else None
-
-
-def advance(record: RunRecord, sight: Sight, now: datetime, lost_after: timedelta) -> RunRecord:
-    """The record after one look at its job. An end is final; absence becomes `LOST` only after a grace period, silence changes nothing."""
-    if record.state.ended:
-        return record
-    match sight:
-        case Silent():
-            return record
-        case Absent():
-            return _absent(record, now, lost_after, "the scheduler no longer knows the job")
-        case Observation() if sight.state is State.SUCCEEDED and sight.parts is not None and sight.parts < record.parts:
-            # What nobody knows of has not ended well.
-            return _absent(record, now, lost_after, f"the scheduler knows the end of {sight.parts} of {record.parts} parts of the job")
-        case Observation():
-            return _observed(record, sight, now)
-        case _:
-            assert_never(sight)
-
-
-def _absent(record: RunRecord, now: datetime, lost_after: timedelta, reason: str) -> RunRecord:
-    since = record.absent_since or now
-    if now - since < lost_after:
-        return record.model_copy(update={"absent_since": since})
-    return record.model_copy(
-        update={"state": State.LOST, "absent_since": since, "ended_at": now, "evidence": "scheduler", "reason": reason}
-    )
-
-
-def _observed(record: RunRecord, seen: Observation, now: datetime) -> RunRecord:
-    started = seen.start if seen.state is not State.PENDING else None
-    if seen.state is State.RUNNING and started is None:
-        started = record.started_at or now
-    ended = (seen.end or now) if seen.state.ended else None
-    if ended and started is None and seen.elapsed_seconds is not None:
-        started = ended - timedelta(seconds=seen.elapsed_seconds)
-    return record.model_copy(
-        update={
-            "state": seen.state,
-            "absent_since": None,
-            "exit_code": seen.exit_code,
-            "signal": seen.signal,
-            "reason": seen.reason,
-            "nodes": seen.nodes or record.nodes,
-            "task_seconds": seen.task_seconds,
-            "evidence": seen.source,
-            "started_at": started or (record.started_at if seen.state is not State.PENDING else None),
-            "ended_at": ended,
-            "estimated_start": seen.start if seen.state is State.PENDING else None,
-            "queue_place": seen.place.number if seen.place else None,
-            "queue_length": seen.place.of if seen.place else None,
-        }
-    )

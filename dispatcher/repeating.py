@@ -18,7 +18,7 @@ from dispatcher.answer import Answer
 from dispatcher.attempts import PATIENCE, Exhausted, Repeats, next_attempt
 from dispatcher.chaining import NotYet, go_on
 from dispatcher.errors import DispatchError, ForgeError
-from dispatcher.observe import UNREPORTED, Seen, report, say
+from dispatcher.observe import UNREPORTED, Seen
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.preparing import prepare
@@ -26,6 +26,7 @@ from dispatcher.record import RunRecord, not_repeated, parse_record
 from dispatcher.renewing import renewed
 from dispatcher.repeatingstages import FOR_GOOD, pipeline_of, repeated_with_what_follows
 from dispatcher.submitting import Begun, Busy, NotBegun, begin, submitted
+from dispatcher.telling import report, say
 from dispatcher.world import World
 
 

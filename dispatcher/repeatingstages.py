@@ -19,9 +19,10 @@ from dispatcher.limits import too_many
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.preparing import Prepared, prepare
-from dispatcher.record import RunRecord, not_repeated, readable
+from dispatcher.record import RunRecord, not_repeated
 from dispatcher.renewing import renewed_stages
 from dispatcher.resuming import related
+from dispatcher.salvage import readable
 from dispatcher.sequence import begin_all
 from dispatcher.staging import members
 from dispatcher.submitting import Beginning, Begun, Busy, NotBegun, submitted

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dispatcher.failure import blames_machine
+from dispatcher.causes import blames_machine
 from dispatcher.jobplan import JobPlan
 from dispatcher.policy import Policy
 from dispatcher.record import RunRecord, Target

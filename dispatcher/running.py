@@ -13,16 +13,20 @@ from dispatcher.configuration import profile_names, read_profile
 from dispatcher.connections import ledger_of
 from dispatcher.dependents import dependents, last_first
 from dispatcher.errors import DispatchError, Exit
+from dispatcher.headline import headline
 from dispatcher.keys import pull_tag
-from dispatcher.observe import Seen, report
+from dispatcher.observe import Seen
 from dispatcher.phrases import clock
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
-from dispatcher.record import RunRecord, readable
+from dispatcher.record import RunRecord
 from dispatcher.refusals import answered, denied
-from dispatcher.report import headline, icon, links
+from dispatcher.report import icon
+from dispatcher.runtable import links
+from dispatcher.salvage import readable
 from dispatcher.slurm import State
+from dispatcher.telling import report
 from dispatcher.untrusted import code, fence, neutralise, redact
 from dispatcher.usage import LEFT
 from dispatcher.verbs import Cancel, Logs

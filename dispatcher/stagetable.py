@@ -7,9 +7,11 @@ from datetime import datetime
 
 from dispatcher.answer import Voice
 from dispatcher.curvereport import steps_words
+from dispatcher.headline import headline
 from dispatcher.phrases import number
 from dispatcher.record import Member, RunRecord
-from dispatcher.report import after_words, headline, icon, links
+from dispatcher.report import icon
+from dispatcher.runtable import after_words, links
 from dispatcher.slurm import State
 from dispatcher.untrusted import code, neutralise
 

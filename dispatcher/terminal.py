@@ -18,18 +18,21 @@ from dispatcher.event import ManualEvent
 from dispatcher.following import exit_of
 from dispatcher.grammar import Malformed, Run, Sweep
 from dispatcher.grouping import group_records
+from dispatcher.headline import headline
 from dispatcher.keys import commit_tag
 from dispatcher.loglines import CHUNK, show_new_lines
-from dispatcher.observe import UNREPORTED, Around, Seen, look, report, sight_of, sightings_of, sights_of
+from dispatcher.observe import UNREPORTED, Around, Seen, look, sight_of, sightings_of, sights_of
 from dispatcher.policy import Policy
 from dispatcher.ports import Cluster
 from dispatcher.profile import Profile, UnknownProfile
-from dispatcher.record import RunRecord, parse_record, readable
+from dispatcher.record import RunRecord, parse_record
 from dispatcher.refusals import denied, malformed, unknown_profile
-from dispatcher.report import headline, outputs, run_report
+from dispatcher.report import outputs, run_report
 from dispatcher.running import goes_on_for, left, no_log_of, runs_table, watched_profiles
+from dispatcher.salvage import readable
 from dispatcher.slurm import Absent, Observation, State
 from dispatcher.starting import start_runs
+from dispatcher.telling import report
 from dispatcher.untrusted import redact
 from dispatcher.verbs import RUN_KEY, parse_words
 from dispatcher.world import Outcome, World, outcome

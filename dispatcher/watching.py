@@ -10,20 +10,23 @@ from datetime import datetime, timedelta
 from typing_extensions import assert_never
 
 from dispatcher.admission import take_every_turn
+from dispatcher.advance import advance
 from dispatcher.configuration import guarded
 from dispatcher.connections import one_connection_each
 from dispatcher.endedlogs import keep_ended, kept_words
 from dispatcher.errors import ClusterError, DispatchError, Exit
 from dispatcher.gatekeeper import judge_ended
+from dispatcher.headline import SET_ASIDE
 from dispatcher.observe import Around, Seen, changed, look, may_name_its_run, note_absence, note_no_link, of_job, progress_due, sights_of
 from dispatcher.phrases import plural
 from dispatcher.policy import Policy
 from dispatcher.ports import ActiveRun, AlreadySubmitted, Claimed, ClaimRequest, Cluster, InProgress
 from dispatcher.profile import Profile
-from dispatcher.record import RunRecord, advance, parse_record, repository_named, salvaged
+from dispatcher.record import RunRecord, parse_record
 from dispatcher.repeating import settle
-from dispatcher.report import SET_ASIDE, run_report
+from dispatcher.report import run_report
 from dispatcher.running import watched_profiles
+from dispatcher.salvage import repository_named, salvaged
 from dispatcher.slurm import Absent, Observation, Sight, State
 from dispatcher.waiving import judge_expired
 from dispatcher.world import Outcome, World, bug_words, outcome

@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dispatcher.causes import CAUSES, Kind
 from dispatcher.diagnosis import Diagnosis, End, diagnose
 from dispatcher.docs.pages import table
-from dispatcher.failure import CAUSES, Kind
 from dispatcher.slurm import State
 
 FOLDER = Path(__file__).parent / "data" / "failures"

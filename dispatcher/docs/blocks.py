@@ -27,6 +27,7 @@ from dispatcher import (
 from dispatcher.approval import WAITING_LIMIT
 from dispatcher.arguments import parser
 from dispatcher.authorise import REASONS
+from dispatcher.causes import CAUSES, Kind, blames_machine
 from dispatcher.clouds import CLOUDS, CloudProfile, kuberay
 from dispatcher.clouds.dgxcloud import Pvc
 from dispatcher.clouds.lepton import LeptonMount
@@ -35,9 +36,9 @@ from dispatcher.content import PROFILE_NOT_CONTENT, RECIPE_NOT_CONTENT
 from dispatcher.docs import examples
 from dispatcher.docs.executors import every_field, support
 from dispatcher.docs.fields import fields_table
+from dispatcher.docs.modules import module_table
 from dispatcher.docs.pages import quoted, table
 from dispatcher.errors import CATALOGUE, EXITS
-from dispatcher.failure import CAUSES, Kind, blames_machine
 from dispatcher.pipeline import Stage
 from dispatcher.recipe import Recipe
 from dispatcher.registry import EXECUTORS
@@ -100,6 +101,7 @@ def blocks(root: Path) -> dict[str, str]:
         ),
         "states": table(("state", "gate", "meaning"), ((f"`{item.value}`", *words) for item, words in STATES.items())),
         "limits": _limits(),
+        "modules": module_table(),
         "fixed-fields": ", ".join(f"`{name}`" for name in sorted(runprofile.FIXED_FIELDS)),
         "fixed-fields-cloud": _fixed(),
         "own-sbatch-options": ", ".join(f"`{name}`" for name in sorted(slurmprofile.OWN_SBATCH_OPTIONS)),

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta, timezone
 from dispatcher.answer import Voice
 from dispatcher.approval import Request
 from dispatcher.authorise import Denial, Facts
-from dispatcher.failure import Failure, Kind, Place
+from dispatcher.causes import Kind
+from dispatcher.failure import Failure, Place
 from dispatcher.gate import Requirement, judge
 from dispatcher.gatereport import gate_lines
 from dispatcher.group import group_lines

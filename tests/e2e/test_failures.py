@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.failure import BLAME_WORDS
+from dispatcher.causes import BLAME_WORDS
 from tests.github_server import GitHubServer
 from tests.rig.slurm import SlurmRig
 from tests.rig.sshd import Sshd

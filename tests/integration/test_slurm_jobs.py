@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.advance import advance
 from dispatcher.effects.compiler import CompilerProcess
 from dispatcher.effects.ledger import LedgerCluster
 from dispatcher.firstrecord import first_record
@@ -20,7 +21,7 @@ from dispatcher.observe import look, sight_of, sightings_of
 from dispatcher.ports import AlreadySubmitted, Claimed, Submission, Submitted
 from dispatcher.profile import SlurmProfile
 from dispatcher.recipe import Recipe
-from dispatcher.record import RunRecord, advance
+from dispatcher.record import RunRecord
 from dispatcher.slurm import State
 from dispatcher.squash import import_files, squash_file
 from tests.fakes import NOON, Fakes

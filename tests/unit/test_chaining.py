@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.causes import CAUSES
 from dispatcher.chain import Chain, EarlierJob, Last, Next, continued, with_next_job
 from dispatcher.chaining import NotYet, go_on
 from dispatcher.configuration import read_policy
@@ -16,7 +17,7 @@ from dispatcher.curvereport import progress_line
 from dispatcher.effects.logfile import LogFile, LogFolder
 from dispatcher.endedlogs import keep_ended
 from dispatcher.errors import ConfigError
-from dispatcher.failure import CAUSES, Failure
+from dispatcher.failure import Failure
 from dispatcher.flow import handle
 from dispatcher.following import follow
 from dispatcher.gate import Fail, Pending, judge, required_runs

@@ -13,19 +13,22 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dispatcher.answer import Voice
+from dispatcher.causes import CAUSES, Kind, blames_machine
 from dispatcher.coderoots import code_roots
 from dispatcher.configuration import read_policy
 from dispatcher.diagnosing import EXPLAIN_READ, explained
 from dispatcher.diagnosis import End, diagnose
 from dispatcher.errors import ClusterError
-from dispatcher.failure import CAUSES, Failure, Kind, Place, blames_machine
+from dispatcher.failure import Failure, Place
 from dispatcher.failurereport import line_annotations
-from dispatcher.observe import TAIL_READ, look, report, sights_of
+from dispatcher.headline import headline
+from dispatcher.observe import TAIL_READ, look, sights_of
 from dispatcher.ports import AnySpec, Choice, HybridSpec, NothingSpec, PackageSpec, PatternSpec
 from dispatcher.record import CodeRoot, RunRecord, parse_record
-from dispatcher.report import headline, run_report
+from dispatcher.report import run_report
 from dispatcher.running import runs_table
 from dispatcher.slurm import State
+from dispatcher.telling import report
 from dispatcher.traceback_lines import in_package, lines_of, tracebacks
 from dispatcher.traceback_parts import Frame
 from tests.failure_logs import CASES, FOLDER, Case, confusion

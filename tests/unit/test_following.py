@@ -11,9 +11,10 @@ from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit
 from dispatcher.following import exit_of, follow
 from dispatcher.loglines import CHUNK
-from dispatcher.observe import Seen, report
+from dispatcher.observe import Seen
 from dispatcher.record import RunRecord, parse_record
 from dispatcher.slurm import State
+from dispatcher.telling import report
 from dispatcher.world import Outcome
 from tests.fakes import FakeRun, Fakes, run_record
 

@@ -15,10 +15,11 @@ from dispatcher.following import exit_of
 from dispatcher.gate import Fail, Pass, Pending, Requirement, judge
 from dispatcher.judging import judged, remember
 from dispatcher.keys import pull_tag
-from dispatcher.observe import Seen, report
+from dispatcher.observe import Seen
 from dispatcher.record import Queued, RunRecord, Target, parse_record
 from dispatcher.series import Curve
 from dispatcher.slurm import State
+from dispatcher.telling import report
 from tests.fakes import HEAD, NOON, OTHER, POLICY, Fakes, comment_event, run_record
 
 RULES = """

@@ -8,11 +8,12 @@ import pytest
 
 from dispatcher.configuration import read_policy
 from dispatcher.errors import DispatchError
-from dispatcher.observe import Seen, changed, look, note_no_link, report, sight_of, sightings_of, tail_of
+from dispatcher.observe import Seen, changed, look, note_no_link, sight_of, sightings_of, tail_of
 from dispatcher.ports import ActiveRun
 from dispatcher.record import Target, parse_record
 from dispatcher.results import MAX_BYTES
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
+from dispatcher.telling import report
 from tests.fakes import Fakes, run_record
 
 GRACE = timedelta(minutes=10)

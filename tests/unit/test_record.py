@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatcher.advance import advance
 from dispatcher.errors import ClusterError
-from dispatcher.record import JOB_ID, Resources, RunRecord, Target, advance, parse_record
+from dispatcher.record import JOB_ID, Resources, RunRecord, Target, parse_record
 from dispatcher.slurm import Absent, Observation, Sight, Silent, State
 from tests.fakes import NOON, run_record
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from dispatcher.attempts import Exhausted, Repeats, next_attempt
+from dispatcher.causes import CAUSES
 from dispatcher.configuration import read_policy
 from dispatcher.errors import ConfigError, Exit
-from dispatcher.failure import CAUSES, Failure
+from dispatcher.failure import Failure
 from dispatcher.flow import handle
 from dispatcher.following import follow
 from dispatcher.keys import commit_tag, run_key

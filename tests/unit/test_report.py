@@ -15,10 +15,11 @@ from dispatcher.answer import RUN_MARK, Answer, Voice, marker
 from dispatcher.authorise import Denial
 from dispatcher.errors import CATALOGUE, ConfigError, DispatchError, Exit
 from dispatcher.grammar import Malformed
+from dispatcher.headline import headline
 from dispatcher.profile import UnknownProfile
 from dispatcher.record import RunRecord
 from dispatcher.refusals import broken, denied, headed, malformed, rejected, told, unknown_profile
-from dispatcher.report import TAIL_BYTES, TAIL_LINES, Report, headline, last_lines, run_report
+from dispatcher.report import TAIL_BYTES, TAIL_LINES, Report, last_lines, run_report
 from dispatcher.running import runs_table
 from dispatcher.slurm import State
 from tests.fakes import HEAD, NOON, Fakes, run_record

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from dispatcher.causes import CAUSES
 from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit
-from dispatcher.failure import CAUSES, Failure
+from dispatcher.failure import Failure
 from dispatcher.flow import handle
 from dispatcher.keys import content_tag, pull_tag
 from dispatcher.policy import load_policy
