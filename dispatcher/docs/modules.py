@@ -13,7 +13,9 @@ def module_table() -> str:
     package = Path(__file__).parents[1]
     files = sorted(file for file in package.rglob("*.py") if file.name != "__init__.py")
     paths = {file: file.relative_to(package).as_posix() for file in files}
-    return table(("module", "in its own words"), ((f"[`{path}`](../dispatcher/{path})", _words(file)) for file, path in paths.items()))
+    return table(
+        ("module", "in its own words"), ((f"[`dispatcher/{path}`](../dispatcher/{path})", _words(file)) for file, path in paths.items())
+    )
 
 
 def _words(file: Path) -> str:
