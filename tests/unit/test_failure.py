@@ -239,7 +239,8 @@ def test_a_program_that_has_said_that_it_stops_did_not_stop_by_the_machine(own: 
         assert not blames_machine(found.failure.cause), log
 
 
-OF_THE_CODE = [one for one in CASES if one.kind is Kind.CODE and one.diagnosed().failure.error]
+# A worker's crash may be how whatever broke it shows: the machine's own words beside it explain it.
+OF_THE_CODE = [one for one in CASES if one.kind is Kind.CODE and one.cause != "crash" and one.diagnosed().failure.error]
 
 
 @settings(max_examples=100, deadline=None)
