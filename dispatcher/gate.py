@@ -96,6 +96,13 @@ class Waived:
 Verdict = Pass | Pending | Fail | Waived
 
 
+def may_be_required(policy: Policy, record: RunRecord) -> bool:
+    """Whether there are pull requests for which the policy requires such a run: one without overrides, or a stage with its own."""
+    recipe = record.pipeline or record.recipe
+    as_described = bool(record.pipeline) or not record.overrides
+    return as_described and any((rule.recipe or policy.default_recipe) == recipe for rule in policy.gate.required)
+
+
 def required_runs(
     policy: Policy, base_ref: str, changed: Sequence[str] | None, labels: Sequence[str] | None = None
 ) -> tuple[Requirement, ...]:

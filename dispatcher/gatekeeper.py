@@ -11,7 +11,19 @@ from dispatcher.configuration import read_profile
 from dispatcher.connections import Ledger, ledger_of
 from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import MergeGroupEvent
-from dispatcher.gate import Fail, Pass, Pending, Requirement, Unstarted, Verdict, Waived, judge, required_runs, without_hope
+from dispatcher.gate import (
+    Fail,
+    Pass,
+    Pending,
+    Requirement,
+    Unstarted,
+    Verdict,
+    Waived,
+    judge,
+    may_be_required,
+    required_runs,
+    without_hope,
+)
 from dispatcher.gatereport import GATE_NAME, gate_check, gate_lines
 from dispatcher.keys import commit_tag
 from dispatcher.policy import Policy
@@ -59,6 +71,14 @@ def _required_for(world: World, policy: Policy, pull: PullRequest) -> tuple[Requ
     assert world.forge is not None
     changed = world.forge.changed_files(pull.number) if any(rule.paths for rule in policy.gate.required) else ()
     return required_runs(policy, pull.base_ref, changed if len(changed) < LISTED_FILES else None, pull.labels)
+
+
+def judge_begun(world: World, policy: Policy, begun: Iterable[RunRecord]) -> None:
+    """The gates that may wait for one of these runs say now that it goes on, not that it has to be started; a green one waits again.
+
+    What the runs have to do with no gate asks GitHub nothing. Those of a merge queue are told where they are started.
+    """
+    judge_ended(world, policy, [record for record in begun if record.target.pull is not None and may_be_required(policy, record)])
 
 
 def judge_ended(world: World, policy: Policy, ended: Sequence[RunRecord]) -> None:

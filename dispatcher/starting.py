@@ -5,7 +5,7 @@ Everything is prepared before anything is begun: of a command that becomes sever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from typing_extensions import assert_never
@@ -19,6 +19,7 @@ from dispatcher.errors import DispatchError, Exit
 from dispatcher.event import CommentEvent
 from dispatcher.firstreport import first_report, first_reports
 from dispatcher.following import follow
+from dispatcher.gatekeeper import judge_begun
 from dispatcher.group import group_lines
 from dispatcher.jobplan import JobPlan
 from dispatcher.limits import too_many
@@ -27,6 +28,7 @@ from dispatcher.parking import Asked, park
 from dispatcher.policy import Policy
 from dispatcher.preparing import Prepared, prepare
 from dispatcher.previewing import shown
+from dispatcher.record import RunRecord
 from dispatcher.refusals import answered, denied
 from dispatcher.report import outputs, run_report
 from dispatcher.sequence import as_it_will_be, begin_all, when_its_turn_comes
@@ -94,7 +96,9 @@ def _started(prepared: Sequence[Prepared], event: AskedBy, policy: Policy, world
                 return Outcome(Exit.OK, {**outputs_of_plan(only.job), "decision": "duplicate", "reason-code": "in-progress"})
             case Begun():
                 only = replace(only, record=submitted(only.record, world))
-                return _followed(only, *first_report(only, policy, world), policy, world)
+                seen, came_to = first_report(only, policy, world)
+                judge_begun(world, policy, _going_on((seen,)))
+                return _followed(only, seen, came_to, policy, world)
             case _:
                 assert_never(only)
     return _first_reports(beginnings, policy, world)
@@ -109,11 +113,17 @@ def _first_reports(beginnings: Sequence[Beginning], policy: Policy, world: World
         return refused[0].answer if refused else busy
     missing = {item.job.run_key: item.answer.title for item in refused}
     reported = first_reports(begun, missing, policy, world)
+    judge_begun(world, policy, _going_on([seen for seen, _ in reported]))
     outcomes = [_followed(item, seen, code, policy, world) for item, (seen, code) in zip(begun, reported, strict=True)]
     records = {item.record.run_key: item.record for item in outcomes if item.record is not None}
     summary = "\n".join(group_lines(begun[0].record.group, records, missing, world.clock.now(), world.settings.voice))
     worst = max([*(item.exit for item in outcomes), *(item.answer.exit for item in refused)])
     return Outcome(worst, {**outcomes[0].outputs, "comment-url": reported[0][0].comment_url}, summary, outcomes[0].record)
+
+
+def _going_on(seen: Iterable[Seen]) -> list[RunRecord]:
+    """What has ended already, as an earlier run's end that is taken over, has been judged with its report."""
+    return [item.record for item in seen if not item.record.state.ended]
 
 
 def _followed(begun: Begun, seen: Seen, code: Exit, policy: Policy, world: World) -> Outcome:

@@ -179,6 +179,11 @@ class FakeForge:
         """Our comments' texts."""
         return [comment.body for comment in self.comments.values()]
 
+    @property
+    def of_runs(self) -> list[Check]:
+        """Our checks but the gates'."""
+        return [check for check in self.checks.values() if check.name != "dispatch/gate"]
+
     def check(self, name: str) -> Check:
         """The only check of that name."""
         [found] = [check for check in self.checks.values() if check.name == name]

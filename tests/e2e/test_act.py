@@ -57,13 +57,13 @@ def test_a_comment_becomes_a_job_and_the_watch_tells_its_end(runner: ActRunner, 
     assert ran.outputs["comment-url"].endswith(f"#issuecomment-{written.id}")
     assert ran.outputs["log-url"].startswith("https://ondemand.example.com/files")
     checks = stage.repo.checks_on(stage.pull.head_sha)
-    assert [(check.external_id, check.conclusion) for check in checks] == [(key, None)]
+    assert [(check.external_id, check.conclusion) for check in checks] == [(key, None), (f"gate-{stage.pull.head_sha}", None)]
 
     again = deliver(runner, stage, TRAIN, "issue_comment", payload)
     assert again.code == 0, again.log
     assert (again.outputs["job-id"], again.outputs["run-key"]) == (job, key)
     assert len(stage.answers) == 1
-    assert len(stage.repo.checks_on(stage.pull.head_sha)) == 1
+    assert len(stage.repo.checks_on(stage.pull.head_sha)) == 2
     # Comments are numbered alike on every stage, so other tests' runs may have this key in a folder of their own.
     jobs = [line.split("|") for line in slurm.run("squeue", "-h", "--states=all", "-o", "%k|%Z").splitlines()]
     assert [folder for comment, folder in jobs if comment == key and folder.startswith(str(stage.job_dir))] == [

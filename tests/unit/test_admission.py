@@ -63,6 +63,7 @@ def test_what_may_go_at_once_goes_at_once() -> None:
         f"cluster.release {ended.outputs['run-key'][:4]}",
         "cluster.unlock",
         "cluster.save pending",
+        "cluster.find commit",
         "cluster.close",
     ]
     assert not fakes.cluster.queue
@@ -84,7 +85,7 @@ def test_the_second_is_queued_with_its_place_and_released_after_the_first_has_en
     body = fakes.forge.bodies[1]
     assert "is queued here" in body
     assert "place 1 in the queue: alice has 1 of 1 active runs" in body
-    assert [check.status for check in fakes.forge.checks.values()] == ["queued", "queued"]
+    assert [check.status for check in fakes.forge.of_runs] == ["queued", "queued"]
     ask(fakes, 101)
     assert "place 2 in the queue" in fakes.forge.bodies[2]
     assert sweep(fakes) == {"active": 1, "changed": 0, "ended": 0, "failed": 0, "queued": 2}
@@ -145,7 +146,7 @@ def test_delivered_again_it_keeps_its_place() -> None:
     ask(fakes, 100)
     ended = ask(fakes, 100)
     assert told(ended) == ("run", "submitted", "queued")
-    assert (len(fakes.cluster.queue), len(fakes.forge.bodies), len(fakes.forge.checks)) == (1, 2, 2)
+    assert (len(fakes.cluster.queue), len(fakes.forge.bodies), len(fakes.forge.of_runs)) == (1, 2, 2)
     assert "place 1 in the queue" in fakes.forge.bodies[1]
 
 
@@ -230,7 +231,7 @@ def test_cancelled_while_it_waits() -> None:
     assert not fakes.trace.of("cluster.cancel")
     record = of(fakes, 100)
     assert (record.state, record.reason) == (State.CANCELLED, "cancelled by alice")
-    assert [check.conclusion for check in fakes.forge.checks.values()] == [None, "cancelled"]
+    assert [check.conclusion for check in fakes.forge.of_runs] == [None, "cancelled"]
     end(fakes, 99)
     sweep(fakes)
     assert not fakes.trace.of("cluster.release")[1:]
@@ -296,7 +297,7 @@ def test_a_budget_that_is_exceeded_is_a_no() -> None:
     assert (ended.exit, told(ended)[:2]) == (Exit.DENIED, ("denied", "budget-exceeded"))
     assert "8 are used or" in fakes.forge.bodies[1]
     assert not fakes.cluster.queue
-    assert [check.conclusion for check in fakes.forge.checks.values()] == [None, "cancelled"]
+    assert [check.conclusion for check in fakes.forge.of_runs] == [None, "cancelled"]
 
 
 def test_a_no_is_still_a_no_when_it_is_delivered_again() -> None:

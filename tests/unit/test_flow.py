@@ -169,7 +169,7 @@ def test_the_second_delivery_finds_the_job() -> None:
     second = handle(comment_event(), fakes.world)
     assert second.outputs == first.outputs
     assert not fakes.trace.of("cluster.submit", "forge.create", "compiler.compile")
-    assert (len(fakes.forge.comments), len(fakes.forge.checks), len(fakes.cluster.runs)) == (1, 1, 1)
+    assert (len(fakes.forge.comments), len(fakes.forge.of_runs), len(fakes.cluster.runs)) == (1, 1, 1)
 
 
 def test_a_second_delivery_does_not_take_an_end_back() -> None:
@@ -200,7 +200,7 @@ def test_what_an_earlier_attempt_left_is_found_again(resumed: bool, attempt: int
     else:
         del fakes.cluster.runs[key]
     handle(comment_event(), fakes.world)
-    assert (len(fakes.forge.comments), len(fakes.forge.checks)) == (1, 1)
+    assert (len(fakes.forge.comments), len(fakes.forge.of_runs)) == (1, 1)
     assert fakes.steps.count("cluster.submit") == 2
 
 
@@ -477,7 +477,7 @@ def test_whatever_breaks_is_answered_and_leaves_nothing(step: str, code: str, ex
     assert (ended.exit, told(ended)) == (exit_code, ("refused", code))
     assert not fakes.cluster.claims
     assert not fakes.cluster.runs
-    assert [check.conclusion for check in fakes.forge.checks.values()] in ([], ["cancelled"])
+    assert [check.conclusion for check in fakes.forge.of_runs] in ([], ["cancelled"])
     [answer] = fakes.forge.bodies
     assert f"reason `{code}`" in answer
     assert fakes.steps[-1] == "compiler.close"
@@ -561,7 +561,7 @@ def test_a_job_that_github_would_not_hear_of_is_reported_by_the_next_sweep(step:
     [body] = fakes.forge.bodies
     assert "job 100 is waiting" in body
     assert fakes.forge.check(CHECK).status == "queued"
-    assert len(fakes.forge.checks) == 1
+    assert len(fakes.forge.of_runs) == 1
 
 
 @pytest.mark.parametrize("step", ["forge.create_check", "compiler.compile", "cluster.submit"])
@@ -573,7 +573,7 @@ def test_ctrl_c_gives_everything_back(step: str) -> None:
     assert not fakes.cluster.claims
     assert not fakes.cluster.runs
     assert fakes.steps[-2:] == ["cluster.close", "compiler.close"]
-    assert [check.conclusion for check in fakes.forge.checks.values()] in ([], ["cancelled"])
+    assert [check.conclusion for check in fakes.forge.of_runs] in ([], ["cancelled"])
 
 
 # --------------------------------------------------------------------------- attached
@@ -730,7 +730,7 @@ def test_the_same_delivery_twice_in_parallel_is_one_job(body: str, step: str) ->
     assert first.outputs["decision"] == "run"
     assert second[0].outputs["decision"] in ("run", "duplicate")
     assert (len(fakes.cluster.runs), fakes.steps.count("cluster.submit")) == (runs, runs)
-    assert (len(fakes.forge.comments), len(fakes.forge.checks)) == (1, runs)
+    assert (len(fakes.forge.comments), len(fakes.forge.of_runs)) == (1, runs)
     assert not fakes.cluster.claims
 
 
@@ -741,4 +741,4 @@ def test_a_push_at_any_moment_before_the_submission_stops_it(step: str) -> None:
     assert told(handle(comment_event(), fakes.world)) == ("denied", "head-moved")
     assert not fakes.cluster.runs
     assert not fakes.cluster.claims
-    assert [check.conclusion for check in fakes.forge.checks.values()] == ["cancelled"]
+    assert [check.conclusion for check in fakes.forge.of_runs] == ["cancelled"]

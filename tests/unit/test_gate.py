@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dispatcher.configuration import read_policy
 from dispatcher.errors import Exit
 from dispatcher.event import MergeGroupEvent
+from dispatcher.flow import handle
 from dispatcher.gate import Fail, Line, Pass, Pending, Requirement, Verdict, judge, required_runs
 from dispatcher.gatekeeper import LISTED_FILES, evaluate_gate, evaluate_merge_group
 from dispatcher.gatereport import gate_check, gate_lines, title
@@ -21,7 +22,7 @@ from dispatcher.keys import commit_tag
 from dispatcher.policy import load_policy
 from dispatcher.record import RunRecord, Target
 from dispatcher.slurm import State
-from tests.fakes import HEAD, NOON, OTHER, POLICY, PROFILE, REPOSITORY, FakeCluster, FakeForge, Fakes, run_record
+from tests.fakes import HEAD, NOON, OTHER, POLICY, PROFILE, REPOSITORY, FakeCluster, FakeForge, Fakes, comment_event, run_record
 
 TRAIN = Requirement("cluster", "default", "train.py")
 EVAL = Requirement("cluster", "eval", "eval.py")
@@ -273,6 +274,44 @@ def test_the_same_check_is_brought_up_to_date() -> None:
     evaluate_gate(fakes.world, policy, 7)
     assert len(fakes.forge.checks) == 1
     assert fakes.forge.check("dispatch/gate").conclusion == "success"
+
+
+def test_the_gate_says_at_once_that_a_required_run_has_begun() -> None:
+    fakes = Fakes()
+    evaluate_gate(fakes.world, read_policy(fakes.world), 7)
+    assert "not started" in fakes.forge.check("dispatch/gate").summary
+    begun = handle(comment_event("/train"), fakes.world).outputs
+    gate = fakes.forge.check("dispatch/gate")
+    assert gate.conclusion is None
+    assert "not started" not in gate.summary
+    assert f"{begun['run-key']}_{begun['job-id']}" in gate.summary, "the link to its log"
+
+
+def test_a_green_gate_waits_for_a_run_that_is_insisted_on() -> None:
+    fakes = Fakes()
+    fakes.cluster.add(passed(asked_at=NOON - timedelta(hours=1)), None, "COMPLETED", (commit_tag(HEAD),))
+    evaluate_gate(fakes.world, read_policy(fakes.world), 7)
+    assert fakes.forge.check("dispatch/gate").conclusion == "success"
+    handle(comment_event("/train fresh=true"), fakes.world)
+    assert fakes.forge.check("dispatch/gate").conclusion is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "body"), [(POLICY, "/train a=1"), (POLICY.replace("recipe: default, paths", "recipe: eval, paths"), "/train")]
+)
+def test_what_no_gate_waits_for_asks_nothing_more(policy: str, body: str) -> None:
+    fakes = Fakes(policy)
+    assert handle(comment_event(body), fakes.world).outputs["decision"] == "run"
+    assert not fakes.trace.of("cluster.find")
+    assert [check.name for check in fakes.forge.checks.values()] == ["dispatch / cluster / default"]
+
+
+def test_a_gate_that_cannot_be_written_changes_nothing_of_the_run() -> None:
+    fakes = Fakes()
+    fakes.fail("cluster.find", "ssh.unreachable")
+    ended = handle(comment_event("/train"), fakes.world)
+    assert (ended.exit, ended.outputs["reason-code"]) == (Exit.OK, "submitted")
+    assert "cluster" in fakes.forge.check("dispatch/gate").summary, "the ledger that did not answer is named"
 
 
 def test_what_was_just_seen_is_newer_than_the_ledger() -> None:
