@@ -118,7 +118,7 @@ def test_a_run_that_the_scheduler_refuses_is_told_in_the_table() -> None:
     assert "🚫" in bad
     assert "the scheduler refused the job" in bad
     assert "job" in good or "100" in good
-    assert sorted(check.conclusion or "pending" for check in fakes.forge.checks.values()) == ["cancelled", "pending"]
+    assert sorted(check.conclusion or "pending" for check in fakes.forge.of_runs) == ["cancelled", "pending"]
     assert not away.claims
 
 

@@ -97,7 +97,7 @@ def test_each_stage_is_a_job_that_waits_for_the_one_before() -> None:
     assert [row.split("|")[2].strip() for row in rows(body)] == ["`pretrain` (`default`)", "`sft` (`eval`)", "`rl` (`default`)"]
     assert [row.split("|")[4].strip() for row in rows(body)] == ["", "`pretrain`", "`sft`"]
     assert "All with `lr=1`" in body
-    names = [check.name for check in fakes.forge.checks.values()]
+    names = [check.name for check in fakes.forge.of_runs]
     assert names == ["dispatch / cluster / full:pretrain", "dispatch / cluster / full:sft", "dispatch / cluster / full:rl"]
     # The check exists before the job, of every stage.
     order = [step.split()[0] for step in fakes.trace.of("forge.create_check dispatch /", "cluster.submit")]
