@@ -202,6 +202,21 @@ def test_what_is_given_up_while_its_next_job_is_submitted_has_that_job_ended(tmp
     other.close()
 
 
+def test_what_goes_on_just_before_it_is_given_up_has_its_newest_job_ended(tmp_path: Path) -> None:
+    """Whoever cancels has read the job's id, and the run gets its next job before that is written down."""
+    scene, first = begun(tmp_path)
+    between = tmp_path / "between"
+    between.mkdir()
+    moves = f'case $2 in */left) echo 1009 >"{scene.job_dir}/runs/{KEY}/job" ;; esac'
+    (between / "mv").write_text(f"#!/bin/sh\nPATH='{scene.env['PATH']}'\nmv \"$@\" || exit\n{moves}\n")
+    (between / "mv").chmod(0o755)
+    cluster = local(scene.job_dir, "slurm", {**scene.env, "PATH": f"{between}:{scene.env['PATH']}"})
+    assert cluster.cancel(KEY, "cancelled by alice").status == 0
+    assert "scancel 1009" in scene.slurm_like.calls
+    assert f"scancel {first}" not in scene.slurm_like.calls
+    cluster.close()
+
+
 def test_what_cannot_go_on(tmp_path: Path) -> None:
     scene = Scene(tmp_path, "slurm")
     with scene.talk() as cluster:
